@@ -1,0 +1,53 @@
+# Everything below needs Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test bench lint format lock mlflow clean
+
+help: ## list every target
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: $(READY) ## make the virtual environment from the pinned constraints
+$(READY): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; set PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up $(VENV) (once; downloads about 3 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' constraints.txt)"
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet --editable .
+	@touch $@
+
+train: $(READY) ## train the CNN and ResNet18, register both (ARGS="--epochs 1": as short as it gets)
+	$(BIN)/python -m trainer quickstart $(ARGS)
+
+test: $(READY) ## run the tests (ARGS is passed to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## measure speed against the report's pipeline and the limit (takes minutes; run nothing beside it)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint: $(READY) ## format check, lint, types, and who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY) ## pin the newest versions that fit pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --upgrade --no-emit-index-url --no-header --quiet --output-file constraints.txt
+
+mlflow: $(READY) ## open the MLflow UI on the same store, at http://127.0.0.1:5000 (PORT=…)
+	$(BIN)/python -m trainer ui --port $(or $(PORT),5000)
+
+clean: ## remove the virtual environment and caches; runs and data stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

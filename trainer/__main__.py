@@ -1,0 +1,59 @@
+"""`python -m trainer COMMAND`: the list of commands; imports none of them until it is chosen."""
+
+import importlib
+import logging
+import os
+import sys
+
+COMMANDS = {
+    "quickstart": "train the CNN, then ResNet18, and compare them (this is what `make train` runs)",
+    "train": "train one model, log it and register it; or go on with an interrupted run",
+    "evaluate": "measure a registered model on a test set",
+    "predict": "name the emotion on images",
+    "promote": "point an alias such as champion at a version",
+    "runs": "list the runs of the store",
+    "ui": "open the MLflow UI on the store (this is what `make mlflow` runs)",
+    "data": "find or download a dataset, decode it once and show what is in it",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns its exit code: 2 for a mistake of the user's, 130 for Ctrl-C."""
+    name, *rest = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name not in COMMANDS:
+        print(f"error: there is no command '{name}'\n\n{usage()}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for chatty in ("mlflow", "alembic", "lightning_fabric", "lightning_utilities", "httpx", "torch"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        return importlib.import_module(f"trainer.commands.{name}").main(rest)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("MOODIFY_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python -m trainer COMMAND [--help]",
+            "",
+            *lines,
+            "",
+            "MOODIFY_DEBUG=1 shows the traceback of an error.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

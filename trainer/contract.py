@@ -1,0 +1,77 @@
+"""The names that writers and readers of the tracking store share (standard library only)."""
+
+import re
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+# Artifacts of a run, relative to its artifact root.
+CONFIG_FILE = "config.json"
+CONFUSION_FILE = "evaluation/confusion_{part}.json"
+CONFUSION_PICTURE = "evaluation/confusion_{part}.png"
+CURVES_PICTURE = "evaluation/learning_curves.png"
+MISTAKES_PICTURE = "evaluation/worst_mistakes.png"
+PREDICTIONS_FILE = "evaluation/predictions.parquet"
+BEST_FOLDER = "best"
+
+# Files of the model format; they travel with a registered version as `extra_files/<name>`.
+WEIGHTS_FILE = "weights.safetensors"
+SPEC_FILE = "model.json"
+EXTRA_FILES = "extra_files"
+
+# Metrics logged once per epoch, with the epoch (1-based) as step.
+EPOCH_METRICS = (
+    "train/loss",
+    "train/accuracy",
+    "validation/loss",
+    "validation/accuracy",
+    "validation/macro_recall",
+    "learning_rate",
+    "images_per_second",
+    "epoch_seconds",
+)
+
+# Scalar metrics of one evaluated part, logged as `<part>/<name>`.
+SUMMARY_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_recall",
+    "macro_precision",
+    "macro_f1",
+    "log_loss",
+    "brier",
+    "ece",
+)
+# Metrics of one class, logged as `<part>/<name>/<class name>`.
+CLASS_METRICS = ("precision", "recall", "f1", "support")
+
+
+class Tag:
+    """Tags of runs and of registered versions."""
+
+    ARCHITECTURE = "architecture"
+    MODE = "mode"
+    DATASET = "dataset"
+    RECIPE = "recipe"
+    TEST_ACCURACY = "test_accuracy"
+    TRAIN_FINGERPRINT = "train_fingerprint"
+    TEST_FINGERPRINT = "test_fingerprint"
+    BEST_EPOCH = "best_epoch"
+    REASON = "reason"
+    HOST = "host"
+    PID = "pid"
+    HEARTBEAT = "heartbeat"
+
+
+def model_name(dataset: str) -> str:
+    """The registered model that holds every candidate for one dataset."""
+    return f"{dataset}-emotion"
+
+
+def metric_key(part: str, name: str, class_name: str | None = None) -> str:
+    """`test/accuracy`, or `test/recall/angry` for one class.
+
+    Characters that MLflow refuses in a metric name become `_`.
+    """
+    key = f"{part}/{name}" if class_name is None else f"{part}/{name}/{class_name}"
+    return re.sub(r"[^\w./ -]", "_", key)
