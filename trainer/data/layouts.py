@@ -1,0 +1,163 @@
+"""Labelled images as files: what every layout gives and must hold, and the folder layout itself."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from trainer.data.images import SUFFIXES, ImageError, read_grey
+
+PARTS = ("train", "test")
+LAYOUT = "train/<class>/<image> and test/<class>/<image>"
+
+Source = TypeVar("Source")
+
+
+@dataclass
+class Found:
+    """What was read of one part.
+
+    class_names: also those of folders without an image. samples: sample id → class name and pixels,
+    uint8 (48, 48). skipped: "sample id: reason".
+    """
+
+    class_names: set[str] = field(default_factory=set)
+    samples: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+    def add(
+        self, class_name: str, sample_id: str, decode: Callable[[Source], np.ndarray], source: Source
+    ) -> None:
+        """Decode one image, or note why that fails."""
+        try:
+            self.samples[sample_id] = class_name, decode(source)
+        except ImageError as error:
+            self.skipped.append(f"{sample_id}: {error}")
+
+    def class_counts(self) -> dict[str, int]:
+        """Class name → number of images, 0 for a class without."""
+        counts = Counter(class_name for class_name, _ in self.samples.values())
+        return {name: counts[name] for name in self.class_names}
+
+
+class Layout(Protocol):
+    """One place where images were found, for the parts that are wanted.
+
+    title names the images in a log line. signature() changes when their files change; it decodes
+    nothing. read() decodes them, in an order that stays the same; ValueError where it cannot.
+    """
+
+    path: Path
+    parts: tuple[str, ...]
+    title: str
+
+    def signature(self) -> str: ...
+
+    def read(self) -> dict[str, Found]: ...
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a system or a tool left an entry of this name."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name ends like an image's."""
+    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+
+
+def file_signature(path: Path) -> str:
+    """Changes when the file is another one, or was written again."""
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+
+
+def nested(name: str) -> ValueError:
+    """The error for a file in a folder of a class folder."""
+    return ValueError(f"{name} lies deeper than <part>/<class>/<image>: the layout is {LAYOUT}")
+
+
+def missing_part(path: Path, part: str, advice: str = "") -> ValueError:
+    """The error for a wanted part that is not there."""
+    return ValueError(f"{path} has no folder {part}/: the layout is {LAYOUT}{advice}")
+
+
+def check_classes(counts: dict[str, dict[str, int]], path: Path) -> tuple[str, ...]:
+    """The class names, sorted, from part → class name → number of images.
+
+    Raises ValueError where a part has fewer than two classes or a class without images, or where the
+    parts have different classes.
+    """
+    for part, classes in counts.items():
+        if len(classes) < 2:
+            names = ", ".join(classes) or "none"
+            raise ValueError(
+                f"{path}: {part}/ needs a folder of images for each of two classes or more; it has: {names}"
+            )
+        empty = sorted(name for name, count in classes.items() if count == 0)
+        if empty:
+            raise ValueError(
+                f"{path}: {part} has no readable image of class {', '.join(empty)}; "
+                f"each class needs at least one ({' '.join(sorted(SUFFIXES))})"
+            )
+    every = sorted(set().union(*counts.values()))
+    for part, classes in counts.items():
+        missing = sorted(set(every) - set(classes))
+        if missing:
+            raise ValueError(
+                f"{path}: {part} has no class {', '.join(missing)}; train and test need the same classes"
+            )
+    return tuple(every)
+
+
+class Folder:
+    """`train/<class>/<image>` and `test/<class>/<image>` below a folder."""
+
+    def __init__(self, path: Path, parts: tuple[str, ...]) -> None:
+        self.path, self.parts = path, parts
+        self.files = {part: self._list(part) for part in parts}
+        check_classes(
+            {part: {name: len(files) for name, files in self.files[part].items()} for part in parts}, path
+        )
+        count = sum(len(files) for classes in self.files.values() for files in classes.values())
+        self.title = f"{count:,} images of {path}"
+
+    def _list(self, part: str) -> dict[str, list[tuple[str, int, int]]]:
+        """Class name → file name, size in bytes and time of the last change in ns, by name."""
+        if not (self.path / part).is_dir():
+            raise missing_part(self.path, part)
+        with os.scandir(self.path / part) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+        return {name: sorted(self._list_class(self.path / part / name)) for name in names}
+
+    def _list_class(self, folder: Path) -> Iterator[tuple[str, int, int]]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    raise nested(entry.path)
+                if is_image(entry.name):
+                    try:
+                        status = entry.stat()
+                        yield entry.name, status.st_size, status.st_mtime_ns
+                    except OSError:  # a dangling link; reading it will say so
+                        yield entry.name, -1, -1
+
+    def signature(self) -> str:
+        listing = hashlib.blake2b(repr(self.files).encode(), digest_size=16).hexdigest()
+        return f"folder {self.path.resolve()} {listing}"
+
+    def read(self) -> dict[str, Found]:
+        found = {part: Found(set(self.files[part])) for part in self.parts}
+        for part, classes in self.files.items():
+            for class_name, files in classes.items():
+                for name, *_ in files:
+                    path = self.path / part / class_name / name
+                    found[part].add(class_name, f"{part}/{class_name}/{name}", read_grey, path)
+        return found

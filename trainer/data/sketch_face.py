@@ -1,0 +1,549 @@
+"""How a sketched face looks: a head, its muscles and its pose go in, a grey drawing comes out.
+
+Points of a face are complex numbers x + iy: 0 lies between the eyes and the tip of the nose, x grows to the
+right of the picture, y downwards, and 1 is half the width of a broad face. Paired features are made for the
+right half of the picture and mirrored for the left one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+PICTURE_PX = 192
+"""Width of the drawing: four times that of the finished face, so that its edges come out smooth."""
+
+UNIT_PX = 62.0
+"""One unit of the face in pixels of the drawing, at scale 1."""
+
+FLAT = 160
+"""The grey of a relief that leaves the skin as it is; brighter lifts, darker hollows."""
+
+ON_SKIN = float("nan")
+"""The depth of points that lie on the skin, which bulges towards the viewer."""
+
+SIDES = (-1, 1)
+ACROSS = np.linspace(-1.0, 1.0, 15)  # from one corner of an eye or of the mouth to the other
+DOME = 1.0 - ACROSS**2
+CIRCLE = np.exp(1j * np.linspace(0.0, 2 * np.pi, 20))
+
+# The action units that are drawn, by their number in the Facial Action Coding System.
+ACTION_UNITS = {
+    1: "inner_brow_raise",
+    2: "outer_brow_raise",
+    4: "brow_lower",
+    5: "upper_lid_raise",
+    6: "cheek_raise",
+    7: "lid_tighten",
+    9: "nose_wrinkle",
+    10: "upper_lip_raise",
+    12: "lip_corner_pull",
+    15: "lip_corner_depress",
+    16: "lower_lip_depress",
+    17: "chin_raise",
+    20: "lip_stretch",
+    24: "lip_press",
+    25: "lips_part",
+    26: "jaw_drop",
+    43: "lid_droop",
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose face it is: tones are grey levels from 0 to 255, age goes from 0, smooth, to 1, wrinkled."""
+
+    face_width: float
+    jaw_width: float
+    chin_length: float
+    eye_size: float
+    eye_distance: float
+    eye_tilt: float
+    iris_tone: float
+    brow_height: float
+    brow_thickness: float
+    brow_arch: float
+    nose_length: float
+    nose_width: float
+    mouth_width: float
+    lip_thickness: float
+    skin_tone: float
+    hair_tone: float
+    shirt_tone: float
+    hair_style: str
+    hair_part: float
+    beard: str
+    glasses: str
+    age: float
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Action units, 0 at rest and 1 at full strength (Ekman and Friesen, Facial Action Coding System, 1978).
+
+    asymmetry is how much more the right half of the picture moves, as a share.
+    """
+
+    inner_brow_raise: float = 0.0
+    outer_brow_raise: float = 0.0
+    brow_lower: float = 0.0
+    upper_lid_raise: float = 0.0
+    cheek_raise: float = 0.0
+    lid_tighten: float = 0.0
+    nose_wrinkle: float = 0.0
+    upper_lip_raise: float = 0.0
+    lip_corner_pull: float = 0.0
+    lip_corner_depress: float = 0.0
+    lower_lip_depress: float = 0.0
+    chin_raise: float = 0.0
+    lip_stretch: float = 0.0
+    lip_press: float = 0.0
+    lips_part: float = 0.0
+    jaw_drop: float = 0.0
+    lid_droop: float = 0.0
+    asymmetry: float = 0.0
+
+    @classmethod
+    def from_facs(cls, code: str) -> "Expression":
+        """The expression that is scored as `code`, such as "6D+12E": unit, then strength from A to E."""
+        scores = (score for score in code.split("+") if score)
+        return cls(**{ACTION_UNITS[int(score[:-1])]: ("ABCDE".index(score[-1]) + 1) / 5 for score in scores})
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the head is held: angles in radians, shift in units of the face, gaze from -1 to 1 each way."""
+
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    scale: float = 1.0
+    shift: complex = 0j
+    gaze: complex = 0j
+
+    @cached_property
+    def camera(self) -> tuple[complex, complex, complex]:
+        """What 1, a step towards the viewer and 0 become in pixels x + iy."""
+        unit = complex(UNIT_PX * self.scale * np.exp(1j * self.roll))
+        step = complex(np.sin(self.yaw), np.sin(self.pitch)) * unit
+        return unit, step, self.shift * UNIT_PX + (96 + 98j)
+
+    def project(self, points: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """Pixels x + iy of the drawing, complex (N,), for points, complex (N,).
+
+        depth (N,) is how far before the axis of the head they lie, or ON_SKIN.
+        """
+        unit, step, origin = self.camera
+        dome = 0.85 - 0.35 * (points.real**2 + points.imag**2)
+        return points * unit + np.where(np.isnan(depth), dome, depth) * step + origin
+
+
+class Sheet:
+    """A square sheet of grey paper on which a face in a certain pose is drawn."""
+
+    def __init__(self, pose: Pose, tone: float, size_px: int = PICTURE_PX) -> None:
+        self.pose = pose
+        self.image = Image.new("L", (size_px, size_px), int(tone))
+        self._shapes: list[tuple[np.ndarray, float, float]] = []
+
+    def develop(self) -> Image.Image:
+        """The image with all that was drawn so far; at once, for sixty projections cost more than one."""
+        if not self._shapes:
+            return self.image
+        outlines, tones, depths = zip(*self._shapes, strict=True)
+        self._shapes.clear()
+        lengths = [len(outline) for outline in outlines]
+        px = self.pose.project(np.concatenate(outlines), np.repeat(depths, lengths))
+        # Whole pixels, for Pillow would cut fractions off, and the last bit of a cosine would show.
+        flat = np.rint(px * (self.image.width / PICTURE_PX)).view(np.float64).tolist()
+        pen, start = ImageDraw.Draw(self.image), 0
+        for length, tone in zip(lengths, tones, strict=True):
+            pen.polygon(flat[start : start + 2 * length], fill=min(int(tone), 255))
+            start += 2 * length
+        return self.image
+
+    def fill(self, outline: np.ndarray, tone: float, depth: float = ON_SKIN) -> None:
+        self._shapes.append((outline, tone, depth))
+
+    def disc(self, centre: complex, width: float, height: float, tone: float, depth: float = ON_SKIN) -> None:
+        self.fill(disc(centre, width, height), tone, depth)
+
+    def stroke(
+        self, line: np.ndarray, width: float | np.ndarray, tone: float, depth: float = ON_SKIN
+    ) -> None:
+        """Draws along a line: a width tapers towards the ends, widths (N,) are kept."""
+        along = np.empty_like(line)
+        along[1:-1] = line[2:] - line[:-2]
+        along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
+        widths = width if isinstance(width, np.ndarray) else width * taper(len(line))
+        side = along * (0.5j * widths / (np.abs(along) + 1e-9))
+        self.fill(np.concatenate([line + side, (line - side)[::-1]]), tone, depth)
+
+
+@lru_cache
+def taper(points: int) -> np.ndarray:
+    return np.sin(np.linspace(0.15, np.pi - 0.15, points))
+
+
+@lru_cache
+def spline(knots: int, closed: bool) -> np.ndarray:
+    """The matrix (M, knots) that turns knots into points of the Catmull-Rom curve through them."""
+    steps = 6
+    t = np.arange(steps)[:, None] / steps
+    weights = (
+        np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]) / 2
+    )
+    segments = knots if closed else knots - 1
+    basis = np.zeros((segments * steps + 1, knots))
+    for segment in range(segments):
+        for offset in range(4):
+            knot = segment + offset - 1
+            column = knot % knots if closed else min(max(knot, 0), knots - 1)
+            basis[segment * steps : (segment + 1) * steps, column] += weights[:, offset]
+    basis[-1, 0 if closed else -1] = 1.0
+    return basis.astype(np.complex128)
+
+
+def curve(*knots: complex, closed: bool = False) -> np.ndarray:
+    """A smooth line, complex (M,), through the knots."""
+    return spline(len(knots), closed) @ np.array(knots, np.complex128)
+
+
+def mirrored(*knots: complex) -> np.ndarray:
+    """A smooth closed outline from the knots of its right half."""
+    return curve(*knots, *(-knot.conjugate() for knot in reversed(knots) if knot.real), closed=True)
+
+
+def flip(points: np.ndarray, side: int) -> np.ndarray:
+    """Points of the right half of the face, on the side that is asked for."""
+    return points if side > 0 else -points.conj()
+
+
+def disc(centre: complex, width: float, height: float) -> np.ndarray:
+    return CIRCLE.real * width + CIRCLE.imag * (1j * height) + centre
+
+
+def between(line: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.concatenate([line, other[::-1]])
+
+
+def head_outline(who: Identity, face: Expression, grow: float = 0.0) -> np.ndarray:
+    w, jaw = who.face_width + grow, who.jaw_width + grow
+    top, chin = (
+        -1j * grow,
+        1j * (1.16 * who.chin_length + 0.17 * face.jaw_drop - 0.03 * face.chin_raise + grow),
+    )
+    cheeks = (
+        0.9 * w - 0.78j + top,
+        w - 0.2j,
+        0.95 * w + 0.28j,
+        0.8 * jaw + 0.62 * chin,
+        0.48 * jaw + 0.9 * chin,
+    )
+    return mirrored(-1.28j + top, 0.52 * w - 1.19j + top, *cheeks, 0.18 + chin, chin)
+
+
+@dataclass(frozen=True)
+class Eye:
+    """A right eye around `centre`: its lids (15,) from the nose outwards."""
+
+    centre: complex
+    half_width: float
+    upper: np.ndarray
+    lower: np.ndarray
+
+    @classmethod
+    def of(cls, who: Identity, face: Expression, side: int) -> "Eye":
+        moved = 1.0 + side * face.asymmetry
+        squint = 0.045 * face.lid_tighten + 0.04 * face.cheek_raise
+        up = 0.125 + moved * (0.085 * face.upper_lid_raise - 0.085 * face.lid_droop - squint)
+        down = 0.082 + moved * (
+            0.015 * face.upper_lid_raise - 0.035 * face.lid_tighten - 0.085 * face.cheek_raise
+        )
+        up = max(up, 0.02 - 0.8 * min(down, 0.0))
+        # Sad brows pull the inner end of the lid up, angry ones press it down.
+        slant = 0.055 * face.inner_brow_raise - 0.05 * face.brow_lower + 0.02 * face.outer_brow_raise
+        upper = -who.eye_tilt * ACROSS - who.eye_size * (up * DOME**0.8 - slant * ACROSS * DOME)
+        lower = np.maximum(-who.eye_tilt * ACROSS + who.eye_size * down * DOME, upper + 0.015)
+        return cls(who.eye_distance - 0.1j, 0.225 * who.eye_size, upper, lower)
+
+    def lid(self, height: np.ndarray) -> np.ndarray:
+        return ACROSS * self.half_width + 1j * height + self.centre
+
+    def between_lids(self, outline: np.ndarray) -> np.ndarray:
+        """What the lids leave of an outline, both complex (M,)."""
+        inside = outline - self.centre
+        x = np.minimum(np.maximum(inside.real / self.half_width, -1.0), 1.0)
+        y = np.maximum(inside.imag, np.interp(x, ACROSS, self.upper))
+        return x * self.half_width + 1j * np.minimum(y, np.interp(x, ACROSS, self.lower)) + self.centre
+
+
+def brow_line(who: Identity, face: Expression, side: int) -> np.ndarray:
+    """The middle of a right brow (M,), from the nose outwards."""
+    moved = 1.0 + side * face.asymmetry
+    lower, inner, outer = (
+        face.brow_lower * moved,
+        face.inner_brow_raise * moved,
+        face.outer_brow_raise * moved,
+    )
+    base, arch = who.eye_distance - 1j * (0.39 + who.brow_height), who.brow_arch
+    return curve(
+        base - 0.27 - 0.055 * lower + 1j * (0.16 * lower - 0.20 * inner + 0.05 * face.nose_wrinkle),
+        base - 0.10 - 0.02 * lower + 1j * (0.12 * lower - 0.10 * inner - 0.08 * outer - 0.75 * arch),
+        base + 0.12 + 1j * (0.06 * lower + 0.01 * inner - 0.16 * outer - arch),
+        base + 0.29 + 1j * (0.02 * lower + 0.05 * inner - 0.14 * outer + 0.04),
+    )
+
+
+@dataclass(frozen=True)
+class Mouth:
+    """The lines of the mouth (15,), from its left corner to its right one."""
+
+    upper_lip: np.ndarray
+    upper_edge: np.ndarray
+    upper_teeth: np.ndarray
+    tongue: np.ndarray
+    lower_teeth: np.ndarray
+    lower_edge: np.ndarray
+    lower_lip: np.ndarray
+    opening: float
+
+    @classmethod
+    def of(cls, who: Identity, face: Expression) -> "Mouth":
+        smile, stretch, jaw = face.lip_corner_pull, face.lip_stretch, face.jaw_drop
+        width = 1.0 + 0.3 * smile + 0.26 * stretch - 0.14 * face.lip_press - 0.2 * jaw * (1.0 - smile)
+        corner = 0.17 * face.lip_corner_depress - 0.17 * smile + 0.035 * stretch - 0.012
+        corners = corner * (1.0 + ACROSS * face.asymmetry) * np.abs(ACROSS) ** 1.7
+        rest = 0.68 + 0.03 * smile - 0.06 * face.chin_raise + corners
+        opening = (0.085 + 0.06 * smile) * face.lips_part + 0.36 * jaw
+        # A stretched or a smiling mouth opens over its whole width, a dropped jaw makes an oval.
+        gape = DOME ** (0.62 - 0.27 * min(stretch + smile, 1.0))
+        upper = rest - (0.3 * opening + 0.075 * face.upper_lip_raise + 0.02 * face.nose_wrinkle) * gape
+        lower = rest + (0.7 * opening + 0.075 * face.lower_lip_depress) * gape
+        lower = np.maximum(lower - 0.015 * face.lip_press, upper)
+        lips = who.lip_thickness * (1.0 - 0.7 * min(face.lip_press, 1.2)) * (1.0 - 0.25 * smile)
+        cupids_bow = DOME * (1.0 - 0.28 * np.exp(-((ACROSS / 0.16) ** 2)))
+        room = lower - upper
+        heights = (
+            upper - lips * cupids_bow,
+            upper,
+            upper + np.minimum(0.8 * room, 0.085 * gape),
+            lower - 0.34 * room * DOME,
+            lower - np.minimum(0.22 * room, 0.06 * (face.lower_lip_depress + stretch) * gape),
+            lower,
+            lower + 1.25 * lips * DOME,
+        )
+        x = ACROSS * (who.mouth_width * width)
+        return cls(*(x + 1j * y for y in heights), opening=float(room.max()))
+
+
+def draw_portrait(who: Identity, face: Expression, pose: Pose, backdrop: float) -> Sheet:
+    """The face in even light, on a sheet of PICTURE_PX."""
+    sheet, mask, mouth = Sheet(pose, backdrop), Sheet(pose, 0), Mouth.of(who, face)
+    draw_behind(sheet, who)
+    mask.fill(head_outline(who, face), 255, depth=0.0)
+    sheet.develop().paste(draw_skin(who, face, pose, mouth), mask=mask.develop())
+    for side in SIDES:
+        draw_eye(sheet, who, face, side)
+        draw_brow(sheet, who, face, side)
+    draw_nose(sheet, who, face)
+    draw_mouth(sheet, who, mouth)
+    draw_hair(sheet, who, face)
+    draw_glasses(sheet, who)
+    return sheet
+
+
+EAR = curve(0.93 - 0.22j, 1.08 - 0.25j, 1.15 - 0.08j, 1.08 + 0.18j, 0.95 + 0.28j, closed=True)
+EAR_HOLE = 0.55 * (EAR - EAR.mean()) + EAR.mean()
+NECK = mirrored(0.7j, 0.52 + 0.8j, 0.5 + 1.35j, 0.62 + 1.9j, 2.0j)
+SHIRT = mirrored(1.62j, 0.45 + 1.48j, 1.2 + 1.6j, 1.8 + 1.9j, 1.9 + 2.6j, 2.6j)
+
+
+def draw_behind(sheet: Sheet, who: Identity) -> None:
+    """Long hair, the neck, the shirt and the ears."""
+    w, skin = who.face_width, who.skin_tone
+    if who.hair_style in ("long", "parted"):
+        end = 2.3j if who.hair_style == "long" else 1.0j
+        hair = mirrored(
+            -1.38j, 0.7 - 1.25j, 1.12 * w - 0.7j, 1.2 * w + 0.1j, 1.22 * w + end, 0.5 + 0.1j + end
+        )
+        sheet.fill(hair, who.hair_tone * 0.8, depth=-0.3)
+    elif who.hair_style == "bun":
+        sheet.disc(-1.42j, 0.42, 0.34, who.hair_tone * 0.9, depth=-0.2)
+    sheet.fill(NECK, skin * 0.66, depth=-0.1)
+    sheet.fill(SHIRT, who.shirt_tone, depth=-0.1)
+    if who.hair_style not in ("long", "parted", "curly"):
+        for side in SIDES:
+            sheet.fill(flip(EAR + (w - 1.0), side), skin * 0.86, depth=-0.1)
+            sheet.fill(flip(EAR_HOLE + (w - 1.0), side), skin * 0.66, depth=-0.1)
+
+
+def draw_skin(who: Identity, face: Expression, pose: Pose, mouth: Mouth) -> Image.Image:
+    """Skin with the hollows, the bulges and the folds that the muscles make, PICTURE_PX square."""
+    broad, fine = Sheet(pose, FLAT, PICTURE_PX // 4), Sheet(pose, FLAT, PICTURE_PX // 2)
+    for side in SIDES:
+        broad.disc(side * 0.40 - 0.20j, 0.30, 0.17, 138)
+        broad.disc(
+            side * 0.56 + 1j * (0.30 - 0.06 * face.cheek_raise), 0.22, 0.18, 170 + 16 * face.cheek_raise
+        )
+        broad.disc(side * 0.20 + 0.14j, 0.07, 0.30, 146)
+    broad.disc(-0.72j, 0.5, 0.22, 169)
+    broad.disc(0.05j, 0.07, 0.3, 178)
+    broad.fill(mouth.lower_lip + 0.09j, 140)
+    draw_folds(fine, who, face, mouth)
+    draw_beard(fine, who, face, mouth)
+    wrinkles = fine.develop()
+    hills = broad.develop().filter(ImageFilter.GaussianBlur(2.2))
+    hills = hills.resize(wrinkles.size, Image.Resampling.BILINEAR)
+    relief = np.asarray(hills).astype(np.uint32) * np.asarray(wrinkles.filter(ImageFilter.BoxBlur(1.5)))
+    skin = np.minimum(relief * int(who.skin_tone) // FLAT**2, 255).astype(np.uint8)
+    return Image.fromarray(skin).resize((PICTURE_PX, PICTURE_PX), Image.Resampling.NEAREST)
+
+
+def draw_folds(sheet: Sheet, who: Identity, face: Expression, mouth: Mouth) -> None:
+    """Wrinkles: across the forehead, between the brows, around the eyes, on the nose, beside the mouth."""
+
+    def fold(strength: float, width: float, *knots: complex, both_sides: bool = True) -> None:
+        if strength < 0.1:
+            return
+        line, tone = curve(*knots), FLAT * (1.0 - 0.42 * min(strength, 1.1))
+        for side in SIDES if both_sides else (1,):
+            sheet.stroke(flip(line, side), width, tone)
+
+    smile, sneer, frown = (
+        face.lip_corner_pull,
+        max(face.nose_wrinkle, face.upper_lip_raise),
+        face.lip_corner_depress,
+    )
+    raised = (0.4 + 0.8 * who.age) * (0.85 * face.inner_brow_raise + 0.5 * face.outer_brow_raise)
+    bend = 1j * (0.04 * face.brow_lower - 0.03 * face.outer_brow_raise)
+    for level in (-0.62j, -0.74j, -0.86j):
+        fold(raised, 0.035, -0.5 + level + bend, level - 0.02j, 0.5 + level + bend, both_sides=False)
+    fold((0.5 + who.age) * face.brow_lower, 0.035, 0.09 - 0.28j, 0.075 - 0.40j, 0.10 - 0.52j)
+    outer = who.eye_distance + 0.28
+    for turn in (-0.07j, 0.0j, 0.07j):
+        feet = (outer - 0.08j + 0.4 * turn, outer + 0.14 - 0.06j + 1.6 * turn)
+        fold((0.3 + 0.9 * who.age) * face.cheek_raise, 0.025, *feet)
+    bag = 0.25 * who.age + 0.5 * face.cheek_raise + 0.35 * face.lid_tighten
+    fold(bag, 0.035, 0.27 + 0.03j, 0.45 + 0.09j, 0.63 + 0.02j)
+    for level in (-0.08j, 0.02j, 0.12j):
+        fold(1.1 * face.nose_wrinkle, 0.05, 0.02 - 0.04j + level, 0.12 + level, 0.18 + 0.08j + level)
+    corner = complex(mouth.upper_edge[-1])
+    beside_nose = (0.19 + 0.26j - 0.06j * sneer, 0.36 + 0.07 * smile + 0.42j - 0.04j * sneer)
+    cheek = 0.3 * who.age + 0.75 * smile + 0.6 * sneer + 0.3 * frown
+    fold(cheek, 0.05, *beside_nose, corner + 0.1 + 0.03 * smile + 0.04j)
+    fold(frown, 0.05, corner + 0.03 + 0.02j, corner + 0.07 + 0.1j, corner + 0.06 + 0.2j)
+    fold(face.chin_raise, 0.06, -0.16 + 0.93j, 0.89j, 0.16 + 0.93j, both_sides=False)
+
+
+def draw_beard(sheet: Sheet, who: Identity, face: Expression, mouth: Mouth) -> None:
+    tone = FLAT * (0.8 if who.beard == "stubble" else min(max(who.hair_tone / who.skin_tone, 0.38), 0.75))
+    if who.beard == "moustache":
+        under_nose = curve(-0.3 + 0.6j, -0.12 + 0.46j, 0.47j, 0.12 + 0.46j, 0.3 + 0.6j)
+        sheet.fill(between(mouth.upper_lip * 1.05 - 0.02j, under_nose), tone)
+    elif who.beard != "none":
+        head = head_outline(who, face, grow=0.05)
+        jaw = head[head.imag > 0.1]
+        cheeks = (0.86 + 0.2j, 0.7 + 0.48j, 0.42 + 0.5j)
+        top = curve(*cheeks, 0.46j, *(-knot.conjugate() for knot in reversed(cheeks)))
+        sheet.fill(between(jaw, top), tone)
+        sheet.fill(between(mouth.upper_lip - 0.02j, mouth.lower_lip + 0.05j), FLAT * 0.9)
+
+
+def draw_eye(sheet: Sheet, who: Identity, face: Expression, side: int) -> None:
+    eye, skin = Eye.of(who, face, side), who.skin_tone
+    gaze, size = sheet.pose.gaze, who.eye_size
+    iris = eye.centre - 0.01j + 0.07 * complex(side * gaze.real, gaze.imag)
+    upper, lower = eye.lid(eye.upper), eye.lid(eye.lower)
+    sheet.fill(flip(between(upper, lower), side), min(150 + 0.42 * skin, 240))
+    sheet.fill(flip(eye.between_lids(0.118 * size * CIRCLE + iris), side), who.iris_tone)
+    sheet.fill(flip(eye.between_lids(0.062 * size * CIRCLE + iris), side), 12)
+    sheet.fill(flip(eye.between_lids(0.030 * CIRCLE + iris - side * 0.035 - 0.045j), side), 250)
+    sheet.stroke(flip(lower, side), 0.025, skin * 0.55)
+    sheet.stroke(flip(upper, side), 0.058 - 0.02 * np.abs(ACROSS), skin * 0.16)
+    sheet.stroke(flip(upper[2:-2] - 0.075j + 0.02j * face.upper_lid_raise, side), 0.03, skin * 0.62)
+
+
+def draw_brow(sheet: Sheet, who: Identity, face: Expression, side: int) -> None:
+    line = flip(brow_line(who, face, side), side)
+    out = np.linspace(0.0, 1.0, len(line))
+    widths = who.brow_thickness * np.minimum(0.75 + out, 1.0) * (1.0 - 1.15 * np.maximum(out - 0.35, 0.0))
+    sheet.stroke(line, widths, min(who.hair_tone * 0.75, who.skin_tone * 0.55))
+
+
+def draw_nose(sheet: Sheet, who: Identity, face: Expression) -> None:
+    skin, w = who.skin_tone, who.nose_width * (1.0 + 0.15 * face.nose_wrinkle + 0.1 * face.lip_corner_pull)
+    tip = 1j * (0.34 * who.nose_length - 0.07 * face.nose_wrinkle)
+    wing = (0.4 * w + tip, 0.95 * w + 0.01j + tip, w - 0.08j + tip)
+    line = curve(*(-knot.conjugate() for knot in reversed(wing)), tip + 0.035j, *wing)
+    sheet.stroke(line, 0.038, skin * 0.60, depth=1.0)
+    for side in SIDES:
+        sheet.disc(side * 0.5 * w + tip - 0.005j, 0.05, 0.026, skin * 0.34, depth=1.0)
+    sheet.disc(tip - 0.09j, 0.045, 0.035, skin * 1.12, depth=1.1)
+
+
+def draw_mouth(sheet: Sheet, who: Identity, mouth: Mouth) -> None:
+    skin = who.skin_tone
+    sheet.fill(between(mouth.upper_lip, mouth.upper_edge), skin * 0.60)
+    sheet.fill(between(mouth.lower_edge, mouth.lower_lip), skin * 0.72)
+    if mouth.opening > 0.03:
+        sheet.fill(between(mouth.upper_edge, mouth.lower_edge), 26)
+        if mouth.opening > 0.2:
+            sheet.fill(between(mouth.tongue, mouth.lower_edge)[3:-3], skin * 0.42)
+        sheet.fill(between(mouth.upper_edge, mouth.upper_teeth), 232)
+        sheet.fill(between(mouth.lower_teeth, mouth.lower_edge), 205)
+        sheet.stroke(mouth.lower_edge, 0.02, skin * 0.4)
+    sheet.stroke(mouth.upper_edge, 0.05, skin * 0.28)
+
+
+# The edge of the hair from the right ear to the parting, and how high the parting lies.
+HAIRLINES: dict[str, tuple[Sequence[complex], float]] = {
+    "short": ((1.06 - 0.05j, 0.93 - 0.32j, 0.84 - 0.72j, 0.42 - 0.84j), -0.84),
+    "side": ((1.06 - 0.05j, 0.92 - 0.35j, 0.78 - 0.62j, 0.52 - 0.68j), -0.98),
+    "fringe": ((1.07 + 0.1j, 0.9 - 0.3j, 0.76 - 0.53j, 0.4 - 0.56j), -0.6),
+    "long": ((1.12 + 1.0j, 0.95 + 0.3j, 0.92 - 0.35j, 0.52 - 0.8j), -1.08),
+    "parted": ((1.12 + 0.6j, 0.98 + 0.1j, 0.9 - 0.4j, 0.48 - 0.72j), -1.06),
+    "bun": ((1.05 - 0.15j, 0.9 - 0.5j, 0.52 - 0.88j), -0.96),
+    "curly": ((1.1 + 0.05j, 0.93 - 0.35j, 0.73 - 0.68j, 0.27 - 0.72j), -0.74),
+}
+
+
+def draw_hair(sheet: Sheet, who: Identity, face: Expression) -> None:
+    if who.hair_style == "bald":
+        return
+    w, part = who.face_width, who.hair_part
+    knots, height = HAIRLINES[who.hair_style]
+    right = [complex(knot.real * w, knot.imag) for knot in knots]
+    hairline = curve(*right, complex(part, height), *(-knot.conjugate() for knot in reversed(right)))
+    head = head_outline(who, face, grow=0.14 if who.hair_style == "curly" else 0.09)
+    crown = head[head.imag < max(knots[0].imag, -0.2)]
+    crown = crown[np.argsort(np.angle(crown * 1j))]  # from the left ear over the top to the right one
+    sheet.fill(np.concatenate([crown, hairline]), who.hair_tone, depth=0.0)
+    if who.hair_style == "curly":
+        for angle in np.linspace(-1.75, 1.75, 11).tolist():
+            sheet.disc(
+                1.06 * w * np.sin(angle) - 1j * (0.35 + 0.98 * np.cos(angle)), 0.26, 0.25, who.hair_tone, 0.0
+            )
+    for start, shine in ((-0.66, 1.15), (-0.4, 0.8), (-0.12, 1.2), (0.18, 0.8), (0.44, 1.2), (0.68, 0.85)):
+        tip = start * 1.15 - 0.92j + 0.25j * start**2
+        strand = curve(start * 0.55 + part * 0.45 - 1.22j, start * 0.9 - 1.08j, tip)
+        sheet.stroke(strand, 0.055, who.hair_tone * shine + 8 * (shine > 1), depth=0.0)
+
+
+def draw_glasses(sheet: Sheet, who: Identity) -> None:
+    if who.glasses == "none":
+        return
+    square = (
+        np.sign(CIRCLE.real) * np.abs(CIRCLE.real) ** 0.55
+        + 1j * np.sign(CIRCLE.imag) * np.abs(CIRCLE.imag) ** 0.55
+    )
+    lens = who.eye_distance - 0.07j + (CIRCLE if who.glasses == "round" else square) * 0.28
+    temple = np.array([who.eye_distance + 0.28 - 0.12j, 0.84 * who.face_width - 0.15j])
+    for side in SIDES:
+        if who.glasses == "sun":
+            sheet.fill(flip(lens, side), 22, depth=0.95)
+        sheet.stroke(flip(lens, side), np.full(len(lens), 0.04), 25, depth=0.95)
+        sheet.stroke(flip(temple, side), np.full(2, 0.045), 25, depth=0.6)
+    sheet.stroke(curve(-0.16 - 0.1j, -0.15j, 0.16 - 0.1j), 0.05, 25, depth=0.95)

@@ -1,0 +1,99 @@
+"""Which images are trained on, which choose, and which are looked at once: the validation protocol."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from trainer.data import dataset_source
+from trainer.data.base import DatasetSource, Split
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A dataset, divided.
+
+    test_groups: official subset of test ("public", "private") → int64 positions in test; only where
+    there is more than one, or the subset is not the whole.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    test_groups: Mapping[str, np.ndarray]
+    source: str
+    skipped: tuple[str, ...]
+
+    def parts(self) -> dict[str, Split]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def fingerprints(self) -> dict[str, str]:
+        return {name: part.fingerprint(self.class_names) for name, part in self.parts().items()}
+
+
+def load_splits(
+    name: str,
+    data_dir: str | None = None,
+    *,
+    protocol: str = "stratified",
+    fraction: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Load the dataset `name` and divide it by a validation protocol.
+
+    Args:
+        protocol: `stratified` keeps `fraction` of train, drawn with `seed`; `public` takes the
+            official PublicTest for validation and PrivateTest for test.
+
+    Raises ValueError or FileNotFoundError, with a message for the user, as the dataset does.
+    """
+    source = dataset_source(name)
+    dataset = source.load(Path(data_dir) if data_dir else None, ("train", "test"))
+    train, test = dataset.parts["train"], dataset.parts["test"]
+    groups = group_positions(test, source)
+    if protocol == "public":
+        if set(groups) != {"public", "private"}:
+            found = ", ".join(groups) or "none"
+            raise ValueError(
+                "--validation public needs test images named PublicTest_… and PrivateTest_…; "
+                f"of these, {dataset.source} has: {found}. Take --validation stratified."
+            )
+        validation, test, groups = test.select(groups["public"]), test.select(groups["private"]), {}
+    else:
+        kept, held_out = stratified_index(train.target.numpy(), fraction, seed)
+        train, validation = train.select(kept), train.select(held_out)
+    return Splits(
+        dataset=dataset.name,
+        class_names=dataset.class_names,
+        train=train,
+        validation=validation,
+        test=test,
+        test_groups=groups,
+        source=dataset.source,
+        skipped=dataset.skipped,
+    )
+
+
+def stratified_index(target: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted positions of train and validation, each with the class shares of `target` (int64 (N,))."""
+    rarest = np.bincount(target).min()
+    if rarest < 2:
+        raise ValueError(
+            "a class has only one training image: a stratified validation needs two or more of each"
+        )
+    num_classes = len(np.unique(target))
+    wanted = max(round(len(target) * fraction), num_classes)
+    train, validation = train_test_split(
+        np.arange(len(target)), test_size=wanted, stratify=target, random_state=seed
+    )
+    return np.sort(train), np.sort(validation)
+
+
+def group_positions(test: Split, source: DatasetSource) -> dict[str, np.ndarray]:
+    """Positions in `test` of each official subset that `source` knows."""
+    names = np.array([source.group(sample_id) or "" for sample_id in test.sample_ids])
+    return {str(name): np.flatnonzero(names == name) for name in np.unique(names) if name}
