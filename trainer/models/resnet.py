@@ -1,0 +1,94 @@
+"""ResNet18 (He et al., arXiv 1512.03385) as torchvision builds it, with our stem and head."""
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+
+log = logging.getLogger(__name__)
+
+
+def build(
+    num_classes: int,
+    channels: int,
+    image_size: int,
+    stem: str = "imagenet",
+    hidden: int = 0,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """ResNet18 for small or large faces.
+
+    Args:
+        image_size: any from 32 px; the network pools globally.
+        stem: `imagenet`, 7×7 with stride 2 and a max-pool (a map of 1/4), or `small`, 3×3 with
+            stride 2 and no pool (a map of 1/2: keeps detail at 48 px, costs twice the time).
+        hidden: width of a hidden layer in the head; 0 for a linear head.
+        dropout: rate in the head.
+    """
+    network = resnet18(num_classes=num_classes)
+    if stem == "small":
+        network.conv1 = nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    elif stem == "imagenet":
+        if channels != 3:
+            network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    else:
+        raise ValueError(f"there is no stem '{stem}'; choose imagenet or small")
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    features = network.fc.in_features
+    if hidden:
+        network.fc = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(features, hidden),
+            nn.ReLU(True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+    else:
+        network.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, num_classes))
+    return network
+
+
+def imagenet_state() -> dict[str, Tensor]:
+    """torchvision's IMAGENET1K_V1 weights, from torch's hub cache or downloaded into it.
+
+    Raises OSError where they are in neither place.
+    """
+    return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+
+
+def load_pretrained(network: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Copy everything but the head from `state`, a state dict of torchvision's ResNet18.
+
+    A grey network takes the sum of the three colour filters: what they answer to a grey image.
+    Raises ValueError where names or shapes are not torchvision's.
+    """
+    ours = network.state_dict()
+    wanted = [name for name in ours if not name.startswith("fc.")]
+    missing = [name for name in wanted if name not in state]
+    if missing:
+        raise ValueError(
+            f"{origin} is no ResNet18 of torchvision: it lacks {missing[0]} ({len(missing)} in all)"
+        )
+    body = {name: state[name] for name in wanted}
+    if ours["conv1.weight"].shape[1] == 1 and body["conv1.weight"].shape[1] == 3:
+        body["conv1.weight"] = body["conv1.weight"].sum(dim=1, keepdim=True)
+    for name, tensor in body.items():
+        if tensor.shape != ours[name].shape:
+            raise ValueError(f"{origin}: {name} is {tuple(tensor.shape)}, not {tuple(ours[name].shape)}")
+    network.load_state_dict(body, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a `.safetensors` file or from `torch.save`; nothing else in it is run."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path} to take pretrained weights from")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen types for an unreadable file
+        raise ValueError(f"{path} holds no weights that can be read: {error}".splitlines()[0]) from error
