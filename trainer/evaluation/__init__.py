@@ -1,0 +1,1 @@
+"""Metrics and pictures as pure functions of labels and probabilities."""
