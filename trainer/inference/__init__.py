@@ -1,0 +1,1 @@
+"""The model format, and models that answer."""
