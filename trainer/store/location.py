@@ -1,0 +1,169 @@
+"""Where the tracking store is, and how it is opened so that nothing in it breaks."""
+
+import logging
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+log = logging.getLogger(__name__)
+
+SQLITE_PREFIX = "sqlite:///"
+LOCATION_FILE = ".location"
+# Columns in which MLflow keeps absolute paths, as table → column.
+_PATH_COLUMNS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+_SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+class StoreError(ValueError):
+    """The tracking store cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened tracking store.
+
+    artifact_root: folder of the artifacts where the store is a local one, else None (a server decides).
+    """
+
+    uri: str
+    artifact_root: Path | None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what unfinished runs keep to be resumed from; on this machine in every case."""
+        root = self.artifact_root.parent if self.artifact_root else Path("mlruns").absolute()
+        return root / "checkpoints"
+
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri, self.uri)
+
+    def experiment_id(self, name: str) -> str:
+        """The experiment `name`, made where it is missing (also where two processes do so at once)."""
+        client = self.client()
+        location = str(self.artifact_root) if self.artifact_root else None
+        if (found := client.get_experiment_by_name(name)) is None:
+            try:
+                return client.create_experiment(name, artifact_location=location)
+            except MlflowException:
+                found = client.get_experiment_by_name(name)
+        if found is None:
+            raise StoreError(f"the experiment '{name}' can neither be found nor made in {self.uri}")
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+
+def store_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the embedded store `mlruns/mlflow.db` of the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE_PREFIX}{Path('mlruns/mlflow.db').absolute()}"
+
+
+def open_store(*, create: bool = True) -> Store:
+    """Open the store and make it MLflow's current one.
+
+    A new SQLite store is made under a file lock, in WAL mode. Where its folder was moved or copied, the
+    paths that MLflow keeps inside are set right.
+
+    Raises StoreError where it cannot be used, or where there is none and `create` is false.
+    """
+    uri = store_uri()
+    database = _database(uri)
+    artifact_root = None
+    if database is not None:
+        artifact_root = database.parent / "artifacts"
+        _open_database(uri, database, create)
+    else:
+        _check_answer(uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return Store(uri, artifact_root)
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite store; None for a server. Raises StoreError for what is neither."""
+    if uri.startswith(SQLITE_PREFIX):
+        return Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
+    if uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql", "databricks")):
+        return None
+    raise StoreError(
+        f"MLFLOW_TRACKING_URI is '{uri}'; it must be the address of an MLflow server (http://…) "
+        "or a SQLite file (sqlite:////absolute/path/mlflow.db)"
+    )
+
+
+def _check_answer(uri: str) -> None:
+    """One short request, so that a server that is down is told at once and not after MLflow's retries."""
+    before = {name: os.environ.get(name) for name in _SHORT_PATIENCE}
+    os.environ.update(_SHORT_PATIENCE)
+    try:
+        MlflowClient(uri, uri).search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise StoreError(f"the tracking server {uri} does not answer as one: {reason}") from error
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _open_database(uri: str, database: Path, create: bool) -> None:
+    if not create and not database.exists():
+        raise StoreError(f"there is no tracking store at {database} yet: `make train` makes one")
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # Two processes that make the tables at the same time break the store for good.
+        with FileLock(database.with_name(".store.lock")):
+            is_new = not database.exists() or database.stat().st_size == 0
+            if not is_new:
+                with closing(sqlite3.connect(database, timeout=30)) as connection:
+                    _check_tables(connection)
+                    _repair_paths(connection, database.parent)
+            MlflowClient(uri, uri).search_experiments(
+                max_results=1
+            )  # makes the tables, or says what is amiss
+            if is_new:
+                with closing(sqlite3.connect(database, timeout=30)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")  # it persists
+                    _repair_paths(connection, database.parent)
+    except (OSError, sqlite3.Error, MlflowException) as error:
+        raise StoreError(
+            f"the tracking store {database} cannot be opened: {error}".splitlines()[0]
+        ) from error
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    """MLflow would make its tables in any database, also in somebody else's."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+        raise sqlite3.DatabaseError("it is a database, but not MLflow's")
+
+
+def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
+    """Where the store's folder was moved or copied, replace its old path by the new one.
+
+    MLflow keeps absolute paths and would list no artifacts, without an error. The folder remembers
+    where it was in a file of its own; paths outside of the old folder are left alone.
+    """
+    memory = folder / LOCATION_FILE
+    old = memory.read_text().strip() if memory.exists() else str(folder)
+    if old != str(folder):
+        with connection:  # one transaction
+            for table, column in _PATH_COLUMNS.items():
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 our own names
+                    f"WHERE substr({column}, 1, ?) = ? || '/'",
+                    (str(folder), len(old) + 1, len(old) + 1, old),
+                )
+        log.warning("The store was moved from %s to %s; its artifact paths were set right.", old, folder)
+    if old != str(folder) or not memory.exists():
+        memory.write_text(f"{folder}\n")
