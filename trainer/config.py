@@ -1,0 +1,224 @@
+"""Everything that decides a run: one frozen dataclass, its recipes and its checks (light to import)."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainer.data import DATASETS
+from trainer.models import ARCHITECTURES, listing
+
+Recipe = Literal["report", "fast"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The defaults are those of `--recipe fast` for the CNN; see `recipe_defaults`."""
+
+    recipe: Recipe = "fast"
+    """Defaults for everything below: `report` (the student report's own) or `fast` (sensible on a CPU)."""
+    dataset: str = "fer2013"
+    """Dataset: fer2013, or the built-in sketch."""
+    data_dir: str | None = None
+    """Folder, archive or CSV of the dataset, where it is not in its usual place."""
+    validation: Literal["stratified", "public"] = "stratified"
+    """`stratified`: a part of train. `public`: FER-2013's PublicTest, with PrivateTest as the test set."""
+    validation_fraction: float = 0.1
+    """Share of train that `stratified` keeps for validation."""
+    validation_seed: int = 0
+    """Seed of that split; apart from `seed`, so that repeated runs share their validation set."""
+
+    architecture: str = "cnn"
+    """Architecture: cnn or resnet18."""
+    mode: str = "full"
+    """What is trained: `full` (everything); for resnet18 also `layer4` (last stage and head) or `fc` (head)."""
+    pretrained: str = "none"
+    """`none`, `imagenet` (torchvision's IMAGENET1K_V1), `auto` (imagenet where it can be had) or a PATH."""
+    image_size: int = 48
+    """Side of the image that the network sees, in px."""
+    channels: Literal[1, 3] = 1
+    """Channels that the network sees; 3 repeats the grey image."""
+    blocks: str | None = None
+    """cnn: width of each block, `128x2` for two convolutions."""
+    stem: Literal["imagenet", "small"] | None = None
+    """resnet18: `imagenet` (7×7, pooled) or `small` (3×3, stride 2: more detail, twice the time)."""
+    hidden: int | None = None
+    """Width of the hidden layer in the head; 0 for none."""
+    dropout: float | None = None
+    """Dropout rate in the head."""
+
+    epochs: int = 14
+    """Passes over train."""
+    batch_size: int = 128
+    """Images per step."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """`sgd` is with Nesterov momentum 0.9."""
+    learning_rate: float = 4e-3
+    """Highest learning rate."""
+    schedule: Literal["constant", "cosine", "onecycle"] = "onecycle"
+    """`cosine` decays to 0; `onecycle` rises over the first quarter, then decays to 0."""
+    weight_decay: float = 0.05
+    """Weight decay of matrices and filters; norms and biases have none."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes."""
+    mixup: float = 0.0
+    """Alpha of mixup (arXiv 1710.09412); 0 for none."""
+    class_weighting: Literal["none", "sqrt", "balanced"] = "none"
+    """Weight of a class in the loss: 1, or 1/frequency to the power 1/2 or 1."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average of the weights, which is then evaluated; 0 for none."""
+    early_stopping: int = 0
+    """Epochs without a better validation accuracy after which a run stops; 0 for never."""
+
+    augmentation: float = 1.0
+    """Strength: multiplies the amplitudes below; 0 switches augmentation off, flips included."""
+    flip: bool = True
+    """Mirror half of the images."""
+    rotation: float = 10.0
+    """Largest rotation, in degrees."""
+    zoom: float = 0.1
+    """Largest change of scale, as a share."""
+    shift: float = 0.1
+    """Largest shift, as a share of the side."""
+    erase: float = 0.0
+    """Probability that a random rectangle (2 to 20% of the area) is erased."""
+
+    precision: Literal["32", "bf16"] = "32"
+    """`bf16`: mixed precision, for GPUs; slower on most CPUs."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+    seed: int = 0
+    """Seed of initialisation, order, augmentation and dropout."""
+
+    def options(self) -> dict[str, str | int | float]:
+        """The arguments of the architecture that this configuration sets."""
+        names = listing(self.architecture).options
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Raises ValueError where `text` was written by a version with other fields."""
+        values = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            difference = ", ".join(sorted(set(values) ^ names))
+            raise ValueError(
+                f"the configuration was written by another version (it differs in: {difference})"
+            )
+        return cls(**values)
+
+
+# Adam's rate by what is trained, and the rest of the report's protocol.
+_REPORT: dict[str, Any] = {
+    "epochs": 20,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "rotation": 10.0,
+    "zoom": 0.0,
+    "shift": 0.0,
+}
+_REPORT_LEARNING_RATE = {"fc": 1e-3, "layer4": 1e-4, "full": 1e-5}
+
+
+def recipe_defaults(
+    recipe: Recipe, architecture: str, mode: str = "full", pretrained: str | None = None
+) -> Config:
+    """The configuration of a recipe before any flag of the user.
+
+    `pretrained` None leaves it to the recipe. Architectures that the recipes do not know train with
+    the recipe's protocol and their own default arguments.
+    """
+    values: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "mode": mode}
+    if recipe == "report":
+        values |= _REPORT
+        if architecture == "resnet18":
+            values |= {"image_size": 224, "channels": 3, "hidden": 256, "dropout": 0.5, "pretrained": "auto"}
+            values["learning_rate"] = _REPORT_LEARNING_RATE.get(mode, 1e-5)
+        else:
+            values["learning_rate"] = 1e-3
+            if architecture == "cnn":
+                values |= {"blocks": "32 64 128", "hidden": 512, "dropout": 0.4}
+    elif architecture == "cnn":
+        values |= {"blocks": "32 64 128x2 256x2", "hidden": 0, "dropout": 0.3}
+    elif architecture == "resnet18":
+        values |= {"stem": "imagenet", "hidden": 0, "dropout": 0.3, "pretrained": "auto"}
+        values |= {"epochs": 12, "learning_rate": 1e-3}
+    if pretrained is not None:
+        values["pretrained"] = pretrained
+    if values.get("pretrained") == "none" and architecture == "resnet18" and recipe == "report":
+        values["learning_rate"] = 1e-3  # the report only fine-tunes; 1e-5 would not train from scratch
+    return Config(**values)
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be trained. Raises ValueError with one line for each mistake."""
+    mistakes = list(_mistakes(config))
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+def _mistakes(config: Config) -> Iterator[str]:
+    if config.dataset not in DATASETS:
+        yield f"--dataset {config.dataset}: choose one of {', '.join(DATASETS)}"
+    if config.dataset == "sketch" and config.data_dir is not None:
+        yield "--data-dir: sketch is drawn by the program and takes no folder"
+    if config.validation == "public" and config.dataset != "fer2013":
+        yield f"--validation public: only fer2013 has a PublicTest part, {config.dataset} has not"
+    if config.architecture not in ARCHITECTURES:
+        yield f"--architecture {config.architecture}: choose one of {', '.join(ARCHITECTURES)}"
+        return
+    entry = listing(config.architecture)
+    if config.mode not in entry.modes:
+        yield f"--mode {config.mode}: {config.architecture} is trained in mode {' or '.join(entry.modes)}"
+    for name in ("blocks", "stem", "hidden", "dropout"):
+        if getattr(config, name) is not None and name not in entry.options:
+            yield f"--{name}: {config.architecture} takes no such option"
+    if config.pretrained != "none" and not entry.imagenet:
+        yield f"--pretrained {config.pretrained}: there are no pretrained weights for {config.architecture}"
+    if config.pretrained == "none" and entry.modes.get(config.mode):
+        yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
+    if config.stem == "small" and config.pretrained != "none" and not _may_fall_back(config):
+        yield "--stem small has no ImageNet weights: take --stem imagenet, or --pretrained none"
+    if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
+        yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
+    if config.device == "mps" and config.precision == "bf16":
+        yield "--precision bf16: not on mps; take --precision 32"
+    for name, (lowest, highest) in _RANGES.items():
+        value = getattr(config, name)
+        if value is not None and not lowest <= value <= highest:
+            yield f"--{name.replace('_', '-')} {value}: must lie between {lowest:g} and {highest:g}"
+    if not 0 < config.learning_rate <= 10:
+        yield f"--learning-rate {config.learning_rate}: must lie above 0 and not above 10"
+
+
+def _may_fall_back(config: Config) -> bool:
+    return config.pretrained == "auto" and config.mode == "full"
+
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "validation_fraction": (0.01, 0.5),
+    "validation_seed": (0, 2**31 - 1),
+    "image_size": (32, 512),
+    "hidden": (0, 8192),
+    "dropout": (0, 0.95),
+    "epochs": (1, 10_000),
+    "batch_size": (2, 65_536),
+    "weight_decay": (0, 10),
+    "label_smoothing": (0, 0.9),
+    "mixup": (0, 10),
+    "ema_decay": (0, 0.99999),
+    "early_stopping": (0, 10_000),
+    "augmentation": (0, 5),
+    "rotation": (0, 180),
+    "zoom": (0, 0.9),
+    "shift": (0, 0.5),
+    "erase": (0, 1),
+    "seed": (0, 2**31 - 1),
+}

@@ -1,0 +1,1 @@
+"""From data to a trained network, and the story of one run."""

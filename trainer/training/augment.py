@@ -1,0 +1,88 @@
+"""Augmentation of a batch on its device: every image draws its own transform, in a few tensor operations."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Beta
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Amplitudes; 0 switches an element off."""
+
+    flip: bool = False
+    rotation: float = 0.0
+    """Largest rotation, in degrees."""
+    zoom: float = 0.0
+    """Largest change of scale, as a share."""
+    shift: float = 0.0
+    """Largest shift, as a share of the side."""
+    erase: float = 0.0
+    """Probability that a rectangle is erased."""
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """float32 (B, C, S, S) in, the same out; `generator` lives on the device of `images`."""
+        if self.rotation or self.zoom or self.shift:
+            images = self._affine(images, generator)
+        elif self.flip:
+            mirrored = _uniform(len(images), generator, 0, 1) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        if self.erase:
+            images = self._erase(images, generator)
+        return images
+
+    def _affine(self, images: Tensor, generator: Generator) -> Tensor:
+        batch = len(images)
+        angle = _uniform(batch, generator, -1, 1) * math.radians(self.rotation)
+        # The grid maps output to input: dividing by the scale enlarges the face.
+        scale = 1 / (1 + _uniform(batch, generator, -1, 1) * self.zoom)
+        mirror = torch.ones_like(angle)
+        if self.flip:
+            mirror = torch.where(_uniform(batch, generator, 0, 1) < 0.5, -mirror, mirror)
+        cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+        # Coordinates run from -1 to 1, so a share of the side counts twice.
+        across, down = (_uniform(batch, generator, -2, 2) * self.shift for _ in range(2))
+        theta = torch.stack(
+            [torch.stack([cosine * mirror, -sine, across], 1), torch.stack([sine * mirror, cosine, down], 1)],
+            1,
+        )  # (B, 2, 3)
+        grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+        # Repeating the border keeps the statistics of a crop; black corners would not occur at test time.
+        return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def _erase(self, images: Tensor, generator: Generator) -> Tensor:
+        batch, side = len(images), images.shape[-1]
+        area = _uniform(batch, generator, 0.02, 0.2) * side * side
+        aspect = torch.exp(_uniform(batch, generator, -1, 1) * math.log(3))
+        height, width = (area * aspect).sqrt(), (area / aspect).sqrt()
+        top, left = (_uniform(batch, generator, 0, 1) * (side - extent) for extent in (height, width))
+        pixel = torch.arange(side, device=images.device)
+        rows = (pixel >= top[:, None]) & (pixel < (top + height)[:, None])  # (B, S)
+        columns = (pixel >= left[:, None]) & (pixel < (left + width)[:, None])
+        chosen = _uniform(batch, generator, 0, 1) < self.erase
+        hole = rows[:, None, :, None] & columns[:, None, None, :] & chosen[:, None, None, None]
+        grey = images.mean(dim=(1, 2, 3), keepdim=True)
+        return torch.where(hole, grey, images)
+
+
+def mixup(images: Tensor, target: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Blend each image with another of its batch (arXiv 1710.09412).
+
+    Args:
+        images: float32 (B, C, S, S). target: float32 (B, K), rows sum to 1.
+        alpha: of the Beta distribution that the share is drawn from (by torch's global generator);
+            one share an image.
+    """
+    share = Beta(alpha, alpha).sample((len(images),)).to(images.device)
+    share = torch.maximum(share, 1 - share)  # the image itself stays the larger part
+    order = torch.randperm(len(images), generator=generator, device=images.device)
+    wide = share[:, None, None, None]
+    mixed = images * wide + images[order] * (1 - wide)
+    return mixed, target * share[:, None] + target[order] * (1 - share[:, None])
+
+
+def _uniform(count: int, generator: Generator, low: float, high: float) -> Tensor:
+    return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low

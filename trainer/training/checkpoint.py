@@ -1,0 +1,60 @@
+"""What an unfinished run keeps on this machine, so that it can be resumed."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from trainer.config import Config
+from trainer.contract import CONFIG_FILE
+
+STATE_FILE = "state.pt"
+
+
+class Checkpoint:
+    """The folder of one run; a context manager that keeps other processes from resuming it meanwhile."""
+
+    def __init__(self, root: Path, run_id: str):
+        self.folder = root / run_id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(root / f"{run_id}.lock")
+
+    def __enter__(self) -> "Checkpoint":
+        """Raises ValueError where another process trains this run."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(f"run {self.folder.name} is being trained by another process") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def save(self, config: Config, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
+        """Replace what is there, at once: a crash leaves the old state or the new one."""
+        (self.folder / CONFIG_FILE).write_text(config.to_json())
+        draft = self.folder / f"{STATE_FILE}.new"
+        torch.save({"fingerprints": fingerprints, "training": state}, draft)
+        draft.replace(self.folder / STATE_FILE)
+
+    def load(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """(fingerprints of the data, state of the training), on the CPU; only tensors and plain values are read."""
+        state = torch.load(self.folder / STATE_FILE, map_location="cpu", weights_only=True)
+        return state["fingerprints"], state["training"]
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def stored_config(root: Path, run_id: str) -> Config:
+    """The configuration of a run that can be resumed. ValueError where this machine holds none."""
+    path = root / run_id / CONFIG_FILE
+    if not (root / run_id / STATE_FILE).is_file() or not path.is_file():
+        raise ValueError(
+            f"run {run_id} cannot be resumed: {root / run_id} holds no checkpoint "
+            "(it is kept on the machine that trained, from the end of the first epoch until the run finishes)"
+        )
+    return Config.from_json(path.read_text())

@@ -1,0 +1,46 @@
+"""An estimate of the energy that a training takes."""
+
+import logging
+import os
+from types import TracebackType
+
+COUNTRY_VARIABLE = "MOODIFY_COUNTRY"
+WORLD_AVERAGE_G_PER_KWH = 475.0  # International Energy Agency, as codecarbon has it
+
+
+class EnergyMeter:
+    """codecarbon's offline tracker over a `with` block; it asks no host and writes no file.
+
+    An estimate: where the processor's counters cannot be read, codecarbon reckons with the processor's
+    nominal power and load. CO2 follows the electricity mix of `MOODIFY_COUNTRY` (ISO 3166 alpha-3).
+    """
+
+    def __init__(self) -> None:
+        logging.getLogger("codecarbon").disabled = True  # it sets its own level when it starts
+        from codecarbon import OfflineEmissionsTracker
+
+        self.country = os.environ.get(COUNTRY_VARIABLE, "")
+        self._tracker = OfflineEmissionsTracker(
+            country_iso_code=self.country or "USA",  # it wants one; a given intensity overrides it
+            force_carbon_intensity_g_co2e_kwh=None if self.country else WORLD_AVERAGE_G_PER_KWH,
+            save_to_file=False,
+            log_level="critical",
+            allow_multiple_runs=True,
+        )
+
+    def __enter__(self) -> "EnergyMeter":
+        self._tracker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tracker.stop()
+
+    def metrics(self) -> dict[str, float]:
+        """After the block: estimated energy in kWh and CO2 equivalents in kg."""
+        data = self._tracker.final_emissions_data
+        return {"energy/estimated_kwh": data.energy_consumed, "energy/estimated_co2_kg": data.emissions}
+
+    def method(self) -> str:
+        return f"codecarbon estimate, {self.country or f'world average of {WORLD_AVERAGE_G_PER_KWH:.0f} g CO2/kWh'}"

@@ -1,0 +1,47 @@
+"""How long a training will take, from a few steps of it."""
+
+import dataclasses
+import logging
+
+import torch
+
+from trainer.config import Config
+from trainer.data.splits import load_splits
+from trainer.training.allocator import keep_memory
+from trainer.training.environment import make_fabric
+from trainer.training.loop import Training, fit
+from trainer.training.pretrained import make_classifier
+
+STEPS = 3
+# Evaluation is a forward pass only; the rest is what logging and registering take.
+FORWARD_SHARE = 1 / 3
+FIXED_SECONDS = 15.0
+
+
+def estimate_seconds(config: Config) -> float:
+    """Seconds that a run of `config` will take, measured over a few steps here and now."""
+    keep_memory()
+    splits = load_splits(
+        config.dataset,
+        config.data_dir,
+        protocol=config.validation,
+        fraction=config.validation_fraction,
+        seed=config.validation_seed,
+    )
+    quiet = logging.getLogger("trainer.training.pretrained")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)  # the run itself says where weights are missing
+    try:
+        classifier, config = make_classifier(config, len(splits.class_names), 0.5, 0.25)
+    finally:
+        quiet.setLevel(level)
+    short = dataclasses.replace(config, epochs=2, early_stopping=0)
+    some = torch.arange(min(len(splits.train), STEPS * config.batch_size))
+    training = Training(classifier, short, make_fabric(config))
+    # The first pass warms up, the second is measured.
+    *_, measured = fit(
+        training, splits.train.select(some), splits.validation.select(some[:2]), len(splits.class_names)
+    )
+    images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
+    images += FORWARD_SHARE * len(splits.test)
+    return images / measured.images_per_second + FIXED_SECONDS

@@ -1,0 +1,91 @@
+"""Where the weights of a classifier start: at random, from ImageNet, or from a file."""
+
+import dataclasses
+import logging
+import socket
+from pathlib import Path
+
+from trainer.config import Config, recipe_defaults
+from trainer.models import listing
+from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD, Classifier, build_network
+from trainer.models.resnet import imagenet_state, load_pretrained, read_state
+
+log = logging.getLogger(__name__)
+
+DOWNLOAD_TIMEOUT_SECONDS = 15
+
+
+def make_classifier(config: Config, num_classes: int, mean: float, std: float) -> tuple[Classifier, Config]:
+    """The classifier at the start of a training, and the configuration that it was really made with.
+
+    That differs from `config` where `auto` found no ImageNet weights: then everything is trained, as
+    with `--pretrained none`.
+
+    Args:
+        mean, std: of the training images, in [0, 1]; ImageNet's own are taken with its weights.
+
+    Raises ValueError where weights that were asked for cannot be had or do not fit.
+    """
+    network = build_network(
+        config.architecture,
+        num_classes=num_classes,
+        channels=config.channels,
+        image_size=config.image_size,
+        options=config.options(),
+    )
+    means, stds = (mean,) * config.channels, (std,) * config.channels
+    if config.pretrained == "auto":
+        config = _settle(config)
+    if config.pretrained == "imagenet":
+        try:
+            load_pretrained(network, _imagenet(), "IMAGENET1K_V1")
+        except OSError as error:
+            raise ValueError(
+                f"--pretrained imagenet: the weights are neither in torch's hub cache nor can they be "
+                f"downloaded ({error}); give a file with --pretrained PATH, or take --pretrained none"
+            ) from error
+    elif config.pretrained != "none":
+        load_pretrained(network, read_state(Path(config.pretrained)), config.pretrained)
+    if config.pretrained != "none":
+        means, stds = IMAGENET_MEAN, IMAGENET_STD
+        if config.channels == 1:
+            means, stds = (sum(means) / 3,), (sum(stds) / 3,)
+    classifier = Classifier(network, image_size=config.image_size, mean=means, std=stds)
+    classifier.freeze_except(listing(config.architecture).modes[config.mode])
+    return classifier, config
+
+
+def _settle(config: Config) -> Config:
+    """Turn `auto` into `imagenet` or `none`, and say so loudly where it is `none`."""
+    if config.stem == "small":
+        return dataclasses.replace(config, pretrained="none")
+    try:
+        _imagenet()
+        return dataclasses.replace(config, pretrained="imagenet")
+    except OSError as error:
+        reason = error
+    asked = recipe_defaults(config.recipe, config.architecture, config.mode, "auto")
+    scratch = recipe_defaults(config.recipe, config.architecture, "full", "none")
+    rate = config.learning_rate
+    if rate == asked.learning_rate:  # the recipe's, not the user's
+        rate = scratch.learning_rate
+    log.warning(
+        "NO IMAGENET WEIGHTS: they are neither in torch's hub cache nor can they be downloaded (%s). "
+        "All layers of %s are trained from scratch instead, mode full, learning rate %g.",
+        reason,
+        config.architecture,
+        rate,
+    )
+    return dataclasses.replace(config, pretrained="none", mode="full", learning_rate=rate)
+
+
+def _imagenet() -> dict:
+    """Bounded in time. Raises OSError, also for a broken download."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        return imagenet_state()
+    except RuntimeError as error:  # torch's answer to a wrong checksum
+        raise OSError(str(error)) from error
+    finally:
+        socket.setdefaulttimeout(before)

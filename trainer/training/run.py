@@ -1,0 +1,309 @@
+"""The story of one run, from data to a registered version, top to bottom."""
+
+import dataclasses
+import json
+import logging
+import random
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import seed_everything
+
+from trainer.config import Config, check
+from trainer.contract import (
+    CONFIG_FILE,
+    CONFUSION_FILE,
+    CONFUSION_PICTURE,
+    CURVES_PICTURE,
+    MISTAKES_PICTURE,
+    PREDICTIONS_FILE,
+    Tag,
+)
+from trainer.data.base import Split
+from trainer.data.splits import Splits, load_splits
+from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
+from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
+from trainer.inference.bundle import ModelSpec, write
+from trainer.store.location import Store, open_store
+from trainer.store.writer import RunWriter, crown_first
+from trainer.training.allocator import keep_memory
+from trainer.training.checkpoint import Checkpoint, stored_config
+from trainer.training.energy import EnergyMeter
+from trainer.training.environment import environment, make_fabric
+from trainer.training.loop import Epoch, Step, Training, fit, predict_logits
+from trainer.training.pretrained import make_classifier
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Whoever watches a run."""
+
+    def started(self, run_id: str, config: Config) -> None: ...
+    def step(self, step: Step) -> None: ...
+    def epoch(self, epoch: Epoch) -> None: ...
+    def doing(self, what: str) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a finished run came to."""
+
+    run_id: str
+    config: Config
+    model_name: str
+    version: int
+    is_champion: bool
+    test: Evaluation
+    best_epoch: Epoch
+    epochs: int
+    training_seconds: float
+    images_per_second: float
+
+
+def train(config: Config, progress: Progress, *, resume: str | None = None) -> Outcome:
+    """Train, evaluate, log and register one model.
+
+    `resume` names an interrupted run, whose configuration is then taken instead of `config`.
+
+    Raises ValueError or FileNotFoundError with a message for the user; where a run was begun by then, it
+    ends as FAILED with the reason as a tag, and by KeyboardInterrupt as KILLED with its best weights.
+    """
+    check(config)
+    store = open_store()
+    if resume is not None:
+        config = stored_config(store.checkpoints, resume)
+    keep_memory()
+    progress.doing(f"Loading {config.dataset}")
+    splits = load_splits(
+        config.dataset,
+        config.data_dir,
+        protocol=config.validation,
+        fraction=config.validation_fraction,
+        seed=config.validation_seed,
+    )
+    seed_everything(config.seed, verbose=False)
+    mean, std = brightness(splits.train)
+    classifier, config = make_classifier(config, len(splits.class_names), mean, std)
+    spec = ModelSpec(
+        architecture=config.architecture,
+        options=config.options(),
+        class_names=splits.class_names,
+        source_size=splits.train.images.shape[-1],
+        image_size=config.image_size,
+        channels=config.channels,
+        mean=tuple(classifier.mean.flatten().tolist()),
+        std=tuple(classifier.std.flatten().tolist()),
+        dataset=splits.dataset,
+        train_fingerprint=(fingerprints := splits.fingerprints())["train"],
+    )
+    training = Training(classifier, config, make_fabric(config))
+    tags = {
+        Tag.ARCHITECTURE: config.architecture,
+        Tag.MODE: config.mode,
+        Tag.DATASET: splits.dataset,
+        Tag.RECIPE: config.recipe,
+        Tag.TRAIN_FINGERPRINT: fingerprints["train"],
+        Tag.TEST_FINGERPRINT: fingerprints["test"],
+    }
+    if resume is None:
+        writer = RunWriter.create(store, splits.dataset, run_name(config), tags)
+    else:
+        writer = RunWriter.reopen(store, resume)
+    with Checkpoint(store.checkpoints, writer.run_id) as checkpoint, writer:
+        try:
+            if resume is None:
+                log_beginning(writer, config, splits, fingerprints, training)
+            else:
+                restore(checkpoint, training, fingerprints, writer)
+            progress.started(writer.run_id, config)
+            with EnergyMeter() as meter:
+                for epoch in fit(
+                    training, splits.train, splits.validation, len(splits.class_names), progress.step
+                ):
+                    checkpoint.save(config, fingerprints, training.state_dict())
+                    writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
+                    progress.epoch(epoch)
+            progress.doing("Evaluating on test, logging and registering")
+            outcome = conclude(writer, store, config, splits, training, spec, tags, meter)
+        except KeyboardInterrupt:
+            keep_best(writer, training, spec)
+            raise
+        checkpoint.discard()
+    return outcome
+
+
+def conclude(
+    writer: RunWriter,
+    store: Store,
+    config: Config,
+    splits: Splits,
+    training: Training,
+    spec: ModelSpec,
+    tags: Mapping[str, str],
+    meter: EnergyMeter,
+) -> Outcome:
+    """Evaluate the best epoch once on test, log all that follows from it, and register the model."""
+    best = training.best_epoch
+    assert best is not None
+    classifier = training.evaluated
+    classifier.load_state_dict(training.best_weights)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, bundle = Path(scratch, "artifacts"), Path(scratch, "bundle")
+        bundle.mkdir()
+        test = log_results(writer, folder, splits, training)
+        writer.log_folder(folder)
+        seconds = sum(epoch.seconds for epoch in training.history)
+        throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
+        writer.log_metrics(
+            meter.metrics() | {"training_seconds": seconds, "median_images_per_second": throughput}
+        )
+        accuracy = f"{test.summary['accuracy']:.4f}"
+        writer.set_tags(
+            {Tag.BEST_EPOCH: best.number, Tag.TEST_ACCURACY: accuracy, "energy_method": meter.method()}
+        )
+        write(bundle, spec, training.best_weights)
+        name, version = writer.register(
+            bundle, {**tags, Tag.TEST_ACCURACY: accuracy, Tag.BEST_EPOCH: best.number}
+        )
+    return Outcome(
+        run_id=writer.run_id,
+        config=config,
+        model_name=name,
+        version=version,
+        is_champion=crown_first(store, name, version),
+        test=test,
+        best_epoch=best,
+        epochs=len(training.history),
+        training_seconds=seconds,
+        images_per_second=throughput,
+    )
+
+
+def log_beginning(
+    writer: RunWriter,
+    config: Config,
+    splits: Splits,
+    fingerprints: Mapping[str, str],
+    training: Training,
+) -> None:
+    """Parameters, environment and data: everything that is known before the first step."""
+    writer.log_params(
+        dataclasses.asdict(config)
+        | training.classifier.parameter_counts()
+        | environment(training.fabric)
+        | {f"{part}_images": len(split) for part, split in splits.parts().items()}
+        | {f"{part}_fingerprint": value for part, value in fingerprints.items()}
+        | {"skipped_files": len(splits.skipped)}
+    )
+    names = splits.class_names
+    writer.log_dataset(
+        splits.dataset,
+        splits.source,
+        {
+            part: (fingerprints[part], dict(zip(names, split.class_counts(len(names)), strict=True)))
+            for part, split in splits.parts().items()
+        },
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, CONFIG_FILE).write_text(config.to_json())
+        writer.log_folder(Path(scratch))
+
+
+def restore(
+    checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
+) -> None:
+    """Go back to the end of the last epoch; log the epochs that the store missed."""
+    before, state = checkpoint.load()
+    if before != fingerprints:
+        changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
+        raise ValueError(f"the data have changed since this run began ({changed}): it cannot be resumed")
+    training.load_state_dict(state)
+    logged = writer.logged_steps("validation/accuracy")
+    for epoch in training.history:
+        if epoch.number not in logged:
+            writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
+    log.info("Resuming after epoch %d of %d.", len(training.history), training.config.epochs)
+
+
+def log_results(writer: RunWriter, folder: Path, splits: Splits, training: Training) -> Evaluation:
+    """Metrics of validation and test, and the files that explain them, into `folder`; returns test's."""
+    names, tables = splits.class_names, []
+    evaluations: dict[str, Evaluation] = {}
+    for part, split in (("validation", splits.validation), ("test", splits.test)):
+        probabilities = predict(training, split)
+        target = split.target.numpy()
+        evaluations[part] = evaluate(target, probabilities, names)
+        tables.append(prediction_table(part, split.sample_ids, target, probabilities, names))
+    for group, index in splits.test_groups.items():
+        evaluations[f"test_{group}"] = evaluate(target[index], probabilities[index], names)
+    (folder / PREDICTIONS_FILE).parent.mkdir(parents=True)
+    pd.concat(tables, ignore_index=True).to_parquet(folder / PREDICTIONS_FILE, index=False)
+    for part, evaluation in evaluations.items():
+        if part == "validation":  # its summary per epoch is logged already; `<part>/loss` stays that curve
+            writer.log_evaluation("validation_best", evaluation)
+            continue
+        writer.log_evaluation(part, evaluation)
+        matrix = {"class_names": names, "rows": "truth", "columns": "prediction"}
+        matrix["counts"] = evaluation.confusion.tolist()
+        (folder / CONFUSION_FILE.format(part=part)).write_text(json.dumps(matrix))
+        title = f"Accuracy {evaluation.summary['accuracy']:.3f} on {evaluation.size:,} images of {part}"
+        confusion_figure(evaluation, title).savefig(folder / CONFUSION_PICTURE.format(part=part), dpi=110)
+    best = training.best_epoch
+    assert best is not None
+    history = [vars(epoch) for epoch in training.history]
+    curves_figure(history, best.number).savefig(folder / CURVES_PICTURE, dpi=110)
+    loss = sample_loss(target, probabilities)
+    sheet = mistakes_sheet(splits.test.images.numpy(), target, probabilities, names, loss)
+    sheet.save(folder / MISTAKES_PICTURE)
+    return evaluations["test"]
+
+
+def predict(training: Training, split: Split) -> np.ndarray:
+    """Probabilities, float32 (N, K), of the network that is judged."""
+    logits = predict_logits(training.evaluated, split.images, training.fabric.device)
+    return torch.softmax(logits, dim=1).cpu().numpy()
+
+
+def keep_best(writer: RunWriter, training: Training, spec: ModelSpec) -> None:
+    """Log the best weights of a run that is being stopped."""
+    if not training.best_weights:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        write(Path(scratch), spec, training.best_weights)
+        writer.log_best(Path(scratch))
+
+
+def brightness(train: Split) -> tuple[float, float]:
+    """Mean and standard deviation of the training pixels, in [0, 1]."""
+    counts = np.bincount(train.images.numpy().reshape(-1), minlength=256)
+    levels, share = np.arange(256) / 255, counts / counts.sum()
+    mean = float((levels * share).sum())
+    return mean, max(float(np.sqrt(((levels - mean) ** 2 * share).sum())), 1e-3)
+
+
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """Under the names of `contract.EPOCH_METRICS`."""
+    return {
+        "train/loss": epoch.train_loss,
+        "train/accuracy": epoch.train_accuracy,
+        "validation/loss": epoch.validation_loss,
+        "validation/accuracy": epoch.validation_accuracy,
+        "validation/macro_recall": epoch.validation_macro_recall,
+        "learning_rate": epoch.learning_rate,
+        "images_per_second": epoch.images_per_second,
+        "epoch_seconds": epoch.seconds,
+    }
+
+
+def run_name(config: Config) -> str:
+    """Short and telling, with a word that keeps equal configurations apart: `resnet18-layer4-s3-4f2a`."""
+    mode = "" if config.mode == "full" else f"-{config.mode}"
+    word = f"{random.SystemRandom().getrandbits(16):04x}"
+    return f"{config.architecture}{mode}-{config.recipe}-s{config.seed}-{word}"
