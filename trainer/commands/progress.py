@@ -1,0 +1,148 @@
+"""Shows a run while it goes on: one live bar per epoch on a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+    from trainer.training.loop import Epoch, Step
+
+log = logging.getLogger(__name__)
+
+
+class Lines:
+    """One readable line per epoch, for logs."""
+
+    def __init__(self) -> None:
+        self.run_id: str | None = None
+        self._epochs = 0
+        self._seconds: list[float] = []
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the screen as it is; nothing is shown afterwards."""
+
+    def started(self, run_id: str, config: "Config") -> None:
+        self.run_id, self._epochs = run_id, config.epochs
+        self.say(f"Run {run_id}: {config.architecture}, mode {config.mode}, at most {config.epochs} epochs.")
+
+    def doing(self, what: str) -> None:
+        self.say(f"{what} …")
+
+    def step(self, step: "Step") -> None:
+        """Shown by a live bar only."""
+
+    def epoch(self, epoch: "Epoch") -> None:
+        self._seconds.append(epoch.seconds)
+        self.say(
+            f"epoch {epoch.number:>3}/{self._epochs}  "
+            f"train {epoch.train_loss:.3f} {epoch.train_accuracy:.3f}  "
+            f"validation {epoch.validation_loss:.3f} {epoch.validation_accuracy:.3f}  "
+            f"macro recall {epoch.validation_macro_recall:.3f}  "
+            f"{epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s  "
+            f"{duration(self._remaining(epoch.number))} left" + ("  best" if epoch.best else "")
+        )
+
+    def _remaining(self, done: float) -> float:
+        """Seconds to the end of the last epoch, by the mean of those that were seen."""
+        if not self._seconds:
+            return float("nan")
+        return (self._epochs - done) * sum(self._seconds) / len(self._seconds)
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        log.info(line)
+
+
+class LiveBar(Lines):
+    """A bar that fills while an epoch goes on, with the lines of the finished ones above it."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[detail]}"),
+            console=console, transient=True,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+        self._bar.start()
+        _log_to_current_stderr()  # above the bar, which has put itself before standard error
+
+    def close(self) -> None:
+        self._bar.stop()
+        _log_to_current_stderr()
+
+    def step(self, step: "Step") -> None:
+        share = step.images / step.of_images
+        left = self._remaining(step.epoch - 1 + share) if self._seconds else self._first(step)
+        detail = (
+            f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  "
+            f"{step.images_per_second:,.0f} images/s  {duration(left)} left"
+        )
+        label = f"epoch {step.epoch}/{self._epochs}"
+        if self._task is None:
+            self._task = self._bar.add_task(label, total=1.0, detail=detail)
+        self._bar.update(self._task, description=label, completed=share, detail=detail)
+
+    def epoch(self, epoch: "Epoch") -> None:
+        self._clear()
+        super().epoch(epoch)
+
+    def doing(self, what: str) -> None:
+        self._clear()
+        self._task = self._bar.add_task(f"{what} …", total=None, detail="")
+
+    def started(self, run_id: str, config: "Config") -> None:
+        self._clear()
+        super().started(run_id, config)
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def _first(self, step: "Step") -> float:
+        return ((self._epochs - step.epoch + 1) * step.of_images - step.images) / step.images_per_second
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False)
+
+
+def make_progress() -> Lines:
+    """A live bar where standard error is a terminal, else lines."""
+    console = Console(stderr=True)
+    return LiveBar(console) if sys.stderr.isatty() else Lines()
+
+
+def duration(seconds: float) -> str:
+    """For people: `45 s`, `3 min 20 s`, `2 h 5 min`; `?` where it is not known.
+
+    >>> duration(200)
+    '3 min 20 s'
+    """
+    if seconds != seconds:
+        return "?"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _log_to_current_stderr() -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)

@@ -1,0 +1,86 @@
+"""Prints results for people: tables of outcomes and evaluations."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer.commands.progress import duration
+
+if TYPE_CHECKING:
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.training.run import Outcome
+
+
+def outcome_table(outcomes: Sequence["Outcome"]) -> None:
+    """One column a run: what it reached on test, what it cost, and where to look next."""
+    table = Table(title="Test results of the best validation epoch", title_justify="left", show_edge=False)
+    table.add_column()
+    rows: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        config = outcome.config
+        table.add_column(f"{config.architecture} · {config.mode}", justify="right")
+        values = {
+            "accuracy": number(outcome.test.summary["accuracy"]),
+            "macro recall": number(outcome.test.summary["macro_recall"]),
+            **{f"recall of {name}": value for name, value in recalls(outcome.test).items()},
+            "test images": f"{outcome.test.size:,}",
+            "best epoch": f"{outcome.best_epoch.number} of {outcome.epochs}",
+            "training time": duration(outcome.training_seconds),
+            "images/s": f"{outcome.images_per_second:,.0f}",
+            "version": f"{outcome.model_name}/{outcome.version}"
+            + (" @champion" if outcome.is_champion else ""),
+        }
+        for name, value in values.items():
+            rows.setdefault(name, []).append(value)
+    for name, row in rows.items():
+        table.add_row(name, *row)
+    console = Console()
+    console.print(table)
+    last = outcomes[-1]
+    console.print(
+        f"\nLook at the runs:    make mlflow\n"
+        f"List them here:      python -m trainer runs\n"
+        f"Try a model:         python -m trainer predict {last.model_name}@champion IMAGE\n"
+        f"Promote a version:   python -m trainer promote {last.model_name} {last.version} --alias champion",
+        highlight=False,
+        markup=False,
+    )
+
+
+def evaluation_table(title: str, evaluation: "Evaluation") -> None:
+    """Precision, recall, F1 and support of each class, then summary metrics and the most confused pairs."""
+    from trainer.evaluation.metrics import confused_pairs
+
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for column in ("class", "recall", "precision", "F1", "support"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for index, name in enumerate(evaluation.class_names):
+        values = {metric: column[index] for metric, column in evaluation.per_class.items()}
+        shown = [number(values[metric]) for metric in ("recall", "precision", "f1")]
+        table.add_row(name, *shown, f"{values['support']:,.0f}")
+    console = Console()
+    console.print(table)
+    summary = "  ".join(
+        f"{name.replace('_', ' ')} {number(value)}" for name, value in evaluation.summary.items()
+    )
+    console.print(f"\n{evaluation.size:,} images: {summary}", highlight=False, soft_wrap=True)
+    pairs = confused_pairs(evaluation).head(5)
+    worst = "; ".join(
+        f"{truth} taken for {prediction} {share:.0%} ({count})"
+        for truth, prediction, count, share in pairs.itertuples(index=False)
+    )
+    if worst:
+        console.print(f"Most confused: {worst}\n", highlight=False, soft_wrap=True)
+
+
+def recalls(evaluation: "Evaluation") -> dict[str, str]:
+    values = evaluation.per_class["recall"].tolist()
+    return dict(zip(evaluation.class_names, map(number, values), strict=True))
+
+
+def number(value: float) -> str:
+    """Three decimals; missing is not zero."""
+    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,81 @@
+"""`train`: one run, from flags to a registered version."""
+
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from trainer.config import Config, Recipe, check, recipe_defaults
+from trainer.models import listing
+
+DESCRIPTION = """Train one model, log everything to MLflow and register it.
+
+The defaults shown are those of the recipe, architecture and mode that are given: add --help to them."""
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The flags that decide the defaults of the others."""
+
+    recipe: Recipe = "fast"
+    architecture: str = "cnn"
+    mode: str = "full"
+    pretrained: str | None = None
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    config: tyro.conf.OmitArgPrefixes[Config]
+    resume: Annotated[str | None, tyro.conf.arg(metavar="RUN_ID")] = None
+    """Go on with an interrupted run, with its own configuration; takes no other flag."""
+
+
+def main(arguments: list[str]) -> int:
+    config, resume = parse(arguments)
+    check(config)
+    from trainer.commands.progress import make_progress
+    from trainer.commands.report import outcome_table
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a run as cleanly as Ctrl-C does
+    with make_progress() as progress:
+        progress.doing("Starting")
+        from trainer.training.run import train
+
+        try:
+            outcome = train(config, progress, resume=resume)
+        except KeyboardInterrupt:
+            run_id = progress.run_id
+            progress.close()
+            if run_id is not None:
+                print(
+                    f"Stopped. The best weights are kept in the run; go on with:\n"
+                    f"  python -m trainer train --resume {run_id}",
+                    file=sys.stderr,
+                )
+            raise
+    outcome_table([outcome])
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[Config, str | None]:
+    """The configuration that the flags ask for, and the run to resume.
+
+    Raises ValueError for an unknown architecture or for --resume with other flags; leaves by SystemExit,
+    with a message, for flags that cannot be read.
+    """
+    choice, _ = tyro.cli(_Choice, args=arguments, return_unknown_args=True, add_help=False)
+    listing(choice.architecture)
+    defaults = recipe_defaults(choice.recipe, choice.architecture, choice.mode, choice.pretrained)
+    parsed = tyro.cli(
+        _Arguments,
+        args=arguments,
+        default=_Arguments(config=defaults),
+        prog="python -m trainer train",
+        description=DESCRIPTION,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    if parsed.resume is not None and parsed.config != defaults:
+        raise ValueError("--resume takes the configuration of the interrupted run: give no other flag")
+    return parsed.config, parsed.resume

@@ -1,0 +1,79 @@
+"""`ui`: MLflow's own interface on the same store."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+
+import tyro
+
+HOST = "127.0.0.1"
+
+
+def main(arguments: list[str]) -> int:
+    return tyro.cli(ui, args=arguments, prog="python -m trainer ui")
+
+
+def ui(*, port: int = 5000, browser: bool = True) -> int:
+    """Open the MLflow UI on the store, for this machine only. Ctrl-C ends it.
+
+    Args:
+        port: Where to listen; the next free port is taken where it is in use.
+        browser: Open the page in the browser.
+    """
+    from trainer.store.location import open_store
+
+    store = open_store()
+    if store.artifact_root is None:
+        print(f"The store is a server with a UI of its own: {store.uri}")
+        if browser:
+            webbrowser.open(store.uri)
+        return 0
+    port = free_port(port)
+    address = f"http://{HOST}:{port}"
+    arguments = ["server", "--host", HOST, "--port", str(port), "--backend-store-uri", store.uri]
+    arguments += ["--default-artifact-root", str(store.artifact_root), "--workers", "1"]
+    # Without the variable the server starts eight more processes for jobs that are never sent.
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with subprocess.Popen([sys.executable, "-m", "mlflow", *arguments], env=environment) as server:
+        try:
+            print(f"MLflow UI: {address}  (Ctrl-C ends it)", flush=True)
+            if browser and has_display() and answers(port):
+                webbrowser.open(address)
+            return server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            return 0
+
+
+def has_display() -> bool:
+    """Without one, `webbrowser` would take over the terminal."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def answers(port: int, seconds: float = 30.0) -> bool:
+    """Whether somebody listens on `port` before the time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or the next port above it on which nothing listens. ValueError where 50 are taken."""
+    for port in range(wanted, wanted + 50):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise ValueError(f"ports {wanted} to {wanted + 49} are in use; give another with --port")
