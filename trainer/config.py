@@ -48,7 +48,7 @@ class Config:
     dropout: float | None = None
     """Dropout rate in the head."""
 
-    epochs: int = 14
+    epochs: int = 12
     """Passes over train."""
     batch_size: int = 128
     """Images per step."""
@@ -149,7 +149,7 @@ def recipe_defaults(
         values |= {"blocks": "32 64 128x2 256x2", "hidden": 0, "dropout": 0.3}
     elif architecture == "resnet18":
         values |= {"stem": "imagenet", "hidden": 0, "dropout": 0.3, "pretrained": "auto"}
-        values |= {"epochs": 12, "learning_rate": 1e-3}
+        values |= {"epochs": 6, "learning_rate": 1e-3}
     if pretrained is not None:
         values["pretrained"] = pretrained
     if values.get("pretrained") == "none" and architecture == "resnet18" and recipe == "report":

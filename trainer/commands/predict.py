@@ -44,7 +44,7 @@ def predict(
         try:
             faces.append(read_grey(path, size))
             read.append(path)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             failed[str(path)] = str(error)
     answers = predictor(np.stack(faces)[:, None]) if faces else np.empty((0, len(names)), np.float32)
     if json:
@@ -56,8 +56,8 @@ def predict(
         for path, row in zip(read, answers, strict=True):
             table.add_row(str(path), names[int(row.argmax())], *(f"{value:.3f}" for value in row))
         Console().print(table)
-    for reason in failed.values():
-        print(f"error: {reason}", file=sys.stderr)
+    for path, reason in failed.items():
+        print(f"error: {path}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

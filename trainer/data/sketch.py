@@ -74,12 +74,8 @@ class Scene:
 
 def one_of(generator: np.random.Generator, shares: Mapping[Choice, float]) -> Choice:
     """One of the keys, by its share; the shares add up to 1."""
-    left = generator.random()
-    for choice, share in shares.items():
-        left -= share
-        if left < 0:
-            break
-    return choice
+    place = np.searchsorted(np.cumsum(list(shares.values())), generator.random(), side="right")
+    return list(shares)[min(int(place), len(shares) - 1)]
 
 
 def draw_identity(generator: np.random.Generator) -> Identity:
@@ -170,12 +166,12 @@ def draw_scene(generator: np.random.Generator) -> Scene:
     return Scene(
         backdrop=generator.uniform(25, 235),
         light=(slant * np.cos(angle), slant * np.sin(angle) - 0.25, 1.0),
-        ambient=generator.uniform(0.3, 0.7),
+        ambient=generator.uniform(0.35, 0.7),
         gamma=np.exp(0.18 * generator.standard_normal()),
         contrast=generator.uniform(0.75, 1.2),
         brightness=generator.uniform(-12, 22),
         blur_px=one_of(generator, {0.0: 0.55, 0.4: 0.3, 0.65: 0.15}),
-        noise=generator.uniform(1.0, 6.0),
+        noise=generator.uniform(1.0, 5.5),
         occlusion=one_of(generator, {"none": 0.89, "hand": 0.05, "caption": 0.03, "strand": 0.03}),
     )
 

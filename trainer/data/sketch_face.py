@@ -6,7 +6,7 @@ right half of the picture and mirrored for the left one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -24,31 +24,12 @@ FLAT = 160
 ON_SKIN = float("nan")
 """The depth of points that lie on the skin, which bulges towards the viewer."""
 
+Width = float | np.ndarray
+
 SIDES = (-1, 1)
 ACROSS = np.linspace(-1.0, 1.0, 15)  # from one corner of an eye or of the mouth to the other
 DOME = 1.0 - ACROSS**2
 CIRCLE = np.exp(1j * np.linspace(0.0, 2 * np.pi, 20))
-
-# The action units that are drawn, by their number in the Facial Action Coding System.
-ACTION_UNITS = {
-    1: "inner_brow_raise",
-    2: "outer_brow_raise",
-    4: "brow_lower",
-    5: "upper_lid_raise",
-    6: "cheek_raise",
-    7: "lid_tighten",
-    9: "nose_wrinkle",
-    10: "upper_lip_raise",
-    12: "lip_corner_pull",
-    15: "lip_corner_depress",
-    16: "lower_lip_depress",
-    17: "chin_raise",
-    20: "lip_stretch",
-    24: "lip_press",
-    25: "lips_part",
-    26: "jaw_drop",
-    43: "lid_droop",
-}
 
 
 @dataclass(frozen=True)
@@ -86,23 +67,23 @@ class Expression:
     asymmetry is how much more the right half of the picture moves, as a share.
     """
 
-    inner_brow_raise: float = 0.0
-    outer_brow_raise: float = 0.0
-    brow_lower: float = 0.0
-    upper_lid_raise: float = 0.0
-    cheek_raise: float = 0.0
-    lid_tighten: float = 0.0
-    nose_wrinkle: float = 0.0
-    upper_lip_raise: float = 0.0
-    lip_corner_pull: float = 0.0
-    lip_corner_depress: float = 0.0
-    lower_lip_depress: float = 0.0
-    chin_raise: float = 0.0
-    lip_stretch: float = 0.0
-    lip_press: float = 0.0
-    lips_part: float = 0.0
-    jaw_drop: float = 0.0
-    lid_droop: float = 0.0
+    inner_brow_raise: float = 0.0  # AU1
+    outer_brow_raise: float = 0.0  # AU2
+    brow_lower: float = 0.0  # AU4
+    upper_lid_raise: float = 0.0  # AU5
+    cheek_raise: float = 0.0  # AU6
+    lid_tighten: float = 0.0  # AU7
+    nose_wrinkle: float = 0.0  # AU9
+    upper_lip_raise: float = 0.0  # AU10
+    lip_corner_pull: float = 0.0  # AU12
+    lip_corner_depress: float = 0.0  # AU15
+    lower_lip_depress: float = 0.0  # AU16
+    chin_raise: float = 0.0  # AU17
+    lip_stretch: float = 0.0  # AU20
+    lip_press: float = 0.0  # AU24
+    lips_part: float = 0.0  # AU25
+    jaw_drop: float = 0.0  # AU26
+    lid_droop: float = 0.0  # AU43
     asymmetry: float = 0.0
 
     @classmethod
@@ -110,6 +91,16 @@ class Expression:
         """The expression that is scored as `code`, such as "6D+12E": unit, then strength from A to E."""
         scores = (score for score in code.split("+") if score)
         return cls(**{ACTION_UNITS[int(score[:-1])]: ("ABCDE".index(score[-1]) + 1) / 5 for score in scores})
+
+
+# The number of an action unit and the field that holds it.
+ACTION_UNITS = dict(
+    zip(
+        (1, 2, 4, 5, 6, 7, 9, 10, 12, 15, 16, 17, 20, 24, 25, 26, 43),
+        (field.name for field in fields(Expression) if field.name != "asymmetry"),
+        strict=True,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -170,10 +161,8 @@ class Sheet:
     def disc(self, centre: complex, width: float, height: float, tone: float, depth: float = ON_SKIN) -> None:
         self.fill(disc(centre, width, height), tone, depth)
 
-    def stroke(
-        self, line: np.ndarray, width: float | np.ndarray, tone: float, depth: float = ON_SKIN
-    ) -> None:
-        """Draws along a line: a width tapers towards the ends, widths (N,) are kept."""
+    def stroke(self, line: np.ndarray, width: Width, tone: float, depth: float = ON_SKIN) -> None:
+        """Draws along a line (N,): one width tapers towards the ends, widths (N,) are kept."""
         along = np.empty_like(line)
         along[1:-1] = line[2:] - line[:-2]
         along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
@@ -192,9 +181,8 @@ def spline(knots: int, closed: bool) -> np.ndarray:
     """The matrix (M, knots) that turns knots into points of the Catmull-Rom curve through them."""
     steps = 6
     t = np.arange(steps)[:, None] / steps
-    weights = (
-        np.hstack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]) / 2
-    )
+    pulls = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+    weights = np.hstack(pulls) / 2
     segments = knots if closed else knots - 1
     basis = np.zeros((segments * steps + 1, knots))
     for segment in range(segments):
@@ -231,18 +219,10 @@ def between(line: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def head_outline(who: Identity, face: Expression, grow: float = 0.0) -> np.ndarray:
     w, jaw = who.face_width + grow, who.jaw_width + grow
-    top, chin = (
-        -1j * grow,
-        1j * (1.16 * who.chin_length + 0.17 * face.jaw_drop - 0.03 * face.chin_raise + grow),
-    )
-    cheeks = (
-        0.9 * w - 0.78j + top,
-        w - 0.2j,
-        0.95 * w + 0.28j,
-        0.8 * jaw + 0.62 * chin,
-        0.48 * jaw + 0.9 * chin,
-    )
-    return mirrored(-1.28j + top, 0.52 * w - 1.19j + top, *cheeks, 0.18 + chin, chin)
+    chin = 1j * (1.16 * who.chin_length + 0.17 * face.jaw_drop - 0.03 * face.chin_raise + grow)
+    skull = (-1.28j - 1j * grow, 0.52 * w - 1.19j - 1j * grow, 0.9 * w - 0.78j - 1j * grow)
+    cheek = (w - 0.2j, 0.95 * w + 0.28j)
+    return mirrored(*skull, *cheek, 0.8 * jaw + 0.62 * chin, 0.48 * jaw + 0.9 * chin, 0.18 + chin, chin)
 
 
 @dataclass(frozen=True)
@@ -257,11 +237,9 @@ class Eye:
     @classmethod
     def of(cls, who: Identity, face: Expression, side: int) -> "Eye":
         moved = 1.0 + side * face.asymmetry
-        squint = 0.045 * face.lid_tighten + 0.04 * face.cheek_raise
-        up = 0.125 + moved * (0.085 * face.upper_lid_raise - 0.085 * face.lid_droop - squint)
-        down = 0.082 + moved * (
-            0.015 * face.upper_lid_raise - 0.035 * face.lid_tighten - 0.085 * face.cheek_raise
-        )
+        wide, tight, cheek = face.upper_lid_raise, face.lid_tighten, face.cheek_raise
+        up = 0.125 + moved * (0.085 * wide - 0.085 * face.lid_droop - 0.045 * tight - 0.04 * cheek)
+        down = 0.082 + moved * (0.015 * wide - 0.035 * tight - 0.085 * cheek)
         up = max(up, 0.02 - 0.8 * min(down, 0.0))
         # Sad brows pull the inner end of the lid up, angry ones press it down.
         slant = 0.055 * face.inner_brow_raise - 0.05 * face.brow_lower + 0.02 * face.outer_brow_raise
@@ -283,11 +261,8 @@ class Eye:
 def brow_line(who: Identity, face: Expression, side: int) -> np.ndarray:
     """The middle of a right brow (M,), from the nose outwards."""
     moved = 1.0 + side * face.asymmetry
-    lower, inner, outer = (
-        face.brow_lower * moved,
-        face.inner_brow_raise * moved,
-        face.outer_brow_raise * moved,
-    )
+    inner, outer = face.inner_brow_raise * moved, face.outer_brow_raise * moved
+    lower = face.brow_lower * moved
     base, arch = who.eye_distance - 1j * (0.39 + who.brow_height), who.brow_arch
     return curve(
         base - 0.27 - 0.055 * lower + 1j * (0.16 * lower - 0.20 * inner + 0.05 * face.nose_wrinkle),
@@ -325,18 +300,18 @@ class Mouth:
         lower = np.maximum(lower - 0.015 * face.lip_press, upper)
         lips = who.lip_thickness * (1.0 - 0.7 * min(face.lip_press, 1.2)) * (1.0 - 0.25 * smile)
         cupids_bow = DOME * (1.0 - 0.28 * np.exp(-((ACROSS / 0.16) ** 2)))
-        room = lower - upper
-        heights = (
-            upper - lips * cupids_bow,
-            upper,
-            upper + np.minimum(0.8 * room, 0.085 * gape),
-            lower - 0.34 * room * DOME,
-            lower - np.minimum(0.22 * room, 0.06 * (face.lower_lip_depress + stretch) * gape),
-            lower,
-            lower + 1.25 * lips * DOME,
-        )
+        room, bared = lower - upper, 0.06 * (face.lower_lip_depress + stretch)
         x = ACROSS * (who.mouth_width * width)
-        return cls(*(x + 1j * y for y in heights), opening=float(room.max()))
+        return cls(
+            upper_lip=x + 1j * (upper - lips * cupids_bow),
+            upper_edge=x + 1j * upper,
+            upper_teeth=x + 1j * (upper + np.minimum(0.8 * room, 0.085 * gape)),
+            tongue=x + 1j * (lower - 0.34 * room * DOME),
+            lower_teeth=x + 1j * (lower - np.minimum(0.22 * room, bared * gape)),
+            lower_edge=x + 1j * lower,
+            lower_lip=x + 1j * (lower + 1.25 * lips * DOME),
+            opening=float(room.max()),
+        )
 
 
 def draw_portrait(who: Identity, face: Expression, pose: Pose, backdrop: float) -> Sheet:
@@ -366,10 +341,8 @@ def draw_behind(sheet: Sheet, who: Identity) -> None:
     w, skin = who.face_width, who.skin_tone
     if who.hair_style in ("long", "parted"):
         end = 2.3j if who.hair_style == "long" else 1.0j
-        hair = mirrored(
-            -1.38j, 0.7 - 1.25j, 1.12 * w - 0.7j, 1.2 * w + 0.1j, 1.22 * w + end, 0.5 + 0.1j + end
-        )
-        sheet.fill(hair, who.hair_tone * 0.8, depth=-0.3)
+        side = (1.12 * w - 0.7j, 1.2 * w + 0.1j, 1.22 * w + end)
+        sheet.fill(mirrored(-1.38j, 0.7 - 1.25j, *side, 0.5 + 0.1j + end), who.hair_tone * 0.8, depth=-0.3)
     elif who.hair_style == "bun":
         sheet.disc(-1.42j, 0.42, 0.34, who.hair_tone * 0.9, depth=-0.2)
     sheet.fill(NECK, skin * 0.66, depth=-0.1)
@@ -383,11 +356,10 @@ def draw_behind(sheet: Sheet, who: Identity) -> None:
 def draw_skin(who: Identity, face: Expression, pose: Pose, mouth: Mouth) -> Image.Image:
     """Skin with the hollows, the bulges and the folds that the muscles make, PICTURE_PX square."""
     broad, fine = Sheet(pose, FLAT, PICTURE_PX // 4), Sheet(pose, FLAT, PICTURE_PX // 2)
+    cheek = face.cheek_raise
     for side in SIDES:
         broad.disc(side * 0.40 - 0.20j, 0.30, 0.17, 138)
-        broad.disc(
-            side * 0.56 + 1j * (0.30 - 0.06 * face.cheek_raise), 0.22, 0.18, 170 + 16 * face.cheek_raise
-        )
+        broad.disc(side * 0.56 + 0.30j - 0.06j * cheek, 0.22, 0.18, 170 + 16 * cheek)
         broad.disc(side * 0.20 + 0.14j, 0.07, 0.30, 146)
     broad.disc(-0.72j, 0.5, 0.22, 169)
     broad.disc(0.05j, 0.07, 0.3, 178)
@@ -412,11 +384,8 @@ def draw_folds(sheet: Sheet, who: Identity, face: Expression, mouth: Mouth) -> N
         for side in SIDES if both_sides else (1,):
             sheet.stroke(flip(line, side), width, tone)
 
-    smile, sneer, frown = (
-        face.lip_corner_pull,
-        max(face.nose_wrinkle, face.upper_lip_raise),
-        face.lip_corner_depress,
-    )
+    smile, frown = face.lip_corner_pull, face.lip_corner_depress
+    sneer = max(face.nose_wrinkle, face.upper_lip_raise)
     raised = (0.4 + 0.8 * who.age) * (0.85 * face.inner_brow_raise + 0.5 * face.outer_brow_raise)
     bend = 1j * (0.04 * face.brow_lower - 0.03 * face.outer_brow_raise)
     for level in (-0.62j, -0.74j, -0.86j):

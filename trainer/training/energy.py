@@ -23,7 +23,7 @@ class EnergyMeter:
         self._tracker = OfflineEmissionsTracker(
             country_iso_code=self.country or "USA",  # it wants one; a given intensity overrides it
             force_carbon_intensity_g_co2e_kwh=None if self.country else WORLD_AVERAGE_G_PER_KWH,
-            save_to_file=False,
+            output_methods=[],
             log_level="critical",
             allow_multiple_runs=True,
         )
