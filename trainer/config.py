@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from trainer.data import DATASETS
 from trainer.models import ARCHITECTURES, listing
+from trainer.models.blocks import map_side, parse_blocks
 
 Recipe = Literal["report", "fast"]
 
@@ -177,6 +178,11 @@ def _mistakes(config: Config) -> Iterator[str]:
     entry = listing(config.architecture)
     if config.mode not in entry.modes:
         yield f"--mode {config.mode}: {config.architecture} is trained in mode {' or '.join(entry.modes)}"
+    if config.blocks is not None and "blocks" in entry.options:
+        try:
+            map_side(len(parse_blocks(config.blocks)), max(config.image_size, 32))
+        except ValueError as error:
+            yield f"--blocks: {error}"
     for name in ("blocks", "stem", "hidden", "dropout"):
         if getattr(config, name) is not None and name not in entry.options:
             yield f"--{name}: {config.architecture} takes no such option"

@@ -56,8 +56,8 @@ def predict(
         for path, row in zip(read, answers, strict=True):
             table.add_row(str(path), names[int(row.argmax())], *(f"{value:.3f}" for value in row))
         Console().print(table)
-    for path, reason in failed.items():
-        print(f"error: {path}: {reason}", file=sys.stderr)
+    for name, reason in failed.items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -76,6 +76,9 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
         description=DESCRIPTION,
         config=(tyro.conf.FlagConversionOff,),
     )
-    if parsed.resume is not None and parsed.config != defaults:
+    if parsed.resume is not None and arguments not in (
+        ["--resume", parsed.resume],
+        [f"--resume={parsed.resume}"],
+    ):
         raise ValueError("--resume takes the configuration of the interrupted run: give no other flag")
     return parsed.config, parsed.resume

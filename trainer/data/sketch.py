@@ -1,5 +1,6 @@
 """The built-in dataset `sketch`: which faces it holds, what they express and how they were photographed."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ from trainer.data.sketch_face import (
     flip,
 )
 
+logger = logging.getLogger(__name__)
+
 Choice = TypeVar("Choice")
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change that draws another pixel: cached faces are found by it."""
 
 SEED = 0
@@ -54,6 +57,17 @@ PROTOTYPES = {
     "neutral": ("",),
     "sad": ("1E+4B+15E+17B+43A", "1D+4A+15D+43C", "1E+4C+6A+15D+20B+25C+43A"),
     "surprise": ("1E+2E+5E+25C+26E", "1E+2E+5D+25C+26B"),
+}
+
+HAIR_STYLES = {
+    "bald": 0.08,
+    "short": 0.26,
+    "side": 0.15,
+    "fringe": 0.14,
+    "long": 0.13,
+    "parted": 0.1,
+    "bun": 0.06,
+    "curly": 0.08,
 }
 
 
@@ -114,18 +128,6 @@ def draw_identity(generator: np.random.Generator) -> Identity:
     )
 
 
-HAIR_STYLES = {
-    "bald": 0.08,
-    "short": 0.26,
-    "side": 0.15,
-    "fringe": 0.14,
-    "long": 0.13,
-    "parted": 0.1,
-    "bun": 0.06,
-    "curly": 0.08,
-}
-
-
 def draw_intensity(generator: np.random.Generator) -> float:
     """How strongly an emotion is shown, from 0.2 to 1.1: some faces hardly give it away."""
     return 0.2 + 0.9 * generator.beta(2.0, 1.5)
@@ -147,9 +149,8 @@ def draw_expression(generator: np.random.Generator, class_name: str, intensity: 
 
 def draw_pose(generator: np.random.Generator) -> Pose:
     """A head that roughly faces the camera."""
-    yaw, pitch, roll, right, down, look_right, look_down = np.clip(
-        generator.standard_normal(7), -2.2, 2.2
-    ).tolist()
+    turns = np.clip(generator.standard_normal(7), -2.2, 2.2)
+    yaw, pitch, roll, right, down, look_right, look_down = turns.tolist()
     return Pose(
         yaw=0.14 * yaw,
         pitch=0.08 * pitch,
@@ -184,9 +185,7 @@ def draw_occlusion(sheet: Sheet, generator: np.random.Generator, who: Identity, 
         widths = np.array([0.19, 0.19, 0.17, 0.11])
         for finger, reach in enumerate((0.42, 0.52, 0.5, 0.38)):
             knuckle = complex(x + 0.34 - 0.2 * finger, y + 0.02 * finger)
-            bones = np.array(
-                [knuckle + 0.5j, knuckle, knuckle - 0.08 - 0.6j * reach, knuckle - 0.1 - 1j * reach]
-            )
+            bones = knuckle + np.array([0.5j, 0j, -0.08 - 0.6j * reach, -0.1 - 1j * reach])
             sheet.stroke(flip(bones, side), widths + 0.03, who.skin_tone * 0.5, depth=1.2)
             sheet.stroke(flip(bones, side), widths, who.skin_tone * 0.92, depth=1.2)
         sheet.disc(complex(side * (x + 0.05), y + 0.55), 0.48, 0.42, who.skin_tone * 0.88, depth=1.2)
@@ -212,9 +211,7 @@ def photograph(sheet: Sheet, scene: Scene, generator: np.random.Generator) -> np
     # Doubles all the way: where one machine's last bit differs from another's, the rounded pixel does not.
     light = np.array(scene.light) / np.sqrt(np.square(scene.light).sum())
     x, y = PIXEL[None, :], PIXEL[:, None]
-    dome = np.sqrt(
-        np.maximum(1.0 - 0.5 * (x * x + y * y), 0.0)
-    )  # the head, whose rim is the picture's corners
+    dome = np.sqrt(np.maximum(1.0 - 0.5 * (x * x + y * y), 0.0))
     facing = x * light[0] + y * light[1] + dome * light[2]
     lit = scene.ambient + (1.0 - scene.ambient) * np.maximum(facing, 0.0) * 1.1
     grey = 255.0 * np.minimum(np.asarray(small) / 255.0 * lit, 1.0) ** scene.gamma
@@ -230,10 +227,11 @@ def draw_face(generator: np.random.Generator, class_name: str, intensity: float 
     """
     if class_name not in PROTOTYPES:
         raise ValueError(f"there is no class '{class_name}'; choose one of {', '.join(CLASS_NAMES)}")
-    if intensity is None:
-        intensity = draw_intensity(generator)
+    # What the face shows comes last: the same generator gives the same person in the same light.
     who, pose, scene = draw_identity(generator), draw_pose(generator), draw_scene(generator)
-    sheet = draw_portrait(who, draw_expression(generator, class_name, intensity), pose, scene.backdrop)
+    drawn_intensity = draw_intensity(generator)
+    face = draw_expression(generator, class_name, drawn_intensity if intensity is None else intensity)
+    sheet = draw_portrait(who, face, pose, scene.backdrop)
     draw_occlusion(sheet, generator, who, scene.occlusion)
     return photograph(sheet, scene, generator)
 
@@ -270,12 +268,20 @@ def draw_part(part: str, counts: Mapping[str, int], seed: int) -> Split:
 
 
 def load(data_dir: Path | None, parts: Sequence[str]) -> Dataset:
-    """Draws the wanted parts, or takes them from the cache; ValueError where `data_dir` is given."""
+    """Draws the wanted parts, or takes them from the cache.
+
+    Raises:
+        ValueError: `data_dir` is given, or a part is neither "train" nor "test".
+    """
     if data_dir is not None:
         raise ValueError(f"sketch is drawn, it takes no --data-dir (given: {data_dir})")
 
+    counts = {part: part_counts(part) for part in parts}
+
     def build() -> Dataset:
-        drawn = {part: draw_part(part, part_counts(part), SEED) for part in parts}
+        total = sum(sum(of_part.values()) for of_part in counts.values())
+        logger.info("drawing %d faces, some 300 a second; the cache keeps them", total)
+        drawn = {part: draw_part(part, counts[part], SEED) for part in parts}
         return Dataset("sketch", CLASS_NAMES, drawn, source=f"drawn by trainer.data.sketch, seed {SEED}")
 
     return cached("sketch", f"version {VERSION}, seed {SEED}, parts {' '.join(parts)}", build)

@@ -29,7 +29,8 @@ Width = float | np.ndarray
 SIDES = (-1, 1)
 ACROSS = np.linspace(-1.0, 1.0, 15)  # from one corner of an eye or of the mouth to the other
 DOME = 1.0 - ACROSS**2
-CIRCLE = np.exp(1j * np.linspace(0.0, 2 * np.pi, 20))
+CIRCLE = np.exp(1j * np.linspace(0.0, 2 * np.pi, 25))
+ROUNDED_SQUARE = CIRCLE / np.maximum(np.abs(CIRCLE.real), np.abs(CIRCLE.imag)) ** 0.75
 
 
 @dataclass(frozen=True)
@@ -341,8 +342,8 @@ def draw_behind(sheet: Sheet, who: Identity) -> None:
     w, skin = who.face_width, who.skin_tone
     if who.hair_style in ("long", "parted"):
         end = 2.3j if who.hair_style == "long" else 1.0j
-        side = (1.12 * w - 0.7j, 1.2 * w + 0.1j, 1.22 * w + end)
-        sheet.fill(mirrored(-1.38j, 0.7 - 1.25j, *side, 0.5 + 0.1j + end), who.hair_tone * 0.8, depth=-0.3)
+        fall = (1.12 * w - 0.7j, 1.2 * w + 0.1j, 1.22 * w + end)
+        sheet.fill(mirrored(-1.38j, 0.7 - 1.25j, *fall, 0.5 + 0.1j + end), who.hair_tone * 0.8, depth=-0.3)
     elif who.hair_style == "bun":
         sheet.disc(-1.42j, 0.42, 0.34, who.hair_tone * 0.9, depth=-0.2)
     sheet.fill(NECK, skin * 0.66, depth=-0.1)
@@ -398,7 +399,7 @@ def draw_folds(sheet: Sheet, who: Identity, face: Expression, mouth: Mouth) -> N
     bag = 0.25 * who.age + 0.5 * face.cheek_raise + 0.35 * face.lid_tighten
     fold(bag, 0.035, 0.27 + 0.03j, 0.45 + 0.09j, 0.63 + 0.02j)
     for level in (-0.08j, 0.02j, 0.12j):
-        fold(1.1 * face.nose_wrinkle, 0.05, 0.02 - 0.04j + level, 0.12 + level, 0.18 + 0.08j + level)
+        fold(1.1 * face.nose_wrinkle, 0.045, 0.05 - 0.04j + level, 0.13 + level, 0.19 + 0.08j + level)
     corner = complex(mouth.upper_edge[-1])
     beside_nose = (0.19 + 0.26j - 0.06j * sneer, 0.36 + 0.07 * smile + 0.42j - 0.04j * sneer)
     cheek = 0.3 * who.age + 0.75 * smile + 0.6 * sneer + 0.3 * frown
@@ -492,9 +493,8 @@ def draw_hair(sheet: Sheet, who: Identity, face: Expression) -> None:
     sheet.fill(np.concatenate([crown, hairline]), who.hair_tone, depth=0.0)
     if who.hair_style == "curly":
         for angle in np.linspace(-1.75, 1.75, 11).tolist():
-            sheet.disc(
-                1.06 * w * np.sin(angle) - 1j * (0.35 + 0.98 * np.cos(angle)), 0.26, 0.25, who.hair_tone, 0.0
-            )
+            curl = complex(1.06 * w * np.sin(angle), -0.35 - 0.98 * np.cos(angle))
+            sheet.disc(curl, 0.26, 0.25, who.hair_tone, depth=0.0)
     for start, shine in ((-0.66, 1.15), (-0.4, 0.8), (-0.12, 1.2), (0.18, 0.8), (0.44, 1.2), (0.68, 0.85)):
         tip = start * 1.15 - 0.92j + 0.25j * start**2
         strand = curve(start * 0.55 + part * 0.45 - 1.22j, start * 0.9 - 1.08j, tip)
@@ -504,11 +504,7 @@ def draw_hair(sheet: Sheet, who: Identity, face: Expression) -> None:
 def draw_glasses(sheet: Sheet, who: Identity) -> None:
     if who.glasses == "none":
         return
-    square = (
-        np.sign(CIRCLE.real) * np.abs(CIRCLE.real) ** 0.55
-        + 1j * np.sign(CIRCLE.imag) * np.abs(CIRCLE.imag) ** 0.55
-    )
-    lens = who.eye_distance - 0.07j + (CIRCLE if who.glasses == "round" else square) * 0.28
+    lens = who.eye_distance - 0.07j + 0.28 * (CIRCLE if who.glasses == "round" else ROUNDED_SQUARE)
     temple = np.array([who.eye_distance + 0.28 - 0.12j, 0.84 * who.face_width - 0.15j])
     for side in SIDES:
         if who.glasses == "sun":

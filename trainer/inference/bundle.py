@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -79,11 +79,16 @@ def read(folder: Path) -> tuple[Classifier, ModelSpec]:
     path = folder / WEIGHTS_FILE
     _check_size(path, MAX_WEIGHTS_BYTES)
     try:
-        classifier = spec.build()
         weights = load_file(path)
     except (ValueError, SafetensorError) as error:
-        raise BundleError(f"{path.parent}: {error}") from error
-    wanted = classifier.state_dict()
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    try:
+        with torch.device("meta"):  # shapes without memory: a spec may ask for any size
+            wanted = spec.build().state_dict()
+    except (ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
+        raise BundleError(
+            f"{path.parent / SPEC_FILE} describes no network: {error}".splitlines()[0]
+        ) from error
     if difference := sorted(set(weights) ^ set(wanted)):
         raise BundleError(
             f"{path}: weights and architecture differ in {difference[0]} ({len(difference)} in all)"
@@ -91,6 +96,7 @@ def read(folder: Path) -> tuple[Classifier, ModelSpec]:
     for name, tensor in weights.items():
         if tensor.shape != wanted[name].shape:
             raise BundleError(f"{path}: {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
+    classifier = spec.build()
     classifier.load_state_dict(weights)
     return classifier.eval(), spec
 
@@ -100,7 +106,7 @@ def read_spec(path: Path) -> ModelSpec:
     _check_size(path, MAX_SPEC_BYTES)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise BundleError(f"{path} is not a JSON object")
@@ -122,10 +128,10 @@ def read_spec(path: Path) -> ModelSpec:
 def _problem(values: dict[str, Any]) -> str | None:
     """What is wrong with the values of a spec, or None."""
     names, options = values["class_names"], values["options"]
-    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names):
-        return f"class_names must be 2 to {MAX_CLASSES} different names"
     if not all(isinstance(name, str) and 0 < len(name) <= 200 for name in names):
         return "class_names must be texts of 1 to 200 characters"
+    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names):
+        return f"class_names must be 2 to {MAX_CLASSES} different names"
     if not isinstance(options, dict) or not all(isinstance(v, str | int | float) for v in options.values()):
         return "options must be an object of texts and numbers"
     if not all(isinstance(values[name], str) for name in ("architecture", "dataset", "train_fingerprint")):
@@ -144,7 +150,9 @@ def _problem(values: dict[str, Any]) -> str | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < 1e6  # also false for NaN; an int of any length compares
 
 
 def _check_size(path: Path, limit: int) -> None:

@@ -1,8 +1,8 @@
 """Plain convolutional networks, described by one line of text."""
 
-import re
-
 from torch import nn
+
+from trainer.models.blocks import map_side, parse_blocks
 
 
 def build(
@@ -26,9 +26,7 @@ def build(
     layers: list[nn.Module] = []
     width_in = channels
     shape = parse_blocks(blocks)
-    side = image_size // 2 ** len(shape)
-    if side == 0:
-        raise ValueError(f"{len(shape)} blocks halve a {image_size} px image to nothing; take fewer")
+    side = map_side(len(shape), image_size)
     for width, depth in shape:
         for _ in range(depth):
             layers += [
@@ -51,15 +49,3 @@ def build(
         pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         head = [*pool, nn.Dropout(dropout), nn.Linear(width_in, num_classes)]
     return nn.Sequential(nn.Sequential(*layers), nn.Sequential(*head))
-
-
-def parse_blocks(blocks: str) -> list[tuple[int, int]]:
-    """(width, depth) of each block.
-
-    >>> parse_blocks("32 128x2")
-    [(32, 1), (128, 2)]
-    """
-    words = blocks.split()
-    if not words or not all(re.fullmatch(r"[1-9]\d{0,3}(x[1-9])?", word) for word in words):
-        raise ValueError(f"blocks '{blocks}' is not a list of widths such as '32 64 128x2'")
-    return [(int(width), int(depth or 1)) for width, _, depth in (word.partition("x") for word in words)]

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file
@@ -55,9 +56,14 @@ def build(
 def imagenet_state() -> dict[str, Tensor]:
     """torchvision's IMAGENET1K_V1 weights, from torch's hub cache or downloaded into it.
 
-    Raises OSError where they are in neither place.
+    Raises OSError where they are in neither place, or what is there is damaged.
     """
-    return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    try:
+        return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise OSError(f"the weights in torch's hub cache are damaged: {error}".splitlines()[0]) from error
 
 
 def load_pretrained(network: nn.Module, state: dict[str, Tensor], origin: str) -> None:
@@ -74,11 +80,15 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], origin: str) -
             f"{origin} is no ResNet18 of torchvision: it lacks {missing[0]} ({len(missing)} in all)"
         )
     body = {name: state[name] for name in wanted}
-    if ours["conv1.weight"].shape[1] == 1 and body["conv1.weight"].shape[1] == 3:
-        body["conv1.weight"] = body["conv1.weight"].sum(dim=1, keepdim=True)
     for name, tensor in body.items():
-        if tensor.shape != ours[name].shape:
-            raise ValueError(f"{origin}: {name} is {tuple(tensor.shape)}, not {tuple(ours[name].shape)}")
+        shape, expected = getattr(tensor, "shape", None), ours[name].shape
+        if name == "conv1.weight" and expected[1] == 1 and shape is not None and len(shape) == 4:
+            expected = torch.Size((expected[0], 1 if shape[1] == 1 else 3, *expected[2:]))
+        if shape != expected:
+            found = f"of the shape {tuple(shape)}" if shape is not None else f"a {type(tensor).__name__}"
+            raise ValueError(f"{origin}: {name} is {found}, not {tuple(expected)}")
+    if body["conv1.weight"].shape[1] > ours["conv1.weight"].shape[1]:
+        body["conv1.weight"] = body["conv1.weight"].sum(dim=1, keepdim=True)
     network.load_state_dict(body, strict=False)
 
 
@@ -87,8 +97,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"there is no file {path} to take pretrained weights from")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        )
     except Exception as error:  # torch and safetensors raise a dozen types for an unreadable file
         raise ValueError(f"{path} holds no weights that can be read: {error}".splitlines()[0]) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors is expected")
+    return state

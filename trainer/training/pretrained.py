@@ -58,20 +58,20 @@ def make_classifier(config: Config, num_classes: int, mean: float, std: float) -
 def _settle(config: Config) -> Config:
     """Turn `auto` into `imagenet` or `none`, and say so loudly where it is `none`."""
     if config.stem == "small":
-        return dataclasses.replace(config, pretrained="none")
-    try:
-        _imagenet()
-        return dataclasses.replace(config, pretrained="imagenet")
-    except OSError as error:
-        reason = error
+        reason = "there are none for --stem small"
+    else:
+        try:
+            _imagenet()
+            return dataclasses.replace(config, pretrained="imagenet")
+        except OSError as error:
+            reason = f"they are neither in torch's hub cache nor can they be downloaded: {error}"
     asked = recipe_defaults(config.recipe, config.architecture, config.mode, "auto")
     scratch = recipe_defaults(config.recipe, config.architecture, "full", "none")
     rate = config.learning_rate
     if rate == asked.learning_rate:  # the recipe's, not the user's
         rate = scratch.learning_rate
     log.warning(
-        "NO IMAGENET WEIGHTS: they are neither in torch's hub cache nor can they be downloaded (%s). "
-        "All layers of %s are trained from scratch instead, mode full, learning rate %g.",
+        "NO IMAGENET WEIGHTS (%s). All layers of %s are trained from scratch instead, mode full, learning rate %g.",
         reason,
         config.architecture,
         rate,
@@ -80,12 +80,10 @@ def _settle(config: Config) -> Config:
 
 
 def _imagenet() -> dict:
-    """Bounded in time. Raises OSError, also for a broken download."""
+    """Bounded in time. Raises OSError."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
         return imagenet_state()
-    except RuntimeError as error:  # torch's answer to a wrong checksum
-        raise OSError(str(error)) from error
     finally:
         socket.setdefaulttimeout(before)
