@@ -1,0 +1,611 @@
+"""FER-2013 is the same dataset from a folder, an archive or the CSV, and says what is wrong with it."""
+
+import io
+import logging
+import os
+import shutil
+import socket
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from trainer.data import dataset_source
+from trainer.data.base import Dataset
+from trainer.data.fer2013 import SOURCE, group, load
+from trainer.data.kaggle import unreachable
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+CODES = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
+BOTH = ("train", "test")
+Faces = dict[str, np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with its own caches, and no way to Kaggle."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MOODIFY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
+    monkeypatch.setenv("MOODIFY_OFFLINE", "1")
+    monkeypatch.delenv("MOODIFY_FER2013", raising=False)
+    return tmp_path / "work"
+
+
+def random_faces(classes: tuple[str, ...] = CLASSES, train: int = 3, test: int = 2) -> Faces:
+    """Sample id → uint8 (48, 48), in the order of the CSV: train, public test, private test."""
+    draw = np.random.default_rng(0)
+    usages = [("train", "Training")] * train + [("test", "PublicTest"), ("test", "PrivateTest")] * (test // 2)
+    usages.sort(key=lambda usage: ["Training", "PublicTest", "PrivateTest"].index(usage[1]))
+    named = [(part, usage, name) for part, usage in usages for name in classes]
+    return {
+        f"{part}/{name}/{usage}_{index}.png": draw.integers(0, 256, (48, 48), dtype=np.uint8)
+        for index, (part, usage, name) in enumerate(named)
+    }
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_folder(root: Path, faces: Faces) -> Path:
+    for sample_id, pixels in faces.items():
+        (root / sample_id).parent.mkdir(parents=True, exist_ok=True)
+        (root / sample_id).write_bytes(png(pixels))
+    return root
+
+
+def write_zip(path: Path, faces: Faces, prefix: str = "") -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for sample_id, pixels in faces.items():
+            archive.writestr(prefix + sample_id, png(pixels))
+    return path
+
+
+def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def csv_row(sample_id: str, pixels: np.ndarray) -> str:
+    _, name, file_name = sample_id.split("/")
+    return f"{CODES[name]},{' '.join(map(str, pixels.ravel()))},{file_name.partition('_')[0]}"
+
+
+def write_csv(path: Path, rows: list[str], header: str = "emotion,pixels,Usage") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def contents(dataset: Dataset) -> dict[tuple[str, int], tuple[str, bytes]]:
+    """(part, number in the file name) → class name and pixels: what does not depend on the layout."""
+    return {
+        (part, int(sample_id.removesuffix(".png").rpartition("_")[2])): (
+            dataset.class_names[label],
+            image.numpy().tobytes(),
+        )
+        for part, split in dataset.parts.items()
+        for image, label, sample_id in zip(split.images, split.target.tolist(), split.sample_ids, strict=True)
+    }
+
+
+def test_fer2013_is_registered() -> None:
+    assert dataset_source("fer2013") is SOURCE
+
+
+def test_a_folder_becomes_uint8_tensors_with_sorted_classes_and_relative_ids(tmp_path: Path) -> None:
+    faces = random_faces()
+    dataset = load(write_folder(tmp_path / "faces", faces), BOTH)
+    assert dataset.class_names == CLASSES
+    assert dataset.source == str(tmp_path / "faces")
+    assert list(dataset.parts) == ["train", "test"]
+    for part, split in dataset.parts.items():
+        ids = sorted(sample_id for sample_id in faces if sample_id.startswith(part))
+        assert split.sample_ids == tuple(ids)
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape == (len(ids), 1, 48, 48)
+        assert split.target.dtype == torch.int64
+        for image, label, sample_id in zip(
+            split.images, split.target.tolist(), split.sample_ids, strict=True
+        ):
+            assert np.array_equal(image[0].numpy(), faces[sample_id])
+            assert CLASSES[label] == sample_id.split("/")[1]
+
+
+def test_folder_zip_tar_and_csv_of_the_same_images_are_the_same_dataset(tmp_path: Path) -> None:
+    faces = random_faces()
+    members = {sample_id: png(pixels) for sample_id, pixels in faces.items()}
+    folder = load(write_folder(tmp_path / "faces", faces), BOTH)
+    archives = [
+        write_zip(tmp_path / "faces.zip", faces),
+        write_zip(tmp_path / "wrapped.zip", faces, "archive/"),
+        write_tar(tmp_path / "faces.tar", members),
+        write_tar(
+            tmp_path / "faces.tar.xz", {f"./fer2013/{name}": data for name, data in members.items()}, "w:xz"
+        ),
+        write_tar(tmp_path / "faces.tar.gz", dict(reversed(members.items())), "w:gz"),
+    ]
+    for archive in archives:
+        dataset = load(archive, BOTH)
+        for part in BOTH:
+            ours, theirs = dataset.parts[part], folder.parts[part]
+            assert ours.fingerprint(dataset.class_names) == theirs.fingerprint(folder.class_names), archive
+    csv = load(write_csv(tmp_path / "fer2013.csv", [csv_row(*face) for face in faces.items()]), BOTH)
+    assert csv.class_names == folder.class_names
+    assert contents(csv) == contents(folder)
+
+
+def test_csv_rows_are_named_by_usage_and_position(tmp_path: Path) -> None:
+    faces = random_faces(train=1)
+    path = write_csv(tmp_path / "any name.csv", [csv_row(*face) for face in faces.items()])
+    dataset = load(path, BOTH)
+    assert dataset.parts["train"].sample_ids == tuple(f"train/Training_{index}" for index in range(7))
+    test_ids = [f"test/PublicTest_{index}" for index in range(7, 14)]
+    test_ids += [f"test/PrivateTest_{index}" for index in range(14, 21)]
+    assert dataset.parts["test"].sample_ids == tuple(test_ids)
+
+
+def test_the_icml_csv_with_spaces_in_its_header_is_read(tmp_path: Path) -> None:
+    rows = []
+    for face in random_faces().items():
+        emotion, pixels, usage = csv_row(*face).split(",")
+        rows.append(f"{emotion},{usage},{pixels}")
+    write_csv(tmp_path / "icml_face_data.csv", rows, header="\ufeffemotion, Usage, pixels")
+    assert contents(load(tmp_path, BOTH)) == contents(
+        load(write_folder(tmp_path / "faces", random_faces()), BOTH)
+    )
+
+
+@pytest.mark.parametrize("where", ["itself", "wrapped", "zip inside", "csv inside", "wrapped zip"])
+def test_the_data_are_found_in_a_folder_and_one_folder_deeper(tmp_path: Path, where: str) -> None:
+    faces, data_dir = random_faces(), tmp_path / "given"
+    inside = data_dir / "archive"
+    inside.mkdir(parents=True)
+    (data_dir / ".DS_Store").touch()
+    (data_dir / "__MACOSX").mkdir()
+    if where == "itself":
+        write_folder(data_dir, faces)
+    elif where == "wrapped":
+        write_folder(inside, faces)
+    elif where == "zip inside":
+        write_zip(data_dir / "download.zip", faces)
+    elif where == "csv inside":
+        write_csv(data_dir / "fer2013.csv", [csv_row(*face) for face in faces.items()])
+    else:
+        write_zip(inside / "download.zip", faces)
+    assert len(load(data_dir, BOTH).parts["train"]) == 21
+
+
+def test_only_the_wanted_part_is_needed(tmp_path: Path) -> None:
+    faces = random_faces()
+    only_test = {sample_id: pixels for sample_id, pixels in faces.items() if sample_id.startswith("test")}
+    rows = [csv_row(*face) for face in only_test.items()]
+    for path in (
+        write_folder(tmp_path / "faces", only_test),
+        write_zip(tmp_path / "faces.zip", only_test),
+        write_csv(tmp_path / "faces.csv", rows),
+    ):
+        dataset = load(path, ["test"])
+        assert list(dataset.parts) == ["test"]
+        assert len(dataset.parts["test"]) == 14
+        with pytest.raises(ValueError, match=r"no folder train/|no train part"):
+            load(path, BOTH)
+
+
+def test_hidden_folders_and_files_that_are_no_images_are_not_data(tmp_path: Path) -> None:
+    faces = random_faces(("yes", "no"))
+    expected = load(write_folder(tmp_path / "faces", faces), BOTH).parts["train"].sample_ids
+    root = write_folder(tmp_path / "littered", faces)
+    extra = [
+        "train/.git/x.png",
+        "train/__MACOSX/x.png",
+        "train/yes/.DS_Store",
+        "train/no/Thumbs.db",
+        "train/notes.txt",
+    ]
+    for name in extra:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("no image")
+    assert load(root, BOTH).parts["train"].sample_ids == expected
+    with zipfile.ZipFile(write_zip(tmp_path / "littered.zip", faces), "a") as archive:
+        for name in [*extra, "__MACOSX/train/yes/._x.png"]:
+            archive.writestr(name, "no image")
+    assert load(tmp_path / "littered.zip", BOTH).parts["train"].sample_ids == expected
+
+
+def test_any_image_extension_and_size_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "faces"
+    for name, (file_name, kind) in {
+        "a": ("x.JPG", "JPEG"),
+        "b": ("x.webp", "WEBP"),
+        "c": ("x.bmp", "BMP"),
+    }.items():
+        (root / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (100, 60), "gray").save(root / "test" / name / file_name, kind)
+    dataset = load(root, ["test"])
+    assert dataset.class_names == ("a", "b", "c")
+    assert (dataset.parts["test"].images.int() - 128).abs().max() <= 1
+
+
+def break_missing_class(root: Path) -> None:
+    shutil.rmtree(root / "test/happy")
+
+
+def break_other_class(root: Path) -> None:
+    (root / "train/happy").rename(root / "train/Happy")
+
+
+def break_empty_class(root: Path) -> None:
+    for file in (root / "train/sad").iterdir():
+        file.unlink()
+
+
+def break_single_class(root: Path) -> None:
+    for name in CLASSES[1:]:
+        shutil.rmtree(root / "train" / name)
+
+
+def break_nested(root: Path) -> None:
+    (root / "train/sad/more").mkdir()
+    (root / "train/sad/more/x.png").write_bytes(png(np.zeros((48, 48), np.uint8)))
+
+
+def break_no_train(root: Path) -> None:
+    (root / "train").rename(root / "training")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (break_missing_class, "test has no class happy"),
+        (break_other_class, "train has no class happy|test has no class Happy"),
+        (break_empty_class, "train has no readable image of class sad"),
+        (break_single_class, "two classes or more; it has: angry"),
+        (break_nested, "deeper than <part>/<class>/<image>"),
+        (break_no_train, "no folder train/: the layout is train/<class>/<image>"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_broken_layout_is_one_clear_error(
+    tmp_path: Path, break_it: Callable[[Path], None], message: str, kind: str
+) -> None:
+    root = write_folder(tmp_path / "faces", random_faces())
+    break_it(root)
+    if kind == "zip":
+        root = Path(shutil.make_archive(str(tmp_path / "faces"), "zip", root))
+    with pytest.raises(ValueError, match=message) as caught:
+        load(root, BOTH)
+    assert "\n" not in str(caught.value)
+
+
+def many_faces(broken: int) -> dict[str, bytes]:
+    """100 test images of each of two classes as files, of which `broken` are unreadable."""
+    files = {
+        f"test/{name}/{index:03}.png": png(np.full((48, 48), index, np.uint8))
+        for index in range(100)
+        for name in "ab"
+    }
+    damage = [b"", files["test/a/005.png"][:60], b"text", b"text"]
+    return files | {f"test/a/{index:03}.png": damage[index] for index in range(broken)}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_up_to_one_percent_unreadable_images_are_skipped_named_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    path = (
+        write_files(tmp_path / "faces", many_faces(2))
+        if kind == "folder"
+        else write_tar(tmp_path / "x.tar", many_faces(2))
+    )
+    for _ in range(2):  # the second time from the cache
+        dataset = load(path, ["test"])
+        assert len(dataset.parts["test"]) == 198
+        assert [line.partition(": ")[0] for line in dataset.skipped] == ["test/a/000.png", "test/a/001.png"]
+        assert "empty" in dataset.skipped[0]
+    (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "skipped 2 unreadable images" in warning
+    assert "test/a/000.png" in warning
+
+
+def write_files(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def test_more_than_one_percent_unreadable_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"3 of the 200 images of test cannot be read.*1%.*test/a/000.png"):
+        load(write_files(tmp_path / "faces", many_faces(3)), ["test"])
+
+
+def test_a_class_of_which_no_image_is_readable_is_refused(tmp_path: Path) -> None:
+    files = many_faces(0) | {"test/c/x.png": b"text"}
+    with pytest.raises(ValueError, match="test has no readable image of class c"):
+        load(write_files(tmp_path / "faces", files), ["test"])
+
+
+def test_a_dangling_link_counts_as_unreadable(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "faces", many_faces(0))
+    (root / "test/a/link.png").symlink_to(tmp_path / "nowhere.png")
+    assert [line.partition(": ")[0] for line in load(root, ["test"]).skipped] == ["test/a/link.png"]
+
+
+@pytest.mark.parametrize(
+    ("cut", "reason"),
+    [
+        (lambda row: row[:500], "Usage is ''"),
+        (lambda row: row.replace(" ", ",", 1), "Usage is"),
+        (lambda row: "7" + row[1:], "emotion is '7', not 0 to 6"),
+        (lambda row: row.replace(" ", " 256 ", 1), "2,305 pixels, not 2,304"),
+        (lambda row: row[:2] + "-1 " + row[2:].partition(" ")[2], "outside of 0 to 255"),
+        (lambda row: row[:2] + "x " + row[2:].partition(" ")[2], "not whole numbers"),
+        (lambda row: "0,,Training", "0 pixels"),
+    ],
+)
+def test_a_damaged_csv_row_is_skipped_and_named(
+    tmp_path: Path, cut: Callable[[str], str], reason: str
+) -> None:
+    rows = [csv_row(*face) for face in random_faces(train=15).items()]
+    rows[104] = cut(rows[104])  # the last of the 105 training rows
+    dataset = load(write_csv(tmp_path / "fer2013.csv", rows), BOTH)
+    assert len(dataset.parts["train"]) == 104
+    assert len(dataset.parts["test"]) == 14
+    (line,) = dataset.skipped
+    assert line.startswith("train/")
+    assert "_104: " in line
+    assert reason in line
+
+
+def test_a_csv_with_other_columns_is_an_error(tmp_path: Path) -> None:
+    for header in ("label,pixels,Usage", "", "0,1 2 3,Training"):
+        with pytest.raises(ValueError, match="needs the columns emotion, pixels and Usage"):
+            load(write_csv(tmp_path / "fer2013.csv", ["0,1 2,Training"], header), BOTH)
+
+
+def test_a_quote_that_swallows_the_file_is_an_error(tmp_path: Path) -> None:
+    rows = [csv_row(*face) for face in random_faces(train=15).items()]
+    rows[3] = '"' + rows[3]
+    with pytest.raises(ValueError, match=r"fer2013\.csv, line \d+: field larger"):
+        load(write_csv(tmp_path / "fer2013.csv", rows), BOTH)
+
+
+@given(arrays(np.uint8, (48, 48)), st.sampled_from(CLASSES))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_image_survives_the_csv(tmp_path: Path, pixels: np.ndarray, name: str) -> None:
+    faces = random_faces(train=0)
+    path = write_csv(
+        tmp_path / "any.csv",
+        [csv_row(*face) for face in (faces | {f"test/{name}/PublicTest_x": pixels}).items()],
+    )
+    split = load(path, ["test"]).parts["test"]
+    assert np.array_equal(split.images[-1, 0].numpy(), pixels)
+    assert CLASSES[split.target[-1]] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["../train/a/x.png", "/train/a/x.png", "train/../../x.png", "C:/x.png", "..\\x.png"]
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_points_outside_of_itself_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    faces = random_faces()
+    path = tmp_path / f"faces.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(write_zip(path, faces), "a") as archive:
+            archive.writestr(name, b"x")
+    else:
+        write_tar(path, {sample_id: png(pixels) for sample_id, pixels in faces.items()} | {name: b"x"})
+    with pytest.raises(ValueError, match="points outside of it"):
+        load(path, BOTH)
+
+
+def test_a_damaged_archive_is_one_clear_error(tmp_path: Path) -> None:
+    members = {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
+    for path in (
+        write_zip(tmp_path / "x.zip", random_faces()),
+        write_tar(tmp_path / "x.tar.xz", members, "w:xz"),
+        write_tar(tmp_path / "x.tar.gz", members, "w:gz"),
+        write_tar(tmp_path / "x.tar", members),
+    ):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=r"incomplete|damaged"):
+            load(path, BOTH)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        path.rename(tmp_path / "in" / path.name)
+        with pytest.raises(ValueError, match=r"incomplete|damaged"):
+            load(tmp_path / "in", BOTH)
+        (tmp_path / "in" / path.name).unlink()
+
+
+def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", random_faces())
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        load(path, BOTH)
+
+
+def test_links_in_an_archive_are_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(np.zeros((48, 48), np.uint8)))
+    faces = random_faces()
+    path = write_tar(tmp_path / "x.tar", {sample_id: png(pixels) for sample_id, pixels in faces.items()})
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("train/angry/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+        archive.addfile(link)
+    assert len(load(path, BOTH).parts["train"]) == 21
+
+
+def test_a_layout_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", random_faces())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("copy/train/angry/x.png", b"x")
+    with pytest.raises(ValueError, match="more than once, in: copy, its top"):
+        load(path, BOTH)
+    for name in ("one.zip", "two.zip"):
+        write_zip(tmp_path / "work" / name, random_faces())
+    with pytest.raises(ValueError, match=r"several archives \(one.zip, two.zip\)"):
+        load(tmp_path / "work", BOTH)
+
+
+def test_the_cache_gives_identical_tensors_and_notices_every_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trainer.data.fer2013")
+    faces = random_faces()
+    root = write_folder(tmp_path / "faces", faces)
+
+    def load_again() -> tuple[Dataset, bool]:
+        caplog.clear()
+        return load(root, BOTH), "decoding 35 images" in caplog.text or "decoding 36 images" in caplog.text
+
+    first, decoded = load_again()
+    assert decoded
+    second, decoded = load_again()
+    assert not decoded
+    for part in BOTH:
+        assert torch.equal(first.parts[part].images, second.parts[part].images)
+        assert torch.equal(first.parts[part].target, second.parts[part].target)
+        assert first.parts[part].sample_ids == second.parts[part].sample_ids
+    file = root / "train/angry/Training_0.png"
+    os.utime(file, ns=(1, 1))
+    assert load_again()[1]
+    file.with_name("another.png").write_bytes(file.read_bytes())
+    assert load_again()[1]
+    file.with_name("another.png").unlink()
+    assert not load(root, ["test"]).parts.keys() - {"test"}
+
+
+def test_groups_come_from_the_file_name() -> None:
+    assert group("test/angry/PublicTest_10116449.jpg") == "public"
+    assert group("test/PrivateTest_32300") == "private"
+    assert group("train/angry/Training_3908.jpg") is None
+    assert group("test/PublicTest/x.jpg") is None
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"notes.txt": b"x"}, {"train.csv": b"a,b"}, {"a/b/train/c/x.png": b"x"}]
+)
+def test_a_given_folder_without_usable_data_is_an_error(tmp_path: Path, content: dict[str, bytes]) -> None:
+    (tmp_path / "given").mkdir()
+    with pytest.raises(ValueError, match="but no images in the layout train/<class>/<image>"):
+        load(write_files(tmp_path / "given", content), BOTH)
+
+
+def test_a_given_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "faces.rar").write_bytes(b"Rar!")
+    with pytest.raises(ValueError, match=r"not a \.csv, \.zip or \.tar file"):
+        load(tmp_path / "faces.rar", BOTH)
+
+
+def test_a_given_path_that_does_not_exist_is_an_error_without_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: the path does not exist.*\n.*--data-dir"):
+        load(tmp_path / "nowhere", BOTH)
+    monkeypatch.setenv("MOODIFY_FER2013", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere: the path does not exist"):
+        load(None, BOTH)
+
+
+def test_without_a_path_the_environment_then_the_usual_folder_is_read(
+    tmp_path: Path, cwd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(cwd / "data/fer2013", random_faces())
+    assert load(None, BOTH).source == "data/fer2013"
+    monkeypatch.setenv("MOODIFY_FER2013", str(write_zip(tmp_path / "faces.zip", random_faces())))
+    assert load(None, BOTH).source == str(tmp_path / "faces.zip")
+
+
+@pytest.mark.parametrize("empty_folder", [False, True])
+def test_where_nothing_is_there_the_error_tells_how_to_get_the_data(cwd: Path, empty_folder: bool) -> None:
+    if empty_folder:
+        (cwd / "data/fer2013").mkdir(parents=True)
+        (cwd / "data/fer2013/.gitkeep").touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        load(None, BOTH)
+    for part in (str(cwd / "data/fer2013"), "MOODIFY_OFFLINE", "kaggle datasets download", "--data-dir"):
+        assert part in str(caught.value)
+
+
+def test_what_kagglehub_downloaded_before_is_used_without_a_network(tmp_path: Path) -> None:
+    from kagglehub.cache import Cache
+    from kagglehub.handle import parse_dataset_handle
+
+    handle = parse_dataset_handle("msambare/fer2013/versions/1")
+    folder = Path(Cache().get_path(handle))
+    assert folder.is_relative_to(tmp_path)
+    write_folder(folder, random_faces())
+    with pytest.raises(FileNotFoundError):  # a download that did not finish
+        load(None, BOTH)
+    Cache().mark_as_complete(handle)
+    assert load(None, BOTH).source == str(folder)
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(silent_server: str) -> None:
+    start = time.perf_counter()
+    assert unreachable(silent_server, 0.3) is not None
+    assert time.perf_counter() - start < 3
+
+
+def test_a_download_that_is_not_possible_is_a_quick_plain_error(
+    cwd: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # A proxy that is not there, so that no machine reaches Kaggle.
+    for variable in ("MOODIFY_OFFLINE", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    start = time.perf_counter()
+    with pytest.raises(FileNotFoundError, match=r"api\.kaggle\.com cannot be reached \(.*refused"):
+        load(None, BOTH)
+    assert time.perf_counter() - start < 15
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+
+
+def test_the_real_fer2013_has_its_known_counts_classes_and_groups(fer2013: Path) -> None:
+    dataset = load(fer2013, BOTH)
+    train, test = dataset.parts["train"], dataset.parts["test"]
+    assert dataset.class_names == CLASSES
+    assert dataset.skipped == ()
+    assert len(train) == 28_709
+    assert train.class_counts(7) == [3995, 436, 4097, 7215, 4965, 4830, 3171]
+    assert train.images.float().mean() / 255 == pytest.approx(0.5077, abs=1e-4)
+    assert {group(sample_id) for sample_id in train.sample_ids} == {None}
+    groups = [group(sample_id) for sample_id in test.sample_ids]
+    assert groups.count("public") == 3_589
+    assert groups.count("private") in (0, 3_589)
+    assert None not in groups
+    again = load(fer2013, BOTH)
+    for part in BOTH:
+        assert torch.equal(again.parts[part].images, dataset.parts[part].images)
+        assert torch.equal(again.parts[part].target, dataset.parts[part].target)
+        assert again.parts[part].sample_ids == dataset.parts[part].sample_ids

@@ -1,0 +1,84 @@
+"""The store is opened safely: made once, found again after a move, and refused with a reason."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from tests.extra.grey_faces import Trained
+from trainer.__main__ import main
+from trainer.store.location import StoreError, open_store
+from trainer.store.reader import bundle_folder, find_version
+
+
+def test_a_new_store_is_in_wal_mode_and_inside_mlruns(workplace):
+    store = open_store()
+    assert store.uri == f"sqlite:///{workplace}/mlruns/mlflow.db"
+    with sqlite3.connect(workplace / "mlruns/mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    experiment = store.client().get_experiment(store.experiment_id("sketch"))
+    assert experiment.artifact_location == f"{workplace}/mlruns/artifacts"
+
+
+def test_reading_makes_no_store(workplace):
+    with pytest.raises(StoreError, match=r"no tracking store .* yet: `make train` makes one"):
+        open_store(create=False)
+    assert not (workplace / "mlruns").exists()
+
+
+def test_a_deleted_experiment_is_restored_when_it_is_trained_in_again(workplace):
+    store = open_store()
+    before = store.experiment_id("sketch")
+    store.client().delete_experiment(before)
+    assert store.experiment_id("sketch") == before
+    assert store.client().get_experiment(before).lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("uri", ["/some/folder", "file:///some/folder", "gopher://host"])
+def test_a_uri_of_another_kind_is_refused(workplace, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StoreError, match="must be the address of an MLflow server"):
+        open_store()
+
+
+def test_a_file_that_is_no_database_is_refused_in_one_line(workplace, monkeypatch):
+    path = workplace / "notes.db"
+    path.write_text("not a database " * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_store()
+    assert path.read_text().startswith("not a database")
+
+
+def test_a_server_that_is_down_is_named_at_once(workplace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"http://127.0.0.1:9 .*does not answer"):
+        open_store()
+
+
+def test_processes_that_open_a_new_store_together_all_succeed(workplace):
+    code = "from trainer.store.location import open_store; print(open_store().experiment_id('sketch'))"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    answers = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert len(set(answers)) == 1
+
+
+def test_a_moved_project_keeps_its_artifacts(trained: Trained, tmp_path, monkeypatch, caplog, capsys):
+    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
+    monkeypatch.chdir(tmp_path)
+    store = open_store(create=False)
+    assert f"{tmp_path}/mlruns; its artifact paths were set right" in caplog.text
+    version = find_version(store, "fer2013-emotion@champion")
+    assert bundle_folder(store, version).is_relative_to(tmp_path)
+    run = store.client().get_run(version.run_id)
+    assert run.info.artifact_uri.startswith(str(tmp_path))
+    assert store.client().list_artifacts(version.run_id, "evaluation")
+    assert main(["predict", "fer2013-emotion@champion", str(next(trained.data_dir.rglob("*.png")))]) == 0
+    caplog.clear()
+    open_store(create=False)
+    assert "set right" not in caplog.text

@@ -1,0 +1,169 @@
+"""From files to a registered model that answers, with every part a real one."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tests.extra.grey_faces import ARCHITECTURE_FLAGS, GREY_LEVELS, Trained, grey_face
+from trainer.__main__ import main
+from trainer.config import Config
+from trainer.contract import CLASS_METRICS, EPOCH_METRICS, SUMMARY_METRICS, Tag, metric_key
+from trainer.data import DATASETS
+from trainer.data.fer2013 import SOURCE
+from trainer.inference.predictor import Predictor
+from trainer.models import ARCHITECTURES, Listing
+from trainer.store.location import Store, open_store
+from trainer.store.reader import all_versions, bundle_folder, find_version
+
+NAMES = sorted(GREY_LEVELS)
+VERSIONS = dict(zip(ARCHITECTURE_FLAGS, (1, 2), strict=True))
+
+
+@pytest.fixture
+def store(trained: Trained) -> Store:
+    return open_store(create=False)
+
+
+def run_of(store: Store, version: int):
+    return store.client().get_run(find_version(store, f"fer2013-emotion/{version}").run_id)
+
+
+def artifact(store: Store, version: int, path: str) -> Path:
+    return Path(store.client().download_artifacts(run_of(store, version).info.run_id, path))
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
+def test_each_grey_level_is_predicted_under_its_own_name(trained, tmp_path, capsys, version):
+    generator = np.random.default_rng(1)
+    paths = {name: tmp_path / f"{name}.png" for name in NAMES}
+    for name, path in paths.items():
+        Image.fromarray(grey_face(generator, GREY_LEVELS[name])).save(path)
+    assert main(["predict", f"fer2013-emotion/{version}", *map(str, paths.values()), "--json"]) == 0
+    predictions = json.loads(capsys.readouterr().out)["predictions"]
+    assert {Path(p["image"]).stem: p["answer"] for p in predictions} == {name: name for name in NAMES}
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
+def test_the_logged_matrix_has_its_mass_on_the_diagonal_under_the_right_names(store, version):
+    matrix = json.loads(artifact(store, version, "evaluation/confusion_test.json").read_text())
+    assert matrix["class_names"] == NAMES
+    assert matrix["counts"] == np.diag([8] * len(NAMES)).tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
+def test_both_stored_forms_give_the_probabilities_of_the_trained_network(trained, store, version, batch):
+    """The network's own are those that it gave when it was evaluated."""
+    table = pd.read_parquet(artifact(store, version, "evaluation/predictions.parquet"))
+    expected = table[table["part"] == "test"][[f"p_{name}" for name in NAMES]].to_numpy()
+    images = SOURCE.load(trained.data_dir, ("test",)).parts["test"].images
+    images = images.repeat(2, 1, 1, 1)[:64]
+    expected = np.tile(expected, (2, 1))[:64]
+    predictor = Predictor.load(bundle_folder(store, find_version(store, f"fer2013-emotion/{version}")))
+    exported = mlflow.pytorch.load_model(f"models:/fer2013-emotion/{version}")
+    for start in range(0, len(images), batch):
+        some, wanted = images[start : start + batch], expected[start : start + batch]
+        np.testing.assert_allclose(predictor(some), wanted, atol=1e-5)
+        with torch.no_grad():
+            np.testing.assert_allclose(exported(some.float() / 255).numpy(), wanted, atol=1e-5)
+
+
+def test_a_run_holds_every_metric_of_the_contract(store):
+    run = run_of(store, 1)
+    assert run.info.status == "FINISHED"
+    for name in EPOCH_METRICS:
+        history = store.client().get_metric_history(run.info.run_id, name)
+        assert [metric.step for metric in history] == list(range(1, 9)), name
+    for part in ("validation_best", "test", "test_public"):
+        for name in SUMMARY_METRICS:
+            assert np.isfinite(run.data.metrics[metric_key(part, name)]), (part, name)
+        for name in CLASS_METRICS:
+            for class_name in NAMES:
+                assert metric_key(part, name, class_name) in run.data.metrics
+    assert run.data.metrics["test/accuracy"] == 1.0
+    assert run.data.metrics["energy/estimated_kwh"] > 0
+
+
+def test_one_search_shows_the_recall_of_every_class_for_all_runs(store):
+    found = mlflow.search_runs(experiment_names=["fer2013"], filter_string="metrics.`test/recall/fear` > 0.9")
+    assert len(found) == 2
+    assert set(found["metrics.test/recall/fear"]) == {1.0}
+
+
+def test_a_run_holds_its_configuration_data_and_artifacts(store):
+    run = run_of(store, 2)
+    params = run.data.params
+    assert Config.from_json(artifact(store, 2, "config.json").read_text()).architecture == "resnet18"
+    for name, value in {"architecture": "resnet18", "channels": "3", "epochs": "8", "seed": "0"}.items():
+        assert params[name] == value
+    assert int(params["parameters"]) > 11_000_000
+    assert {"torch", "moodify", "git_commit", "device_used", "test_fingerprint"} <= set(params)
+    assert {item.path for item in store.client().list_artifacts(run.info.run_id, "evaluation")} == {
+        f"evaluation/{name}"
+        for name in (
+            "confusion_test.json",
+            "confusion_test.png",
+            "confusion_test_public.json",
+            "confusion_test_public.png",
+            "learning_curves.png",
+            "predictions.parquet",
+            "worst_mistakes.png",
+        )
+    }
+    inputs = {item.tags[0].value: item.dataset for item in run.inputs.dataset_inputs}
+    assert set(inputs) == {"train", "validation", "test"}
+    assert json.loads(inputs["test"].profile)["class_counts"] == dict.fromkeys(NAMES, 8)
+    assert inputs["test"].digest == params["test_fingerprint"]
+
+
+def test_predictions_cover_validation_and_test(store):
+    table = pd.read_parquet(artifact(store, 1, "evaluation/predictions.parquet"))
+    assert table["part"].value_counts().to_dict() == {"test": 40, "validation": 12}
+    assert list(table.columns) == ["part", "sample_id", "label", *(f"p_{name}" for name in NAMES), "loss"]
+    assert table["sample_id"].is_unique
+    # The label of a sample is the folder that its file lies in.
+    assert all(row.sample_id.split("/")[1] == row.label for row in table.itertuples())
+
+
+def test_a_version_says_what_it_is(store):
+    version = find_version(store, "fer2013-emotion/2")
+    assert version.tags[Tag.ARCHITECTURE] == "resnet18"
+    assert version.tags[Tag.MODE] == "full"
+    assert version.tags[Tag.DATASET] == "fer2013"
+    assert float(version.tags[Tag.TEST_ACCURACY]) == 1.0
+    info = mlflow.models.get_model_info(version.uri)
+    assert info.signature.inputs.inputs[0].shape == (-1, 1, 48, 48)
+    assert info.signature.outputs.inputs[0].shape == (-1, len(NAMES))
+    assert info.metadata["class_names"] == NAMES
+    assert info.saved_input_example_info
+
+
+def test_the_first_version_is_the_champion_and_later_ones_wait(store):
+    aliases = {version.version: version.aliases for version in all_versions(store)}
+    assert aliases == {1: ("champion",), 2: ()}
+
+
+def test_evaluate_repeats_the_figures_of_the_run(trained, store, capsys):
+    assert main(["evaluate", "fer2013-emotion/1", "--data-dir", str(trained.data_dir), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    run = run_of(store, 1)
+    for name in SUMMARY_METRICS:
+        assert found["test"][name] == pytest.approx(run.data.metrics[f"test/{name}"], abs=1e-5)
+    assert found["test_fingerprint"] == run.data.params["test_fingerprint"]
+
+
+def test_a_new_dataset_and_a_new_architecture_are_one_file_and_one_line_each(workplace, monkeypatch, capsys):
+    monkeypatch.setitem(DATASETS, "levels", "tests.extra.levels_dataset")
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Listing("tests.extra.tiny_architecture", options=("hidden",)))
+    flags = ["--dataset", "levels", "--architecture", "tiny", "--epochs", "30", "--augmentation", "0"]
+    assert main(["train", *flags, "--batch-size", "16", "--learning-rate", "0.05", "--hidden", "8"]) == 0
+    assert main(["evaluate", "levels-emotion@champion", "--dataset", "levels", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["test"]["class_names"] == ["dawn", "flash", "night", "noon"]
+    assert found["test"]["accuracy"] > 0.9
