@@ -1,7 +1,10 @@
 """Shows a run while it goes on: one live bar per epoch on a terminal, plain lines elsewhere."""
 
 import logging
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -124,6 +127,24 @@ def make_progress() -> Lines:
     """A live bar where standard error is a terminal, else lines."""
     console = Console(stderr=True)
     return LiveBar(console) if sys.stderr.isatty() else Lines()
+
+
+@contextmanager
+def stoppable(progress: Lines) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what goes on inside in the same way, and the user is told how to go on.
+
+    SIGINT is set too: a shell starts background jobs with it ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress.close()
+        if progress.run_id is not None:
+            command = f"python -m trainer train --resume {progress.run_id}"
+            print(f"Stopped. The best weights are kept in the run; go on with:\n  {command}", file=sys.stderr)
+        raise
 
 
 def duration(seconds: float) -> str:

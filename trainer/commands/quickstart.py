@@ -35,10 +35,10 @@ def quickstart(
         epochs: Passes over train, instead of the recipe's.
         seed: Seed of both runs.
     """
-    from trainer.commands.progress import duration, make_progress
+    from trainer.commands.progress import duration, make_progress, stoppable
     from trainer.commands.report import outcome_table
 
-    with make_progress() as progress:
+    with make_progress() as progress, stoppable(progress):
         progress.doing("Starting")
         from trainer.training.estimate import estimate_seconds
         from trainer.training.run import train
@@ -58,7 +58,10 @@ def quickstart(
             f"about {duration(sum(estimates))} in all "
             f"({', '.join(f'{c.architecture} {duration(s)}' for c, s in zip(configs, estimates, strict=True))})."
         )
-        outcomes = [train(config, progress) for config in configs]
+        outcomes = []
+        for config in configs:
+            outcomes.append(train(config, progress))
+            progress.run_id = None  # finished: there is nothing to resume
     outcome_table(outcomes)
     return 0
 

@@ -1,7 +1,5 @@
 """`train`: one run, from flags to a registered version."""
 
-import signal
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,26 +33,14 @@ class _Arguments:
 def main(arguments: list[str]) -> int:
     config, resume = parse(arguments)
     check(config)
-    from trainer.commands.progress import make_progress
+    from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import outcome_table
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a run as cleanly as Ctrl-C does
-    with make_progress() as progress:
+    with make_progress() as progress, stoppable(progress):
         progress.doing("Starting")
         from trainer.training.run import train
 
-        try:
-            outcome = train(config, progress, resume=resume)
-        except KeyboardInterrupt:
-            run_id = progress.run_id
-            progress.close()
-            if run_id is not None:
-                print(
-                    f"Stopped. The best weights are kept in the run; go on with:\n"
-                    f"  python -m trainer train --resume {run_id}",
-                    file=sys.stderr,
-                )
-            raise
+        outcome = train(config, progress, resume=resume)
     outcome_table([outcome])
     return 0
 
