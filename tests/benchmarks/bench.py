@@ -150,7 +150,9 @@ def make_say() -> Say:
     console, started = Console(stderr=True), time.monotonic()
 
     def say(message: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:4.0f} s[/] {message}", highlight=False)
+        console.print(
+            f"[dim]{time.monotonic() - started:4.0f} s[/] {message}", highlight=False, soft_wrap=True
+        )
 
     return say
 

@@ -32,7 +32,7 @@ def print_throughput(console: Console, comparisons: Sequence[Comparison], idle_s
         config = comparison.network.config
         title = f"{comparison.network.label}: training, images/s, median (lowest–highest)"
         table = Table(title=title, caption=_loader_note(comparison))
-        for column in ("batch", "steps a round", "report", "ours", "limit", "ours / limit", "ours / report"):
+        for column in ("batch", "steps a round†", "report", "ours", "limit", "ours / limit", "ours / report"):
             table.add_column(column, justify="right")
         for size in comparison.network.batch_sizes:
             ours, limit = f"ours {size}", f"limit {size}"
@@ -54,7 +54,7 @@ def print_throughput(console: Console, comparisons: Sequence[Comparison], idle_s
         "Ours: trainer.training.loop.fit with the recipe's augmentation. Limit: forward, backward, optimizer on one "
         "batch in memory. Both after keep_memory(), in a process of their own.\n"
         f"Ratios are taken round by round; targets: ours / limit at least {OURS_OF_LIMIT}, ours / report at least "
-        f"{OURS_OF_REPORT:g}. * is the recipe's batch size.\n"
+        f"{OURS_OF_REPORT:g}. * is the recipe's batch size; † of report / ours / limit.\n"
         f"The process that waits takes {idle_share:.2%} of a core."
     )
 

@@ -64,6 +64,8 @@ class Worker:
 
 def _serve(connection: Connection) -> None:
     """Answer (function, args, kwargs) by (answer, traceback, idle seconds, idle CPU seconds) until the pipe ends."""
+    # A spawned process would spawn its own children too; a DataLoader's are to start as they would for a user.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     while True:
         clock, cpu = time.perf_counter(), time.process_time()
         try:
