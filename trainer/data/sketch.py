@@ -12,6 +12,7 @@ from PIL import ImageFilter
 
 from trainer.data.base import Dataset, DatasetSource, Split
 from trainer.data.cache import cached
+from trainer.data.sketch_drawing import draw_portrait
 from trainer.data.sketch_face import (
     ACTION_UNITS,
     PICTURE_PX,
@@ -20,7 +21,6 @@ from trainer.data.sketch_face import (
     Pose,
     Sheet,
     curve,
-    draw_portrait,
     flip,
 )
 
