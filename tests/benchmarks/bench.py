@@ -20,10 +20,9 @@ from tests.benchmarks.images import (
     Source,
     find_source,
     measure_loading,
-    train_split,
     write_jpegs,
 )
-from tests.benchmarks.logging_cost import RunCost, logging_share, measure_run
+from tests.benchmarks.logging_cost import RunCost, logging_share, measure_run, warm_up
 from tests.benchmarks.means import measure_means
 from tests.benchmarks.throughput import Comparison, Effort, Say, compare, networks
 from tests.benchmarks.worker import Worker
@@ -127,13 +126,9 @@ def run_cost(scratch: Path, say: Say) -> RunCost:
     """A run of the real code in a new process and a new store; sketch is drawn before where it has to be."""
     say("a short run on sketch, for the cost of logging (sketch is drawn first where the cache lacks it)")
     with Worker() as worker:
-        worker.call(draw_sketch)
+        worker.call(warm_up)
     with Worker({"MLFLOW_TRACKING_URI": f"sqlite:///{scratch.absolute()}/store/mlflow.db"}) as worker:
         return worker.call(measure_run)
-
-
-def draw_sketch() -> None:
-    train_split(Source("sketch", Path(), None))
 
 
 def throughput_numbers(comparison: Comparison) -> dict[str, Any]:

@@ -178,6 +178,15 @@ def _flush_denormal() -> Iterator[None]:
 
 
 @contextmanager
+def _onednn_off() -> Iterator[None]:
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = True
+
+
+@contextmanager
 def _matmul_medium() -> Iterator[None]:
     torch.set_float32_matmul_precision("medium")
     try:
@@ -199,7 +208,7 @@ def _one_thread() -> Iterator[None]:
 SETTINGS: dict[Setting, Callable[[], AbstractContextManager[object]]] = {
     "": nullcontext,
     "flush_denormal": _flush_denormal,
-    "onednn_off": lambda: torch.backends.mkldnn.flags(enabled=False),
+    "onednn_off": _onednn_off,
     "matmul_medium": _matmul_medium,
     "bf16": lambda: torch.autocast("cpu", torch.bfloat16),
     "one_thread": _one_thread,
