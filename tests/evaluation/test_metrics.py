@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, torchmetrics and their textbook formulas."""
+"""Metrics against scikit-learn and their textbook formulas."""
 
 import math
 import warnings
@@ -10,7 +10,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
-from torchmetrics.functional import classification as torchmetrics
 
 from trainer.contract import CLASS_METRICS, SUMMARY_METRICS
 from trainer.evaluation.metrics import (
@@ -96,24 +95,6 @@ def test_each_class_has_the_figures_of_scikit_learn_and_nan_where_it_has_none(gi
         found.confusion, sklearn_metrics.confusion_matrix(target, preds, labels=labels)
     )
     assert found.size == len(target)
-
-
-@settings(deadline=None, max_examples=50)
-@given(answers())
-def test_torchmetrics_agrees_where_it_has_an_opinion(given_answers):
-    target, probabilities, num_classes = given_answers
-    found = evaluate(target, probabilities, names(num_classes))
-    truth, preds = torch.from_numpy(target), torch.from_numpy(probabilities).argmax(1)
-    np.testing.assert_array_equal(
-        found.confusion, torchmetrics.multiclass_confusion_matrix(preds, truth, num_classes).numpy()
-    )
-    accuracy = torchmetrics.multiclass_accuracy(preds, truth, num_classes, average="micro")
-    assert found.summary["accuracy"] == pytest.approx(accuracy.item(), abs=1e-6)
-    for name in ("precision", "recall", "f1"):
-        compute = getattr(torchmetrics, f"multiclass_{'f1_score' if name == 'f1' else name}")
-        theirs = compute(preds, truth, num_classes, average="none").numpy()
-        # torchmetrics answers 0 where there is no value.
-        np.testing.assert_allclose(np.nan_to_num(found.per_class[name]), theirs, atol=1e-6, err_msg=name)
 
 
 @settings(deadline=None)

@@ -3,11 +3,11 @@
 import os
 import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torchvision
 from lightning_fabric import Fabric
 
 import trainer
@@ -32,7 +32,7 @@ def environment(fabric: Fabric) -> dict[str, object]:
     )
     return {
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "moodify": trainer.__version__,
         "python": platform.python_version(),
         "git_commit": git_commit(),

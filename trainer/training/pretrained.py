@@ -8,7 +8,6 @@ from pathlib import Path
 from trainer.config import Config, recipe_defaults
 from trainer.models import listing
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD, Classifier, build_network
-from trainer.models.resnet import imagenet_state, load_pretrained, read_state
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,8 @@ def make_classifier(config: Config, num_classes: int, mean: float, std: float) -
     means, stds = (mean,) * config.channels, (std,) * config.channels
     if config.pretrained == "auto":
         config = _settle(config)
+    if config.pretrained != "none":
+        from trainer.models.resnet import load_pretrained, read_state  # torchvision: seconds
     if config.pretrained == "imagenet":
         try:
             load_pretrained(network, _imagenet(), "IMAGENET1K_V1")
@@ -81,6 +82,8 @@ def _settle(config: Config) -> Config:
 
 def _imagenet() -> dict:
     """Bounded in time. Raises OSError."""
+    from trainer.models.resnet import imagenet_state
+
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
