@@ -107,6 +107,7 @@ def test_a_run_holds_its_configuration_data_and_artifacts(store):
     assert {item.path for item in store.client().list_artifacts(run.info.run_id, "evaluation")} == {
         f"evaluation/{name}"
         for name in (
+            "worst_images.parquet",
             "confusion_test.json",
             "confusion_test.png",
             "confusion_test_public.json",

@@ -12,6 +12,7 @@ CONFUSION_PICTURE = "evaluation/confusion_{part}.png"
 CURVES_PICTURE = "evaluation/learning_curves.png"
 MISTAKES_PICTURE = "evaluation/worst_mistakes.png"
 PREDICTIONS_FILE = "evaluation/predictions.parquet"
+WORST_IMAGES_FILE = "evaluation/worst_images.parquet"
 BEST_FOLDER = "best"
 
 # Files of the model format; they travel with a registered version as `extra_files/<name>`.
@@ -29,6 +30,18 @@ EPOCH_METRICS = (
     "learning_rate",
     "images_per_second",
     "epoch_seconds",
+)
+
+# Metrics of what it took to train, and of what the model costs to serve.
+COST_METRICS = (
+    "training_seconds",
+    "median_images_per_second",
+    "energy/estimated_kwh",
+    "energy/estimated_co2_kg",
+    "cost/size_bytes",
+    "cost/gmacs",
+    "cost/latency_ms",
+    "cost/latency_32_ms",
 )
 
 # Scalar metrics of one evaluated part, logged as `<part>/<name>`.
@@ -60,7 +73,6 @@ class Tag:
     REASON = "reason"
     HOST = "host"
     PID = "pid"
-    HEARTBEAT = "heartbeat"
 
 
 def model_name(dataset: str) -> str:

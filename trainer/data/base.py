@@ -1,6 +1,5 @@
 """What a dataset is once it is in memory."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from trainer.data.cache_file import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +38,7 @@ class Split:
 
     def fingerprint(self, class_names: Sequence[str]) -> str:
         """32 hex digits that name exactly these images, labels, ids and class names."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr((tuple(class_names), tuple(self.images.shape))).encode())
-        digest.update(self.images.contiguous().numpy().tobytes())
-        digest.update(self.target.contiguous().numpy().tobytes())
-        digest.update("\n".join(self.sample_ids).encode())
-        return digest.hexdigest()
+        return fingerprint(class_names, self.images.numpy(), self.target.numpy(), self.sample_ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,8 @@
 """Decoded datasets on disk, so that the second run starts at once."""
 
-import hashlib
 import json
 import logging
 import os
-import re
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,9 +15,11 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from trainer.data.base import Dataset, Split
+from trainer.data.cache_file import METADATA_KEY, SUFFIX, array_key, cache_files, cache_path
 
 FORMAT = 1
 """Raised when the content of a cache file changes; older files are then not found any more."""
+TEMPORARY_SUFFIX = ".tmp"
 KEPT = 4
 """Cache files of one dataset that stay, the last used first: several data folders, or part selections."""
 
@@ -28,11 +28,6 @@ logger = logging.getLogger(__name__)
 
 class _DamagedError(Exception):
     """A cache file that is there and cannot be used."""
-
-
-def cache_folder() -> Path:
-    """MOODIFY_CACHE, or `data/cache` in the working directory."""
-    return Path(os.environ.get("MOODIFY_CACHE") or "data/cache")
 
 
 def cached(name: str, signature: str, build: Callable[[], Dataset]) -> Dataset:
@@ -45,7 +40,7 @@ def cached(name: str, signature: str, build: Callable[[], Dataset]) -> Dataset:
         name: which dataset; old files of the same name make room for new ones.
         signature: changes whenever `build` would return something else.
     """
-    path = cache_folder() / f"{name}-{_digest(f'{FORMAT} {signature}')}.safetensors"
+    path = cache_path(name, f"{FORMAT} {signature}")
     # A damaged file is looked at again under the lock: another process may be building it anew.
     with suppress(_DamagedError):
         if (dataset := _load(path)) is not None:
@@ -65,7 +60,7 @@ def cached(name: str, signature: str, build: Callable[[], Dataset]) -> Dataset:
         dataset = build()
         try:
             _save(dataset, path)
-            _prune(name, path.parent)
+            _prune(name)
         except OSError as error:
             logger.warning("the cache could not be written, the data are decoded each time: %s", error)
         return dataset
@@ -86,8 +81,8 @@ def _save(dataset: Dataset, path: Path) -> None:
     """Write to a file beside `path`, then rename: a reader finds the whole file or none."""
     arrays: dict[str, np.ndarray] = {}
     for part, split in dataset.parts.items():
-        arrays[f"{part}.images"] = np.ascontiguousarray(split.images.numpy())
-        arrays[f"{part}.target"] = np.ascontiguousarray(split.target.numpy())
+        arrays[array_key(part, "images")] = np.ascontiguousarray(split.images.numpy())
+        arrays[array_key(part, "target")] = np.ascontiguousarray(split.target.numpy())
     facts = {
         "name": dataset.name,
         "class_names": dataset.class_names,
@@ -96,9 +91,9 @@ def _save(dataset: Dataset, path: Path) -> None:
         "sample_ids": {part: split.sample_ids for part, split in dataset.parts.items()},
         "checksums": {key: zlib.crc32(array.data) for key, array in arrays.items()},
     }
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(TEMPORARY_SUFFIX)
     try:
-        save_file(arrays, temporary, metadata={"dataset": json.dumps(facts)})
+        save_file(arrays, temporary, metadata={METADATA_KEY: json.dumps(facts)})
         temporary.replace(path)
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(str(error)) from error
@@ -110,10 +105,10 @@ def _load(path: Path) -> Dataset | None:
     """None where there is no such file. Raises _DamagedError."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["dataset"])
+            facts = json.loads(file.metadata()[METADATA_KEY])
             tensors = {key: _checked(file.get_tensor(key), crc) for key, crc in facts["checksums"].items()}
         parts = {
-            part: Split(tensors[f"{part}.images"], tensors[f"{part}.target"], tuple(ids))
+            part: Split(tensors[array_key(part, "images")], tensors[array_key(part, "target")], tuple(ids))
             for part, ids in facts["sample_ids"].items()
         }
         dataset = Dataset(
@@ -134,15 +129,9 @@ def _checked(tensor: Tensor, crc: int) -> Tensor:
     return tensor
 
 
-def _prune(name: str, folder: Path) -> None:
+def _prune(name: str) -> None:
     """Remove all but the KEPT last used files of `name`, and what a killed process left half-written."""
-    ours = re.compile(re.escape(name) + r"-[0-9a-f]{16}\.(safetensors|tmp)")
-    files = [path for path in folder.iterdir() if ours.fullmatch(path.name)]
-    finished = [path for path in files if path.suffix == ".safetensors"]
-    finished.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in set(files) - set(finished[:KEPT]):
-        path.unlink(missing_ok=True)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    kept = set(cache_files(name)[:KEPT])
+    for path in cache_files(name, (SUFFIX, TEMPORARY_SUFFIX)):
+        if path not in kept:
+            path.unlink(missing_ok=True)

@@ -23,13 +23,16 @@ from trainer.contract import (
     CURVES_PICTURE,
     MISTAKES_PICTURE,
     PREDICTIONS_FILE,
+    WORST_IMAGES_FILE,
     Tag,
 )
 from trainer.data.base import Split
+from trainer.data.pictures import image_table
 from trainer.data.splits import Splits, load_splits
 from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
 from trainer.inference.bundle import ModelSpec, write
+from trainer.inference.cost import serving_cost
 from trainer.store.location import Store, open_store
 from trainer.store.writer import RunWriter, crown_first
 from trainer.training.allocator import keep_memory
@@ -40,6 +43,9 @@ from trainer.training.loop import Epoch, Step, Training, fit, predict_logits
 from trainer.training.pretrained import make_classifier
 
 log = logging.getLogger(__name__)
+
+WORST_IMAGES = 256
+"""Test images of highest loss that a run keeps, for galleries where the dataset is not at hand."""
 
 
 class Progress(Protocol):
@@ -169,6 +175,7 @@ def conclude(
             {Tag.BEST_EPOCH: best.number, Tag.TEST_ACCURACY: accuracy, "energy_method": meter.method()}
         )
         write(bundle, spec, training.best_weights)
+        writer.log_metrics(serving_cost(bundle))
         name, version = writer.register(
             bundle, {**tags, Tag.TEST_ACCURACY: accuracy, Tag.BEST_EPOCH: best.number}
         )
@@ -262,6 +269,8 @@ def log_results(writer: RunWriter, folder: Path, splits: Splits, training: Train
     loss = sample_loss(target, probabilities)
     sheet = mistakes_sheet(splits.test.images.numpy(), target, probabilities, names, loss)
     sheet.save(folder / MISTAKES_PICTURE)
+    worst = image_table(split.images.numpy(), split.sample_ids, loss, WORST_IMAGES)
+    worst.to_parquet(folder / WORST_IMAGES_FILE, index=False)
     return evaluations["test"]
 
 

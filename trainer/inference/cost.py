@@ -1,0 +1,51 @@
+"""What a model costs to serve: its size, its multiply-adds, and how long this machine's CPU takes for an answer."""
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.contract import WEIGHTS_FILE
+from trainer.inference.bundle import read
+from trainer.models.base import Probabilities
+
+WARM_UPS = 3
+REPEATS = {1: 20, 32: 5}
+"""Batch size → measured calls."""
+
+
+def serving_cost(folder: Path) -> dict[str, float]:
+    """Of the model in `folder`, in 32-bit floats on the CPU, as the median of REPEATS.
+
+    `cost/size_bytes` of the weights, `cost/gmacs` (10⁹ multiply-adds for one image), `cost/latency_ms` for one
+    image and `cost/latency_32_ms` for a batch of 32.
+
+    Raises BundleError where there is no usable model.
+    """
+    classifier, spec = read(folder)
+    model = Probabilities(classifier, spec.temperature).eval()
+    with torch.inference_mode():
+        latencies = {
+            batch: _milliseconds(model, torch.rand(batch, 1, spec.source_size, spec.source_size), repeats)
+            for batch, repeats in REPEATS.items()
+        }
+        with FlopCounterMode(display=False) as counter:
+            model(torch.rand(1, 1, spec.source_size, spec.source_size))
+    return {
+        "cost/size_bytes": float((folder / WEIGHTS_FILE).stat().st_size),
+        "cost/gmacs": counter.get_total_flops() / 2e9,
+        "cost/latency_ms": latencies[1],
+        "cost/latency_32_ms": latencies[32],
+    }
+
+
+def _milliseconds(model: Probabilities, images: torch.Tensor, repeats: int) -> float:
+    times = []
+    for index in range(WARM_UPS + repeats):
+        started = time.perf_counter()
+        model(images)
+        if index >= WARM_UPS:
+            times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times)
