@@ -19,7 +19,7 @@ from trainer.data.fer2013 import SOURCE
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES, Listing
 from trainer.store.location import Store, open_store
-from trainer.store.reader import all_versions, bundle_folder, find_version
+from trainer.store.registry import all_versions, bundle_folder, find_version
 
 NAMES = sorted(GREY_LEVELS)
 VERSIONS = dict(zip(ARCHITECTURE_FLAGS, (1, 2), strict=True))

@@ -9,6 +9,7 @@ COMMANDS = {
     "quickstart": "train the CNN, then ResNet18, and compare them (this is what `make train` runs)",
     "train": "train one model, log it and register it; or go on with an interrupted run",
     "evaluate": "measure a registered model on a test set",
+    "compare": "say whether one run is really better than another",
     "predict": "name the emotion on images",
     "promote": "point an alias such as champion at a version",
     "runs": "list the runs of the store",

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from trainer.__main__ import COMMANDS, main
 from trainer.store.location import open_store
-from trainer.store.reader import find_version
+from trainer.store.registry import find_version
 
 
 def test_help_lists_every_command(capsys):
@@ -35,13 +35,25 @@ def test_runs_shows_each_run_with_its_version(trained: Trained, capsys):
     assert main(["runs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["architecture"], row["versions"], row["status"]) for row in rows] == [
-        ("resnet18", [2], "FINISHED"),
-        ("cnn", [1], "FINISHED"),
+        ("resnet18", [2], "finished"),
+        ("cnn", [1], "finished"),
     ]
     assert main(["runs", "--limit", "1"]) == 0
     shown = capsys.readouterr().out
     assert "1.000" in shown
     assert "1 more" in shown
+
+
+def test_compare_says_which_run_is_better_and_how_sure_that_is(trained: Trained, capsys):
+    assert main(["compare", "fer2013-emotion/1", "fer2013-emotion/2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == found["both_right"] == 40
+    assert found["p"] == 1.0
+    assert found["verdict"].startswith("No difference in accuracy that 40 images can show")
+    assert {row["metric"] for row in found["metrics"]} >= {"accuracy", "macro_recall", "log_loss", "ece"}
+    assert [row["a"] for row in found["classes"]] == [1.0] * 5
+    assert main(["compare", "fer2013-emotion/1", "fer2013-emotion/2"]) == 0
+    assert found["verdict"] in capsys.readouterr().out
 
 
 def test_without_a_store_the_user_is_told_what_makes_one(workplace, capsys):

@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics

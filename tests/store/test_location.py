@@ -10,7 +10,7 @@ import pytest
 from tests.extra.grey_faces import Trained
 from trainer.__main__ import main
 from trainer.store.location import StoreError, open_store
-from trainer.store.reader import bundle_folder, find_version
+from trainer.store.registry import bundle_folder, find_version
 
 
 def test_a_new_store_is_in_wal_mode_and_inside_mlruns(workplace):

@@ -17,7 +17,7 @@ def load_predictor(reference: str) -> tuple[Predictor, str]:
     if Path(reference).is_dir():
         return Predictor.load(Path(reference)), reference
     from trainer.store.location import open_store
-    from trainer.store.reader import bundle_folder, find_version, run_bundle_folder
+    from trainer.store.registry import bundle_folder, find_version, run_bundle_folder
 
     store = open_store(create=False)
     if reference.startswith("runs:/"):

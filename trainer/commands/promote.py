@@ -26,8 +26,7 @@ def promote(
         alias: What to point at it: champion, challenger, or a name of your own.
     """
     from trainer.store.location import open_store
-    from trainer.store.reader import find_version
-    from trainer.store.writer import set_alias
+    from trainer.store.registry import find_version, set_alias
 
     store = open_store(create=False)
     find_version(store, f"{model}/{version}")

@@ -10,6 +10,7 @@ from rich.table import Table
 from trainer.commands.progress import duration
 
 if TYPE_CHECKING:
+    from trainer.evaluation.comparison import Comparison
     from trainer.evaluation.metrics import Evaluation
     from trainer.training.run import Outcome
 
@@ -74,6 +75,36 @@ def evaluation_table(title: str, evaluation: "Evaluation") -> None:
     )
     if worst:
         console.print(f"Most confused: {worst}\n", highlight=False, soft_wrap=True)
+
+
+def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> None:
+    """Metrics, then the recall of each class, with the difference B − A and its 95% interval."""
+    console = Console()
+    metrics = Table(title=f"A: {name_a}, B: {name_b}", title_justify="left", show_edge=False)
+    for column in ("metric", "A", "B", "B − A", "95% interval"):
+        metrics.add_column(column, justify="left" if column == "metric" else "right")
+    for row in comparison.metrics.itertuples():
+        interval = "–" if math.isnan(row.low) else f"{row.low:+.3f} to {row.high:+.3f}"
+        metrics.add_row(
+            row.metric.replace("_", " "), number(row.a), number(row.b), f"{row.difference:+.3f}", interval
+        )
+    console.print(metrics)
+    classes = Table(title="Recall of each class", title_justify="left", show_edge=False)
+    for column in ("class", "images", "A", "B", "B − A", "95% interval", "p (Holm)"):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    for _, row in comparison.classes.iterrows():
+        interval = "–" if math.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        classes.add_row(
+            row["class"], f"{row['support']:,}", number(row["a"]), number(row["b"]), f"{row['difference']:+.3f}",
+            interval, f"{row['p']:.3f}" + (" *" if row["decided"] else ""),
+        )  # fmt: skip
+    console.print(classes)
+    c = comparison
+    console.print(
+        f"{c.size:,} images: both right {c.both_right:,}, only A {c.only_a:,}, only B {c.only_b:,}, "
+        f"both wrong {c.both_wrong:,}; exact McNemar p = {c.p:.3g}. * decided, corrected after Holm.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def recalls(evaluation: "Evaluation") -> dict[str, str]:

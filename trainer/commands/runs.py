@@ -21,9 +21,9 @@ def runs(*, dataset: str | None = None, limit: int = 30, json: bool = False) -> 
     from trainer.commands.progress import duration
     from trainer.commands.report import number
     from trainer.store.location import open_store
-    from trainer.store.reader import runs as read_runs
+    from trainer.store.reader import Reader
 
-    table = read_runs(open_store(create=False))
+    table = Reader(open_store(create=False)).snapshot().runs.reset_index()
     if dataset is not None:
         table = table[table["dataset"] == dataset]
     total = len(table)
@@ -42,7 +42,7 @@ def runs(*, dataset: str | None = None, limit: int = 30, json: bool = False) -> 
         view.add_column(column, justify="right")
     for row in table.itertuples():
         view.add_row(
-            row.run_id[:8], row.name, row.dataset, row.mode, row.status.lower(), f"{row.started:%Y-%m-%d %H:%M}",
+            row.run_id[:8], row.name, row.dataset, row.mode, row.status, f"{row.started:%Y-%m-%d %H:%M}",
             duration(row.seconds), number(row.test_accuracy), number(row.test_macro_recall),
             ", ".join(map(str, row.versions)) or "–",
         )  # fmt: skip

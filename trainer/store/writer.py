@@ -18,7 +18,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import __version__ as torch_version
 
-from trainer.contract import BEST_FOLDER, CHAMPION, SPEC_FILE, WEIGHTS_FILE, Tag, metric_key, model_name
+from trainer.contract import BEST_FOLDER, SPEC_FILE, WEIGHTS_FILE, Tag, metric_key, model_name
 from trainer.evaluation.metrics import Evaluation
 from trainer.inference.bundle import ModelSpec, read
 from trainer.models.base import Probabilities
@@ -159,30 +159,6 @@ class RunWriter:
             model_id=info.model_id,
         )
         return name, int(version.version)
-
-
-def crown_first(store: Store, name: str, version: int) -> bool:
-    """Make `version` the champion where the model has none; returns whether it did."""
-    client = store.client()
-    if CHAMPION in client.get_registered_model(name).aliases:
-        return False
-    client.set_registered_model_alias(name, CHAMPION, str(version))
-    return True
-
-
-def set_alias(store: Store, name: str, version: int, alias: str) -> int | None:
-    """Move `alias` to `version`; returns the version that had it before.
-
-    Raises StoreError where there is no such version.
-    """
-    client = store.client()
-    try:
-        before = client.get_registered_model(name).aliases.get(alias)
-        client.get_model_version(name, str(version))
-        client.set_registered_model_alias(name, alias, str(version))
-    except MlflowException as error:
-        raise StoreError(f"{name} version {version} cannot become {alias}: {error.message}") from error
-    return int(before) if before is not None else None
 
 
 def signature(spec: ModelSpec) -> ModelSignature:

@@ -34,7 +34,8 @@ from trainer.evaluation.pictures import confusion_figure, curves_figure, mistake
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
 from trainer.store.location import Store, open_store
-from trainer.store.writer import RunWriter, crown_first
+from trainer.store.registry import crown_first
+from trainer.store.writer import RunWriter
 from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.energy import EnergyMeter

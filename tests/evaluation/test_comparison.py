@@ -1,0 +1,132 @@
+"""Two models on the same images: figures against independent ones, and sentences against what they must say."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+from statsmodels.stats.contingency_tables import mcnemar
+
+from tests.extra.odd_runs import predictions
+from trainer.evaluation.comparison import Predictions, compare, difference_matrix, same_images, verdict
+from trainer.evaluation.metrics import prediction_table
+
+NAMES = ("angry", "disgust", "happy")
+
+
+def answers(target: np.ndarray, preds: np.ndarray, names=NAMES) -> Predictions:
+    """Predictions that are sure of `preds`."""
+    probabilities = np.full((len(target), len(names)), 0.1 / (len(names) - 1), np.float32)
+    probabilities[np.arange(len(target)), preds] = 0.9
+    return Predictions(names, tuple(map(str, range(len(target)))), target, probabilities)
+
+
+@pytest.fixture
+def pair() -> tuple[Predictions, Predictions]:
+    """B is right where A is, and more often."""
+    generator = np.random.default_rng(0)
+    target = generator.integers(0, 3, 900)
+    a = np.where(generator.random(900) < 0.6, target, (target + 1) % 3)
+    b = np.where(generator.random(900) < 0.2, target, a)
+    return answers(target, a), answers(target, b)
+
+
+def test_predictions_come_back_from_the_table_that_a_run_logs():
+    target, probabilities = np.array([2, 0]), np.array([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]], np.float32)
+    table = prediction_table("test", ["x", "y"], target, probabilities, NAMES)
+    found = Predictions.from_table(table)
+    assert (found.class_names, found.sample_ids) == (NAMES, ("x", "y"))
+    np.testing.assert_array_equal(found.target, target)
+    np.testing.assert_array_equal(found.probabilities, probabilities)
+    np.testing.assert_allclose(found.loss, -np.log([0.7, 0.5]), rtol=1e-6)
+
+
+def test_a_part_without_predictions_and_an_unknown_label_are_refused():
+    table = predictions(NAMES)
+    with pytest.raises(ValueError, match="no predictions for private"):
+        Predictions.from_table(table, "private")
+    with pytest.raises(ValueError, match="the label fear is not among the classes"):
+        Predictions.from_table(table.assign(label="fear"))
+
+
+def test_the_figures_are_those_of_scikit_learn_and_statsmodels(pair):
+    a, b = pair
+    found = compare(a, b)
+    metrics = found.metrics.set_index("metric")
+    for column, run in (("a", a), ("b", b)):
+        assert metrics.loc["accuracy", column] == sklearn_metrics.accuracy_score(run.target, run.preds)
+        assert metrics.loc["macro_f1", column] == pytest.approx(
+            sklearn_metrics.f1_score(run.target, run.preds, average="macro")
+        )
+        np.testing.assert_allclose(
+            found.classes[column], sklearn_metrics.recall_score(run.target, run.preds, average=None)
+        )
+    assert found.both_right + found.only_a + found.only_b + found.both_wrong == found.size == 900
+    table = [[found.both_right, found.only_a], [found.only_b, found.both_wrong]]
+    assert found.p == pytest.approx(mcnemar(table, exact=True).pvalue)
+    for name in ("accuracy", "macro_recall", "macro_f1", "log_loss", "brier"):
+        row = metrics.loc[name]
+        assert row["low"] < row["b"] - row["a"] < row["high"], name
+    assert np.isnan(metrics.loc["ece", "low"])
+
+
+def test_swapping_the_runs_turns_every_difference_around(pair):
+    forth, back = compare(*pair), compare(*pair[::-1])
+    np.testing.assert_allclose(forth.metrics["difference"], -back.metrics["difference"], atol=1e-12)
+    np.testing.assert_allclose(forth.classes["low"], -back.classes["high"], atol=1e-9)
+    assert forth.p == back.p
+
+
+def test_a_run_does_not_differ_from_itself(pair):
+    found = compare(pair[0], pair[0])
+    assert (found.only_a, found.only_b, found.p) == (0, 0, 1.0)
+    assert not found.classes["decided"].any()
+    assert verdict(found, "A", "B").startswith("No difference in accuracy that 900 images can show")
+
+
+def test_the_verdict_names_the_better_run_whichever_comes_first(pair):
+    sentence = verdict(compare(*pair), "old", "new")
+    gain = 100 * compare(*pair).accuracy.value
+    assert sentence.startswith(f"new is better than old by {gain:.1f} points of accuracy (")
+    assert "on the same 900 images" in sentence
+    assert verdict(compare(*pair[::-1]), "new", "old").startswith(f"new is better than old by {gain:.1f} points")
+
+
+def test_the_verdict_tells_where_it_is_won_and_what_is_undecided():
+    target = np.repeat([0, 1, 2], [400, 6, 400])
+    a, b = target.copy(), target.copy()
+    a[:100] = 2  # B finds a quarter more of angry …
+    b[1:3] = 2
+    a[400:403] = 0  # … and half more of six faces of disgust, which decides nothing
+    sentence = verdict(compare(answers(target, a), answers(target, b)), "A", "B")
+    assert "angry gains most (+24.5)" in sentence
+    assert "disgust (6 images) and 1 more are undecided" in sentence
+
+
+def test_a_small_difference_is_not_called_one_and_the_images_it_would_take_are_told():
+    target = np.zeros(200, np.int64)
+    a, b = target.copy(), target.copy()
+    a[:5], b[5:8] = 1, 1
+    sentence = verdict(compare(answers(target, a), answers(target, b)), "A", "B")
+    assert sentence.startswith("No difference in accuracy that 200 images can show: B against A +1.0 (−")
+    assert "would take about" in sentence
+
+
+def test_only_the_same_images_and_classes_are_compared(pair):
+    a, _ = pair
+    other_ids = Predictions(NAMES, tuple(f"x{i}" for i in range(900)), a.target, a.probabilities)
+    assert "different images" in (same_images(a, other_ids) or "")
+    other_names = Predictions(("a", "b", "c"), a.sample_ids, a.target, a.probabilities)
+    assert "classes differ" in (same_images(a, other_names) or "")
+    with pytest.raises(ValueError, match="cannot be compared"):
+        compare(a, other_ids)
+
+
+def test_the_difference_matrix_counts_points_of_the_truth_and_marks_what_is_decided():
+    target = np.repeat([0, 1], [100, 4])
+    a, b = target.copy(), target.copy()
+    b[:30] = 2  # B takes 30 of 100 angry faces for happy; disgust differs by one face
+    b[100] = 0
+    points, decided = difference_matrix(answers(target, a), answers(target, b))
+    assert points[0].tolist() == [-30.0, 0.0, 30.0]
+    assert points[1].tolist() == [25.0, -25.0, 0.0]
+    assert np.isnan(points[2]).all()  # no happy face was tested
+    assert decided.tolist() == [[True, False, True], [False] * 3, [False] * 3]

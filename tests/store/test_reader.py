@@ -1,0 +1,198 @@
+"""A store is read at once, from its tables or through MLflow, and whatever stands in it."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from tests.extra.grey_faces import GREY_LEVELS, Trained
+from tests.extra.odd_runs import add_odd_runs, make_run
+from trainer.commands.ui import answers, free_port
+from trainer.contract import EPOCH_METRICS
+from trainer.store.location import Store, StoreError, open_store
+from trainer.store.reader import Reader, find_run
+from trainer.store.rows import ClientRows
+
+
+@pytest.fixture
+def reader(trained: Trained) -> Reader:
+    return Reader(open_store(create=False))
+
+
+@pytest.fixture
+def odd(workplace) -> tuple[Store, dict[str, str]]:
+    store = open_store()
+    return store, add_odd_runs(store)
+
+
+def through_mlflow(store: Store) -> Reader:
+    reader = Reader(store)
+    reader._rows = ClientRows(MlflowClient(store.uri, store.uri))
+    return reader
+
+
+def assert_same(one: Reader, other: Reader) -> None:
+    first, second = one.snapshot(), other.snapshot()
+    pd.testing.assert_frame_equal(
+        first.runs.sort_index().drop(columns="seconds"),
+        second.runs.sort_index().drop(columns="seconds"),
+        check_dtype=False,
+    )
+    assert first.params == second.params
+    assert first.versions == second.versions
+    ids = list(first.runs.index)
+    pd.testing.assert_frame_equal(one.histories(ids), other.histories(ids), check_dtype=False)
+
+
+def test_a_finished_run_is_read_with_all_that_the_dashboard_shows(reader: Reader):
+    runs = reader.snapshot().runs
+    assert list(runs["architecture"]) == ["resnet18", "cnn"]  # newest first
+    run = runs.iloc[1]
+    assert run["status"] == "finished"
+    assert (run["dataset"], run["mode"], run["recipe"]) == ("fer2013", "full", "fast")
+    assert run["test_accuracy"] == run["test_macro_recall"] == 1.0
+    assert run["recalls"] == dict.fromkeys(sorted(GREY_LEVELS), 1.0)
+    assert run["supports"] == dict.fromkeys(sorted(GREY_LEVELS), 8.0)
+    assert (run["epochs"], run["epochs_done"], len(run["curve"])) == (8, 8, 8)
+    assert run["validation_accuracy"] == max(run["curve"])
+    assert run["versions"] == [1]
+    assert run["aliases"] == ["champion"]
+    for cost in ("parameters", "size_bytes", "gmacs", "latency_ms", "latency_32_ms", "training_seconds"):
+        assert run[cost] > 0, cost
+
+
+def test_the_tables_and_mlflow_say_the_same(reader: Reader):
+    assert_same(reader, through_mlflow(reader.store))
+
+
+def test_the_tables_and_mlflow_say_the_same_of_odd_runs(odd):
+    assert_same(Reader(odd[0]), through_mlflow(odd[0]))
+
+
+def test_a_server_says_the_same_as_the_tables(reader: Reader, trained: Trained):
+    port = free_port(5600)
+    command = [sys.executable, "-m", "trainer", "ui", "--no-browser", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert answers(port, 60)
+            served = Reader(Store(f"http://127.0.0.1:{port}", None))
+            assert_same(reader, served)
+            calls = served.histories(list(reader.snapshot().runs.index), EPOCH_METRICS)
+            assert len(calls) == 2 * 8 * len(EPOCH_METRICS)
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def test_each_odd_run_has_the_state_that_it_is_in(odd):
+    store, ids = odd
+    runs = Reader(store).snapshot().runs
+    assert "deleted" not in {kind for kind, run_id in ids.items() if run_id in runs.index}
+    states = {kind: runs.loc[run_id, "status"] for kind, run_id in ids.items() if kind != "deleted"}
+    assert states["gone"] == "stale"
+    assert states["running"] == states["other_machine"] == "running"
+    assert states["failed"] == "failed"
+    assert runs.loc[ids["failed"], "reason"] == "ValueError: no data"
+    assert runs.loc[ids["running"], "seconds_left"] == 180.0
+    assert np.isnan(runs.loc[ids["nan"], "test_accuracy"])
+    assert np.isnan(runs.loc[ids["nan"], "test_log_loss"])
+    assert runs.loc[ids["nan"], "validation_accuracy"] == 0.3
+
+
+def test_a_silent_run_on_another_machine_turns_stale(odd, monkeypatch):
+    store, ids = odd
+    reader = Reader(store)
+    assert reader.snapshot().runs.loc[ids["other_machine"], "status"] == "running"
+    later = time.time() + 3600
+    monkeypatch.setattr("trainer.store.reader.time.time", lambda: later)
+    runs = reader.snapshot().runs
+    assert runs.loc[ids["other_machine"], "status"] == "stale"
+    assert runs.loc[ids["running"], "status"] == "running"  # its process is seen to live
+
+
+def test_a_snapshot_is_read_again_only_when_the_store_has_changed(reader: Reader):
+    first = reader.snapshot()
+    assert reader.snapshot() is first
+    client = reader.store.client()
+    run_id = make_run(client, reader.store.experiment_id("fer2013"), "new")
+    try:
+        assert "new" in set(reader.snapshot().runs["name"])
+    finally:
+        client.delete_run(run_id)
+    assert "new" not in set(reader.snapshot().runs["name"])
+
+
+def test_an_empty_store_gives_empty_tables(workplace):
+    snapshot = Reader(open_store()).snapshot()
+    assert snapshot.runs.empty
+    assert {"name", "status", "test_accuracy", "curve", "aliases"} <= set(snapshot.runs)
+    assert snapshot.versions == ()
+
+
+def test_a_step_that_was_logged_twice_counts_once_and_the_later_value(workplace):
+    store = open_store()
+    client = store.client()
+    run_id = make_run(client, store.experiment_id("x"), curve=[0.1, 0.2])
+    client.log_metric(run_id, "validation/accuracy", 0.5, int(time.time() * 1000) + 10_000, step=2)
+    history = Reader(store).histories([run_id], ["validation/accuracy"])
+    assert list(history["value"]) == [0.1, 0.5]
+
+
+def test_seeds_share_a_configuration_and_other_changes_do_not(workplace):
+    store = open_store()
+    client, experiment = store.client(), store.experiment_id("x")
+    params = {"learning_rate": "0.1", "epochs": "3"}
+    same = [make_run(client, experiment, params=params | {"seed": seed, "git_commit": seed}) for seed in "01"]
+    other = make_run(client, experiment, params=params | {"seed": "0", "learning_rate": "0.2"})
+    runs = Reader(store).snapshot().runs["configuration"]
+    assert runs[same[0]] == runs[same[1]] != runs[other]
+
+
+def test_predictions_are_read_refused_or_missing_with_a_reason(odd):
+    store, ids = odd
+    reader = Reader(store)
+    assert reader.predictions(ids["bare"]) is None
+    assert set(reader.predictions(ids["other_classes"])["part"]) == {"test"}
+    with pytest.raises(StoreError, match="they lack label"):
+        reader.predictions(ids["foreign_table"])
+    with pytest.raises(StoreError, match="cannot be read"):
+        reader.predictions(ids["broken_table"])
+
+
+def test_a_run_keeps_pictures_of_its_worst_mistakes(reader: Reader):
+    run_id = reader.snapshot().runs.index[0]
+    pictures = reader.worst_images(run_id)
+    assert len(pictures) == 40  # all test images: there are fewer than a run keeps
+    assert all(data.startswith(b"\x89PNG") for data in pictures.values())
+
+
+@pytest.mark.parametrize(
+    "write", [lambda id_, run: id_, lambda id_, run: id_[:7], lambda id_, run: run["name"]]
+)
+def test_a_run_is_found_by_id_beginning_or_name(reader: Reader, write):
+    snapshot = reader.snapshot()
+    run_id = snapshot.runs.index[0]
+    assert find_run(snapshot, write(run_id, snapshot.runs.iloc[0])) == run_id
+
+
+def test_a_run_is_found_by_its_version_or_alias_and_else_the_user_is_told(reader: Reader):
+    snapshot = reader.snapshot()
+    assert find_run(snapshot, "fer2013-emotion@champion") == snapshot.runs.index[1]
+    assert find_run(snapshot, "fer2013-emotion/2") == snapshot.runs.index[0]
+    with pytest.raises(StoreError, match="there is no run 'nothing'"):
+        find_run(snapshot, "nothing")
+
+
+def test_a_store_in_an_odd_folder_is_read(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "a folder with #odd names"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = open_store()
+    make_run(store.client(), store.experiment_id("x"), "odd")
+    assert list(Reader(store).snapshot().runs["name"]) == ["odd"]

@@ -1,0 +1,78 @@
+"""`compare`: whether one run is really better than another, as the dashboard's Compare page says it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def main(arguments: list[str]) -> int:
+    return tyro.cli(compare, args=arguments, prog="python -m trainer compare")
+
+
+def compare(
+    a: Annotated[str, tyro.conf.Positional],
+    b: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    json: bool = False,
+) -> int:
+    """Compare run B with run A on their common test set, image by image.
+
+    Args:
+        a: Run: its id, the beginning of it, its name, or NAME@ALIAS or NAME/VERSION of a registered model.
+        b: The run that is compared with it.
+        json: Print one JSON object instead of tables.
+    """
+    from trainer.evaluation.comparison import Predictions, verdict
+    from trainer.evaluation.comparison import compare as measure
+    from trainer.store.location import open_store
+    from trainer.store.reader import Reader, find_run
+
+    reader = Reader(open_store(create=False))
+    snapshot = reader.snapshot()
+    found = []
+    for reference in (a, b):
+        run_id = find_run(snapshot, reference)
+        table = reader.predictions(run_id)
+        if table is None:
+            raise ValueError(
+                f"run {reference} logged no predictions: only finished runs of Moodify can be compared"
+            )
+        found.append((snapshot.runs.loc[run_id, "name"] or run_id[:8], Predictions.from_table(table)))
+    (name_a, first), (name_b, second) = found
+    result = measure(first, second)
+    sentence = verdict(result, name_a, name_b)
+    if json:
+        from trainer.commands.evaluate import print_json
+
+        print_json(
+            {
+                "a": name_a,
+                "b": name_b,
+                "verdict": sentence,
+                "images": result.size,
+                "p": result.p,
+                "both_right": result.both_right,
+                "only_a": result.only_a,
+                "only_b": result.only_b,
+                "both_wrong": result.both_wrong,
+                "metrics": _records(result.metrics),
+                "classes": _records(result.classes),
+            }
+        )
+        return 0
+    from rich.console import Console
+
+    from trainer.commands.report import comparison_tables
+
+    Console().print(sentence, highlight=False, soft_wrap=True)
+    comparison_tables(result, name_a, name_b)
+    return 0
+
+
+def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows with null where there is no value."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

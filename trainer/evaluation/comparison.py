@@ -1,0 +1,243 @@
+"""Two models on the same test images: what differs, how sure that is, and one sentence that says so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from trainer.evaluation.metrics import Evaluation, evaluate, sample_loss
+from trainer.evaluation.statistics import (
+    Interval,
+    bootstrap_differences,
+    holm,
+    images_needed,
+    joint_table,
+    mcnemar,
+    mean_difference,
+    paired_difference,
+)
+
+ALPHA = 0.05
+"""A difference is called decided where its p value is below this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one model said of one part.
+
+    target: int64 (N,), an index into class_names. probabilities: float32 (N, K). loss: float64 (N,), in nats.
+    """
+
+    class_names: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    target: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, part: str = "test") -> "Predictions":
+        """From the columns of `metrics.prediction_table`.
+
+        Raises ValueError where the part is empty, or a label is not among the classes.
+        """
+        rows = table[table["part"] == part]
+        if rows.empty:
+            raise ValueError(f"there are no predictions for {part}")
+        names = tuple(name.removeprefix("p_") for name in table.columns if name.startswith("p_"))
+        position = {name: index for index, name in enumerate(names)}
+        if unknown := sorted(set(rows["label"]) - set(names)):
+            raise ValueError(f"the label {unknown[0]} is not among the classes {', '.join(names)}")
+        return cls(
+            class_names=names,
+            sample_ids=tuple(rows["sample_id"].astype(str)),
+            target=rows["label"].map(position).to_numpy(np.int64),
+            probabilities=rows[[f"p_{name}" for name in names]].to_numpy(np.float32),
+        )
+
+    @cached_property
+    def preds(self) -> np.ndarray:
+        """int64 (N,)."""
+        return self.probabilities.argmax(1)
+
+    @cached_property
+    def loss(self) -> np.ndarray:
+        return sample_loss(self.target, self.probabilities)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        return evaluate(self.target, self.probabilities, self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """B against A; every difference is B − A.
+
+    metrics: columns metric, a, b, difference, low, high (95% interval; NaN where there is none).
+    classes: columns class, support, a, b (recalls), difference, low, high, p (exact McNemar, corrected after
+        Holm for the number of classes), decided.
+    both_right, only_a, only_b, both_wrong: number of images. p: exact McNemar on them.
+    """
+
+    size: int
+    metrics: pd.DataFrame
+    classes: pd.DataFrame
+    both_right: int
+    only_a: int
+    only_b: int
+    both_wrong: int
+    p: float
+
+    @property
+    def accuracy(self) -> Interval:
+        row = self.metrics.iloc[0]
+        return Interval(row["difference"], row["low"], row["high"])
+
+    @property
+    def decided(self) -> bool:
+        return self.p < ALPHA
+
+
+def same_images(a: Predictions, b: Predictions) -> str | None:
+    """Why the two cannot be compared image by image, or None where they can."""
+    if a.class_names != b.class_names:
+        return f"their classes differ ({', '.join(a.class_names)} and {', '.join(b.class_names)})"
+    if a.sample_ids != b.sample_ids or not np.array_equal(a.target, b.target):
+        return f"they were tested on different images ({len(a):,} and {len(b):,})"
+    return None
+
+
+def compare(a: Predictions, b: Predictions) -> Comparison:
+    """Raises ValueError where the two were not tested on the same images."""
+    if reason := same_images(a, b):
+        raise ValueError(f"these runs cannot be compared: {reason}")
+    size, num_classes = len(a), len(a.class_names)
+    right_a, right_b = a.preds == a.target, b.preds == b.target
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    resampled = bootstrap_differences(joint_table(a.target, a.preds, b.preds, num_classes))
+    differences = {
+        "accuracy": Interval(*paired_difference(only_a, only_b, size)),
+        "macro_recall": cast(Interval, resampled["macro_recall"]),
+        "macro_f1": cast(Interval, resampled["macro_f1"]),
+        "log_loss": mean_difference(a.loss, b.loss),
+        "brier": mean_difference(_squared_distance(a), _squared_distance(b)),
+    }
+    rows = []
+    for name in (*differences, "ece"):
+        first, second = a.evaluation.summary[name], b.evaluation.summary[name]
+        interval = differences.get(name, Interval(second - first, np.nan, np.nan))
+        rows.append((name, first, second, interval.value, interval.low, interval.high))
+    return Comparison(
+        size=size,
+        metrics=pd.DataFrame(rows, columns=["metric", "a", "b", "difference", "low", "high"]),
+        classes=_classes(a, b, right_a, right_b),
+        both_right=int((right_a & right_b).sum()),
+        only_a=only_a,
+        only_b=only_b,
+        both_wrong=int((~right_a & ~right_b).sum()),
+        p=mcnemar(only_a, only_b),
+    )
+
+
+def _classes(a: Predictions, b: Predictions, right_a: np.ndarray, right_b: np.ndarray) -> pd.DataFrame:
+    rows, p_values = [], []
+    for index, name in enumerate(a.class_names):
+        here = a.target == index
+        support = int(here.sum())
+        only_a, only_b = int((here & right_a & ~right_b).sum()), int((here & right_b & ~right_a).sum())
+        recalls = (e.evaluation.per_class["recall"][index] for e in (a, b))
+        rows.append((name, support, *recalls, *paired_difference(only_a, only_b, support)))
+        p_values.append(mcnemar(only_a, only_b) if support else np.nan)
+    table = pd.DataFrame(rows, columns=["class", "support", "a", "b", "difference", "low", "high"])
+    table["p"] = holm(np.array(p_values))
+    table["decided"] = table["p"] < ALPHA
+    return table
+
+
+def _squared_distance(predictions: Predictions) -> np.ndarray:
+    """float64 (N,), of the probabilities to the one-hot truth: what the Brier score averages."""
+    one_hot = np.eye(len(predictions.class_names))[predictions.target]
+    return ((predictions.probabilities - one_hot) ** 2).sum(1)
+
+
+def difference_matrix(a: Predictions, b: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Where B puts more or fewer of each true class than A.
+
+    Returns:
+        points, float64 (K, K): share of the row in B minus that in A, in percentage points; NaN for an empty row.
+        decided, bool (K, K): exact McNemar in each cell, corrected after Holm over all cells.
+    """
+    num_classes = len(a.class_names)
+    table = joint_table(a.target, a.preds, b.preds, num_classes)  # truth × A × B
+    in_a, in_b, in_both = table.sum(2), table.sum(1), np.diagonal(table, axis1=1, axis2=2)
+    support = table.sum((1, 2))[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points = np.where(support > 0, 100 * (in_b - in_a) / support, np.nan)
+    return points, holm(mcnemar(in_a - in_both, in_b - in_both)) < ALPHA
+
+
+def verdict(comparison: Comparison, name_a: str, name_b: str) -> str:
+    """One sentence: which is better, by how much, how sure, and where."""
+    c, accuracy = comparison, comparison.accuracy
+    on = f"on the same {c.size:,} images"
+    if not c.decided:
+        needed = images_needed(c.only_a, c.only_b, c.size)
+        more = f"; to show a difference this small would take about {_round(needed)} images" if needed else ""
+        return (
+            f"No difference in accuracy that {c.size:,} images can show: {name_b} against {name_a} "
+            f"{signed(accuracy)} points{more}."
+        )
+    better, worse, sign = (name_b, name_a, 1) if accuracy.value > 0 else (name_a, name_b, -1)
+    gain = accuracy if sign > 0 else Interval(-accuracy.value, -accuracy.high, -accuracy.low)
+    text = (
+        f"{better} is better than {worse} by {100 * gain.value:.1f} points of accuracy "
+        f"({100 * gain.low:.1f} to {100 * gain.high:.1f}) {on}"
+    )
+    return f"{text}{_where(c.classes, sign, better)}."
+
+
+def _where(classes: pd.DataFrame, sign: int, better: str) -> str:
+    """`; surprise gains most (+9.1), fear loses (−3.0), disgust is undecided (55 images)`."""
+    change = classes.assign(gain=sign * classes["difference"])
+    decided = change[change["decided"]].sort_values("gain", ascending=False)
+    parts = []
+    if len(decided) and decided.iloc[0]["gain"] > 0:
+        parts.append(f"{decided.iloc[0]['class']} gains most ({100 * decided.iloc[0]['gain']:+.1f})")
+    losses = [
+        f"{row['class']} loses ({100 * row['gain']:+.1f})" for _, row in decided.iterrows() if row["gain"] < 0
+    ]
+    parts += losses
+    undecided = change[~change["decided"] & (change["support"] > 0)].sort_values("support")
+    if len(undecided) == len(change):
+        parts.append("no single class decides it")
+    elif len(undecided):
+        row = undecided.iloc[0]
+        others = f" and {len(undecided) - 1} more" if len(undecided) > 1 else ""
+        verb = "are" if others else "is"
+        parts.append(f"{row['class']} ({row['support']:,} images){others} {verb} undecided")
+    return "; " + ", ".join(parts) if parts else ""
+
+
+def signed(interval: Interval) -> str:
+    """`+1.2 (−0.3 to +2.7)`, in points."""
+    value, low, high = (
+        f"{100 * x:+.1f}".replace("-", "−") for x in (interval.value, interval.low, interval.high)
+    )
+    return f"{value} ({low} to {high})"
+
+
+def _round(number: int) -> str:
+    """Two significant digits are all that such a figure has."""
+    digits = max(len(str(number)) - 2, 0)
+    return f"{round(number, -digits):,}"
+
+
+def reference_order(accuracies: Sequence[float]) -> list[int]:
+    """Positions, best accuracy first; missing ones last."""
+    return sorted(
+        range(len(accuracies)), key=lambda i: -accuracies[i] if accuracies[i] == accuracies[i] else np.inf
+    )
