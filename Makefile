@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test bench lint format lock mlflow clean
+.PHONY: help setup train test dashboard bench lint format lock mlflow clean
 
 help: ## list every target
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -45,6 +45,9 @@ format: $(READY) ## format the code and mend what can be mended
 lock: $(READY) ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --upgrade --no-emit-index-url --no-header --quiet --output-file constraints.txt
+
+dashboard: $(READY) ## open the dashboard on the same store, at http://127.0.0.1:8501 (PORT=…)
+	$(BIN)/python -m dashboard --port $(or $(PORT),8501)
 
 mlflow: $(READY) ## open the MLflow UI on the same store, at http://127.0.0.1:5000 (PORT=…)
 	$(BIN)/python -m trainer ui --port $(or $(PORT),5000)

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Tests run two at a time: threads of both on the same cores would slow each other down more than tenfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, Trained, write_grey_folder

@@ -35,18 +35,23 @@ def runs(*, dataset: str | None = None, limit: int = 30, json: bool = False) -> 
     if table.empty:
         print("There are no runs yet: `make train` makes the first ones.")
         return 0
-    view = Table(show_edge=False)
-    for column in ("run", "name", "dataset", "mode", "status", "started (UTC)", "time"):
-        view.add_column(column)
-    for column in ("accuracy", "macro recall", "version"):
-        view.add_column(column, justify="right")
+    console = Console()
+    wide = console.width >= 120
+    view = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("name", "dataset", "status"):
+        view.add_column(column, no_wrap=True)
+    for column in ("time", "accuracy", "recall", "version"):
+        view.add_column(column, justify="right", no_wrap=True)
+    if wide:
+        view.add_column("started (UTC)", no_wrap=True)
+        view.add_column("run", no_wrap=True)
     for row in table.itertuples():
         view.add_row(
-            row.run_id[:8], row.name, row.dataset, row.mode, row.status, f"{row.started:%Y-%m-%d %H:%M}",
-            duration(row.seconds), number(row.test_accuracy), number(row.test_macro_recall),
-            ", ".join(map(str, row.versions)) or "–",
+            row.name[:32], row.dataset[:16], row.status, duration(row.seconds),
+            number(row.test_accuracy), number(row.test_macro_recall), ", ".join(map(str, row.versions)) or "–",
+            *([f"{row.started:%Y-%m-%d %H:%M}", row.run_id] if wide else []),
         )  # fmt: skip
-    Console().print(view)
+    console.print(view)
     if total > len(table):
         print(f"{total - len(table)} more: --limit 0 shows all.")
     return 0

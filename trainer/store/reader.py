@@ -135,7 +135,7 @@ class Reader:
         table["configuration"] = _configurations(params, table)
         _add_versions(table, versions)
         by_run: dict[str, dict[str, str]] = {run_id: {} for run_id in table.index}
-        for run_id, key, value in pairs.itertuples(index=False, name=None):
+        for run_id, key, value in zip(*(pairs[name].tolist() for name in pairs), strict=True):
             by_run[run_id][key] = value
         return Snapshot(table.sort_values("started", ascending=False, kind="stable"), by_run, versions)
 
@@ -238,7 +238,10 @@ def _by_class(latest: pd.DataFrame, prefix: str, index: pd.Index) -> list[dict[s
     """For each run: class → value, by class name."""
     found: dict[str, dict[str, float]] = {}
     table = latest[latest["key"].str.startswith(prefix)].sort_values("key")
-    for run_id, key, value in zip(table["run_id"], table["key"], table["value"], strict=True):
+    columns = (
+        table[name].tolist() for name in ("run_id", "key", "value")
+    )  # lists: Arrow text is slow to iterate
+    for run_id, key, value in zip(*columns, strict=True):
         found.setdefault(run_id, {})[key.removeprefix(prefix)] = value
     return [found.get(run_id, {}) for run_id in index]
 
@@ -286,7 +289,7 @@ def _configurations(params: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Ten hex digits for each run; the run's own id where it logged no parameters."""
     kept = [key for key in sorted(params) if key not in _NOT_CONFIGURATION]
     values = params[kept].fillna("").to_numpy(str).tolist() if kept else [[]] * len(table)
-    facts = zip(table["dataset"], table["test_fingerprint"], strict=True)
+    facts = zip(table["dataset"].tolist(), table["test_fingerprint"].tolist(), strict=True)
     return [
         _digest("\x1f".join((*fact, *row))) if any(row) else run_id
         for run_id, fact, row in zip(table.index, facts, values, strict=True)

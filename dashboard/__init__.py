@@ -1,0 +1,1 @@
+"""The screen: reads the tracking store through `trainer` and shows which model is better, and where."""

@@ -1,0 +1,46 @@
+"""`python -m dashboard`: the dashboard at 127.0.0.1, on the store that MLFLOW_TRACKING_URI names."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+HOST = "127.0.0.1"
+
+
+def dashboard(
+    *,
+    port: Annotated[int, tyro.conf.arg(metavar="N")] = 8501,
+    browser: bool = True,
+) -> None:
+    """Open the dashboard, for this machine only. Ctrl-C ends it.
+
+    Args:
+        port: Where to listen; the next free port is taken where it is in use.
+        browser: Open the page in the browser.
+    """
+    from streamlit.web import cli
+
+    # What every page needs is imported before the server says that it is up.
+    import dashboard.cache
+    import dashboard.charts
+    import dashboard.table  # noqa: F401
+    from trainer.commands.ui import free_port, has_display
+
+    port = free_port(port)
+    flags = {"server.port": port, "server.headless": str(not (browser and has_display())).lower()}
+    print(f"Dashboard: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+    script = Path(__file__).with_name("app.py")
+    os.environ.setdefault("STREAMLIT_LOGGER_LEVEL", "warning")
+    sys.argv = ["streamlit", "run", str(script), *(f"--{name}={value}" for name, value in flags.items())]
+    cli.main()
+
+
+def main() -> None:
+    tyro.cli(dashboard, prog="python -m dashboard")
+
+
+if __name__ == "__main__":
+    main()

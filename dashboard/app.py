@@ -1,0 +1,24 @@
+"""The list of pages; a new page is one file in `app_pages/` and one line here.
+
+The folder is not called `pages`: Streamlit would then open a link to a page without this file.
+"""
+
+import streamlit as st
+
+from dashboard.frame import icon
+
+PAGES = {
+    "runs.py": "Runs",
+    "compare.py": "Compare",
+    "recall.py": "Per-class recall",
+    "confusion.py": "Confusion",
+    "mistakes.py": "Mistakes",
+    "registry.py": "Registry",
+    "train.py": "Train",
+}
+
+st.set_page_config(page_title="Moodify", page_icon=icon(), layout="wide")
+page = st.navigation(
+    [st.Page(f"app_pages/{file}", title=title, default=file == "runs.py") for file, title in PAGES.items()]
+)
+page.run()

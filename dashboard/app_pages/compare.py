@@ -1,0 +1,153 @@
+"""Compare: which of the chosen runs is better, is it more than chance, what was done differently, what did it cost."""
+
+import streamlit as st
+
+from dashboard import cache, charts, frame, report
+from dashboard.findings import (
+    COSTS,
+    compare_all,
+    cost_table,
+    headline,
+    metric_table,
+    parallel_table,
+    parameter_table,
+)
+from dashboard.selection import choose_runs
+from dashboard.text import plain, several
+
+QUANTITIES = ("accuracy", "loss", "macro_recall")
+
+snapshot = frame.load("Compare")
+top = st.container()
+chosen = choose_runs(snapshot, most=24)
+if not chosen:
+    with top:
+        frame.answer("Compare", "Choose two or more runs to compare.")
+    st.stop()
+runs = snapshot.runs.loc[[run.run_id for run in chosen]]
+comparisons, reasons = compare_all(snapshot, chosen)
+with top:
+    frame.answer("Compare", headline(runs, chosen, comparisons, reasons))
+
+left, right = st.columns(2, gap="large")
+with left:
+    st.subheader("Test metrics", anchor=False)
+    table, decided = metric_table(runs, chosen, comparisons)
+    bold = decided.map(lambda cell: "font-weight: 700" if cell else "")
+    st.dataframe(
+        table.style.apply(lambda _: bold, axis=None),
+        column_config={name: st.column_config.TextColumn(alignment="right") for name in table},
+        height="content",
+        alt="Test metrics of each run and their differences",
+    )
+    sizes = {int(c.size) for c in comparisons.values()}
+    if comparisons:
+        st.caption(
+            f"Differences are to {plain(chosen[0].label)}, with 95% intervals, over the same {sizes.pop():,} images; "
+            "bold: the interval leaves out 0."
+        )
+    for run_id, reason in reasons.items():
+        label = next(run.label for run in chosen if run.run_id == run_id)
+        st.caption(f"No difference is shown for {plain(label)}: {plain(reason)}.")
+    if len(chosen) == 2 and comparisons:
+        pair = next(iter(comparisons.values()))
+        st.markdown(
+            f"Both right: **{pair.both_right:,}** images. Only {plain(chosen[0].label)}: **{pair.only_a:,}**. "
+            f"Only {plain(chosen[1].label)}: **{pair.only_b:,}**. Both wrong: **{pair.both_wrong:,}** "
+            f"(exact McNemar, p {'< 0.001' if pair.p < 0.001 else f'= {pair.p:.3f}'})."
+        )
+with right:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        quantity = st.segmented_control(
+            "Learning curve", QUANTITIES, default="accuracy", key="quantity", bind="query-params", required=True,
+            format_func=lambda name: name.replace("_", " "),
+        )  # fmt: skip
+        axis = st.segmented_control(
+            "Axis", ("epoch", "time"), default="epoch", key="axis", bind="query-params", required=True
+        )
+        smoothing = st.slider(
+            "Smoothing", 0.0, 0.95, 0.0, 0.05, key="smoothing", bind="query-params", width=150
+        )
+    history = cache.histories([run.run_id for run in chosen], int(runs["epochs_done"].sum()))
+    curves = charts.learning_curves(
+        history, chosen, quantity, axis=axis, smoothing=smoothing, best_epochs=runs["best_epoch"].to_dict()
+    )
+    frame.chart(
+        curves, key="curves",
+        alt=f"Validation and training {quantity.replace('_', ' ')} of {several(len(chosen), 'run')} over {axis}",
+    )  # fmt: skip
+
+names = ["What was done differently", "What it cost", "Each class", "Parallel coordinates"]
+tabs = st.tabs(names, key="detail", on_change="rerun", bind="query-params")
+if tabs[0].open:
+    with tabs[0]:
+        everything = st.toggle("Also parameters that are equal", key="equal", bind="query-params")
+        table = parameter_table(snapshot, chosen, everything)
+        if table.empty:
+            st.markdown(
+                "These runs have the same parameters."
+                if len(chosen) > 1
+                else "Choose a second run to see what differs."
+            )
+        else:
+            st.dataframe(table, height=frame.height(len(table)), alt="Parameters, one column a run")
+if tabs[1].open:
+    with tabs[1]:
+        name = st.segmented_control(
+            "Cost", list(COSTS), default="training time", key="cost", bind="query-params", required=True
+        )
+        table = cost_table(runs, chosen)
+        column, unit, _ = COSTS[name]
+        points = runs.assign(**{name: runs[column]}, low=table["low"], high=table["high"])
+        frame.chart(
+            charts.cost_scatter(points, chosen, name, unit),
+            alt=f"Test accuracy of each run against its {name} in {unit}",
+        )  # fmt: skip
+        st.dataframe(table.drop(columns=["low", "high"]), alt="What each run cost", hide_index=True)
+if tabs[2].open:
+    with tabs[2]:
+        if len(chosen) >= 2 and comparisons:
+            other = next(run for run in chosen if run.run_id in comparisons)
+            rows = comparisons[other.run_id].classes
+            scaled = {name: (100 * rows[name]).round(1) for name in ("a", "b", "difference", "low", "high")}
+            recalls = [f"recall {run.label} (%)" for run in (chosen[0], other)]
+            columns = [
+                "class",
+                "images",
+                *recalls,
+                "difference (points)",
+                "low",
+                "high",
+                "p (Holm)",
+                "decided",
+            ]
+            st.dataframe(
+                rows.assign(**scaled).set_axis(columns, axis=1),
+                hide_index=True,
+                alt="Recall of each class in both runs and the difference",
+                column_config={"p (Holm)": st.column_config.NumberColumn(format="%.3f")},
+            )
+            st.caption(
+                "p: exact McNemar on the images of the class, corrected after Holm for looking at all classes."
+            )
+        else:
+            st.markdown("This needs two runs with predictions on the same test set.")
+if tabs[3].open:
+    with tabs[3]:
+        if len(chosen) < 3:
+            st.markdown("Parallel coordinates need three runs or more.")
+        else:
+            table = parallel_table(snapshot, chosen)
+            frame.chart(
+                charts.parallel_coordinates(table, "test accuracy"),
+                alt=f"Parameters and results of {several(len(chosen), 'run')} as parallel lines",
+            )
+
+st.download_button(
+    "Download this comparison (HTML)",
+    lambda: report.comparison_html(snapshot, chosen, comparisons, reasons),
+    file_name="comparison.html",
+    mime="text/html",
+    on_click="ignore",
+    help="One file with the findings, tables and charts; it opens without a network.",
+)

@@ -1,0 +1,148 @@
+"""Confusion: what is taken for what, run beside run, and the images behind a cell."""
+
+import numpy as np
+import streamlit as st
+
+from dashboard import cache, charts, frame
+from dashboard.gallery import gallery
+from dashboard.selection import Chosen, choose_runs
+from dashboard.text import plain, several, tag
+from trainer.evaluation.comparison import Predictions, difference_matrix, same_images
+from trainer.evaluation.metrics import confused_pairs
+
+NORMALISE = {"recall": "truth", "precision": "prediction", "counts": "none"}
+SHOWN_IMAGES = 24
+
+
+def opening(found: Predictions, label: str) -> str:
+    pairs = confused_pairs(found.evaluation)
+    if pairs.empty:
+        return f"{plain(label)} confuses nothing on {len(found):,} images."
+    top = pairs.iloc[0]
+    common = pairs.sort_values("count", ascending=False, kind="stable").iloc[0]
+    pair = f"{plain(top['truth'])} for {plain(top['prediction'])}"
+    text = f"{plain(label)} takes {pair} in {top['share']:.0%} of cases ({several(top['count'], 'image')})"
+    if (common["truth"], common["prediction"]) != (top["truth"], top["prediction"]):
+        pair = f"{plain(common['truth'])} for {plain(common['prediction'])}"
+        text += f"; most often it takes {pair} ({several(common['count'], 'image')})"
+    return f"{text}."
+
+
+def clicked(key: str, names: tuple[str, ...]) -> None:
+    """A click on a cell chooses its truth and prediction."""
+    if points := st.session_state[key].selection.points:
+        st.session_state["truth"], st.session_state["prediction"] = (
+            names[round(points[0]["y"])],
+            names[round(points[0]["x"])],
+        )
+
+
+def difference(a: Chosen, b: Chosen, found: dict[str, Predictions]) -> None:
+    first, second = found[a.run_id], found[b.run_id]
+    if reason := same_images(first, second):
+        st.markdown(f"The difference cannot be shown: {plain(reason)}.")
+        return
+    points, decided = difference_matrix(first, second)
+    several_cells = several(int(decided.sum()), "cell")
+    verb = "differs" if decided.sum() == 1 else "differ"
+    title = f"{b.label} − {a.label}, in points of the truth: {several_cells} {verb} by more than chance"
+    frame.chart(
+        charts.difference_matrix(points, decided, first.class_names, tag(title), theme=frame.theme()),
+        key="difference", on_select=lambda: clicked("difference", first.class_names),
+        selection_mode="points", alt=title,
+    )  # fmt: skip
+    st.caption(
+        f"Blue: {plain(b.label)} puts more of the true class there; orange: {plain(a.label)} does. Grey cells may be "
+        "chance (exact McNemar in each cell, corrected after Holm for all cells)."
+    )
+
+
+snapshot = frame.load("Confusion")
+top = st.container()
+chosen = choose_runs(snapshot, most=6)
+found = frame.load_predictions(snapshot, chosen)
+shown = [run for run in chosen if run.run_id in found]
+if not shown:
+    with top:
+        frame.answer("Confusion", "Choose a finished run to see what it takes for what.")
+    st.stop()
+best = max(shown, key=lambda run: found[run.run_id].evaluation.summary["accuracy"])
+with top:
+    frame.answer("Confusion", opening(found[best.run_id], best.label))
+
+view = st.segmented_control(
+    "Share of", list(NORMALISE), default="recall", key="share", bind="query-params", required=True,
+    help="recall: rows add up to 100%, the diagonal is recall. precision: columns do. counts: images.",
+)  # fmt: skip
+with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
+    for run in shown:
+        predictions = found[run.run_id]
+        title = f"{run.label}: accuracy {predictions.evaluation.summary['accuracy']:.3f}, n = {len(predictions):,}"
+        key = f"matrix-{run.run_id[:8]}"
+        with st.container():
+            frame.chart(
+                charts.confusion_matrix(
+                    predictions.evaluation.confusion, predictions.class_names, tag(title),
+                    normalise=NORMALISE[view], theme=frame.theme(),
+                ),
+                key=key, on_select=lambda key=key, p=predictions: clicked(key, p.class_names),
+                selection_mode="points", alt=f"Confusion matrix, {title}",
+            )  # fmt: skip
+    if len(shown) == 2:
+        with st.container():
+            difference(shown[0], shown[1], found)
+    with st.container():
+        st.subheader("Most confused pairs", anchor=False)
+        pairs = confused_pairs(found[best.run_id].evaluation).head(10)
+        st.dataframe(
+            pairs.assign(share=100 * pairs["share"]).rename(columns={"count": "images", "prediction": "taken for"}),
+            hide_index=True,
+            column_config={"share": st.column_config.NumberColumn("share of the truth", format="%.0f%%")},
+            alt=f"Most confused pairs of {best.label}",
+        )  # fmt: skip
+        st.caption(f"Of {plain(best.label)}.")
+
+st.subheader("The images behind a cell", anchor=False)
+names = found[best.run_id].class_names
+pair = confused_pairs(found[best.run_id].evaluation)
+for key in ("truth", "prediction"):
+    if st.session_state.get(key) not in names and key in st.session_state:
+        del st.session_state[key]
+default = (
+    (names.index(pair.iloc[0]["truth"]), names.index(pair.iloc[0]["prediction"])) if len(pair) else (0, 0)
+)
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    truth = st.selectbox("Truth", names, index=default[0], key="truth", bind="query-params", width=170)
+    prediction = st.selectbox(
+        "Taken for", names, index=default[1], key="prediction", bind="query-params", width=170
+    )
+    labels = {run.run_id: run.label for run in shown}
+    of = (
+        st.segmented_control(
+            "By", list(labels), default=best.run_id, format_func=labels.__getitem__, key="by", required=True
+        )
+        if len(shown) > 1
+        else best.run_id
+    )
+predictions = found[of]
+cell = np.flatnonzero(
+    (predictions.target == names.index(truth)) & (predictions.preds == names.index(prediction))
+)
+cell = cell[np.argsort(-predictions.loss[cell], kind="stable")]
+row = snapshot.runs.loc[of]
+pictures = cache.pictures(of, row["dataset"], row["test_fingerprint"])
+word = "found as such" if truth == prediction else f"taken for {prediction}"
+st.markdown(
+    f"{several(len(cell), 'image')} of {plain(truth)} {'are' if len(cell) != 1 else 'is'} {plain(word)}"
+    + (f", the {SHOWN_IMAGES} of highest loss:" if len(cell) > SHOWN_IMAGES else ":" if len(cell) else ".")
+)
+if len(cell):
+    run = next(run for run in shown if run.run_id == of)
+    others = [
+        other for other in shown if other is not run and not same_images(predictions, found[other.run_id])
+    ]
+    if not len(pictures):
+        st.caption(
+            "The pictures are neither decoded on this machine nor kept by the run; the answers are shown without them."
+        )
+    st.html(gallery(cell[:SHOWN_IMAGES].tolist(), [run, *others], found, pictures))

@@ -1,0 +1,105 @@
+"""Per-class recall: which class is found how often, in every chosen run, and how sure that is."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, frame
+from dashboard.recalls import ORDERS, class_table, macro_values, sort_classes, worst_class
+from dashboard.selection import Chosen, choose_runs
+from dashboard.text import number, percent, plain, several
+from trainer.evaluation.comparison import Predictions, same_images
+
+
+def opening(found: dict[str, Predictions], chosen: list[Chosen]) -> str:
+    """The worst class of the best run, what it is taken for, and whether any run does better."""
+    labels = {run.run_id: run.label for run in chosen}
+    best = max(found, key=lambda run_id: found[run_id].evaluation.summary["macro_recall"])
+    name, recall, taken, highest = worst_class(class_table(found, "recall"), found, best)
+    mistaken = f", and is most often taken for {plain(taken)}" if taken else ""
+    where = f" by {plain(labels[best])}" if len(found) > 1 else ""
+    other = ""
+    if len(found) > 1:
+        other = (
+            f"; no run exceeds {percent(highest)}"
+            if highest <= recall
+            else f"; another run reaches {percent(highest)}"
+        )
+    return f"{plain(name.capitalize())} is found in {percent(recall)} of cases{where}{mistaken}{other}."
+
+
+def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[str, Predictions]:
+    """Those tested on the first run's images; says of each other one why it is left out."""
+    labels = {run.run_id: run.label for run in chosen}
+    first = next(iter(found))
+    kept = {}
+    for run_id, predictions in found.items():
+        if reason := same_images(found[first], predictions):
+            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {plain(reason)}.")
+        else:
+            kept[run_id] = predictions
+    return kept
+
+
+snapshot = frame.load("Per-class recall")
+top = st.container()
+chosen = choose_runs(snapshot, most=12)
+found = frame.load_predictions(snapshot, chosen)
+if not found:
+    with top:
+        frame.answer("Per-class recall", "Choose a finished run to see how often each class is found.")
+    st.stop()
+found = same_test_set(found, chosen)
+shown = [run for run in chosen if run.run_id in found]
+with top:
+    frame.answer("Per-class recall", opening(found, shown))
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    metric = st.segmented_control(
+        "Metric",
+        ("recall", "precision", "F1"),
+        default="recall",
+        key="metric",
+        bind="query-params",
+        required=True,
+    )
+    order = st.segmented_control(
+        "Sort classes", ORDERS, default="worst first", key="order", bind="query-params", required=True
+    )
+table = sort_classes(class_table(found, metric), order)
+macro = macro_values(table)
+left, right = st.columns([3, 2], gap="large")
+with left:
+    frame.chart(
+        charts.class_dots(table, shown, metric, macro), key="dots",
+        alt=f"{metric} of each class in {several(len(shown), 'run')}: "
+        + "; ".join(f"{run.label} {number(macro[run.run_id])} over all classes" for run in shown),
+    )  # fmt: skip
+with right:
+    labels = {run.run_id: run.label for run in shown}
+    classes = list(dict.fromkeys(table["class"]))
+    wide = pd.DataFrame(index=pd.Index(classes, name="class"))
+    wide["images"] = table.drop_duplicates("class").set_index("class")["support"]
+    rows = {run.run_id: table[table["run_id"] == run.run_id].set_index("class") for run in shown}
+    for run_id, values in rows.items():
+        wide[labels[run_id]] = values["value"]
+    for run_id, values in rows.items() if metric != "F1" else ():
+        wide[f"95% interval {labels[run_id]}"] = [
+            f"{number(low, 2)} to {number(high, 2)}"
+            for low, high in zip(values["low"], values["high"], strict=True)
+        ]
+    config = {label: st.column_config.NumberColumn(format="%.3f") for label in labels.values()}
+    st.dataframe(
+        wide,
+        column_config=config,
+        height=frame.height(len(wide)),
+        placeholder="–",
+        alt=f"{metric} of each class as a table",
+    )
+    if metric == "F1":
+        st.caption("F1 is no share of images, so it has no such interval.")
+    else:
+        those = "that were predicted as the class" if metric == "precision" else "of the class"
+        st.caption(
+            f"Intervals are Wilson's, for the images {those}: how far each value may be off by chance. "
+            "Whether two runs differ is tested image by image on Compare."
+        )

@@ -1,0 +1,224 @@
+"""Registry: the versions of each registered model, who is champion, and what a promotion would change."""
+
+import os
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import cache, charts, frame
+from dashboard.links import mlflow_version_url
+from dashboard.selection import short_names
+from dashboard.text import number, plain, several
+from trainer.contract import CHALLENGER, CHAMPION, Tag
+from trainer.evaluation.comparison import verdict
+from trainer.store.location import StoreError
+from trainer.store.reader import Snapshot
+from trainer.store.registry import Version, remove_alias, set_alias
+
+OTHER = "another alias …"
+
+
+def opening(model: str, versions: list[Version], table: pd.DataFrame) -> str:
+    champion = next((v for v in versions if CHAMPION in v.aliases), None)
+    if champion is None:
+        return f"{plain(model)} has {several(len(versions), 'version')} and no champion."
+    row = table.loc[champion.version]
+    text = f"Version {champion.version} ({plain(row['label'])}) is the champion of {plain(model)}"
+    if row["test_accuracy"] == row["test_accuracy"]:
+        text += f", with {number(row['test_accuracy'])} test accuracy"
+    same = table[table["fingerprint"] == row["fingerprint"]]
+    best = same["test_accuracy"].idxmax() if same["test_accuracy"].notna().any() else champion.version
+    if best != champion.version and table.at[best, "test_accuracy"] > row["test_accuracy"]:
+        text += f"; version {best} ({plain(table.at[best, 'label'])}) reached {number(table.at[best, 'test_accuracy'])}"
+    return f"{text}."
+
+
+def version_table(snapshot: Snapshot, versions: list[Version]) -> pd.DataFrame:
+    """Index version; label, aliases, metrics of its run, fingerprint of its test set, run_id, created."""
+    runs = snapshot.runs
+    known = [v.run_id for v in versions if v.run_id and v.run_id in runs.index]
+    labels = short_names(snapshot, list(dict.fromkeys(known)))
+    rows = []
+    for v in versions:
+        run = runs.loc[v.run_id] if v.run_id in runs.index else pd.Series(dtype=object)
+        accuracy = run.get("test_accuracy", float("nan"))
+        if accuracy != accuracy:
+            accuracy = pd.to_numeric(v.tags.get(Tag.TEST_ACCURACY), errors="coerce")
+        rows.append(
+            {
+                "version": v.version,
+                "label": labels.get(v.run_id or "", v.tags.get(Tag.ARCHITECTURE, "no run")),
+                "aliases": ", ".join(v.aliases),
+                "test_accuracy": accuracy,
+                "test_macro_recall": run.get("test_macro_recall", float("nan")),
+                "test_macro_f1": run.get("test_macro_f1", float("nan")),
+                "test_ece": run.get("test_ece", float("nan")),
+                "latency_ms": run.get("latency_ms", float("nan")),
+                "parameters": run.get("parameters", float("nan")),
+                "fingerprint": run.get("test_fingerprint", v.tags.get(Tag.TEST_FINGERPRINT, "")),
+                "run": run.get("name", "")
+                if v.run_id in runs.index
+                else f"{(v.run_id or '')[:8]} (deleted)"
+                if v.run_id
+                else "",
+                "run_id": v.run_id or "",
+                "created": pd.Timestamp(v.created_ms, unit="ms") if v.created_ms else pd.NaT,
+            }
+        )
+    return pd.DataFrame(rows).set_index("version")
+
+
+def change(table: pd.DataFrame, now: int | None, version: int, alias: str) -> str:
+    """What moving the alias would change, in a sentence or two."""
+    if now is None:
+        return f"Nobody is {plain(alias)} yet."
+    if now == version:
+        return f"Version {version} is {plain(alias)} already."
+    before, after = table.loc[now], table.loc[version]
+    labels = [f"version {now}", f"version {version}"]
+    if not before["fingerprint"] or before["fingerprint"] != after["fingerprint"]:
+        return (
+            f"Version {now} loses {plain(alias)}. The two were tested on different data or on none, so their "
+            "figures cannot be compared."
+        )
+    try:
+        found = cache.comparison(before["run_id"], after["run_id"])
+    except (ValueError, StoreError) as error:
+        gain = 100 * (after["test_accuracy"] - before["test_accuracy"])
+        return (
+            f"Version {now} loses {plain(alias)}. Test accuracy changes by {gain:+.1f} points; whether that "
+            f"is more than chance cannot be told: {plain(str(error))}."
+        )
+    return f"Version {now} loses {plain(alias)}. {plain(verdict(found, *labels))}"
+
+
+@st.dialog("Move an alias")
+def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int | None) -> None:
+    st.markdown(change(table, now, version, alias))
+    columns = ["test_accuracy", "test_macro_recall", "test_ece", "latency_ms"]
+    both = table.loc[[v for v in (now, version) if v is not None], columns].T
+    both.index = ["test accuracy", "macro recall", "ECE", "latency (ms)"]
+    both.columns = [f"version {v}" for v in both.columns]
+    st.table(both.map(number), border="horizontal")
+    with st.container(horizontal=True):
+        if st.button(f"Make version {version} the {plain(alias)}", type="primary", key="confirm"):
+            move(model, version, alias)
+        if st.button("Leave it as it is", key="cancel"):
+            st.rerun()
+
+
+def move(model: str, version: int, alias: str) -> None:
+    try:
+        set_alias(cache.store(), model, version, alias)
+    except StoreError as error:
+        st.error(plain(str(error)))
+        return
+    cache.forget()
+    st.session_state["moved"] = f"{plain(model)} version {version} is now {plain(alias)}."
+    st.rerun()
+
+
+@st.fragment(run_every="3s")
+def watch(seen: tuple[object, ...]) -> None:
+    """A promotion made elsewhere shows here within seconds."""
+    try:
+        if fingerprint(cache.snapshot()) != seen:
+            st.rerun()
+    except StoreError:
+        return
+
+
+def fingerprint(snapshot: Snapshot) -> tuple[object, ...]:
+    return tuple((v.name, v.version, v.aliases) for v in snapshot.versions)
+
+
+snapshot = frame.load("Registry")
+if not snapshot.versions:
+    frame.answer("Registry", "No model is registered yet.")
+    st.markdown("Every training that ends well registers a version:")
+    st.code("make train", language="bash")
+    watch(())
+    st.stop()
+models = sorted({version.name for version in snapshot.versions})
+newest = max(snapshot.versions, key=lambda version: version.created_ms).name
+top = st.container()
+model = (
+    st.selectbox("Model", models, index=models.index(newest), key="model", bind="query-params")
+    if len(models) > 1
+    else models[0]
+)
+versions = [version for version in snapshot.versions if version.name == model]
+table = version_table(snapshot, versions)
+with top:
+    frame.answer("Registry", opening(model, versions, table))
+if message := st.session_state.pop("moved", None):
+    st.success(message)
+
+shown = table.sort_index(ascending=False).reset_index()
+shown.insert(3, "MLflow", [mlflow_version_url(cache.store(), model, int(v)) for v in shown["version"]])
+st.dataframe(
+    shown.drop(columns=["fingerprint", "run_id"]), hide_index=True, height=frame.height(len(shown)), placeholder="–",
+    alt=f"Versions of {model} with their metrics",
+    column_config={
+        "version": st.column_config.NumberColumn("version", width=70),
+        "label": st.column_config.TextColumn("what it is", width="medium"),
+        "test_accuracy": st.column_config.NumberColumn("test accuracy", format="%.3f"),
+        "test_macro_recall": st.column_config.NumberColumn("macro recall", format="%.3f"),
+        "test_macro_f1": st.column_config.NumberColumn("macro F1", format="%.3f"),
+        "test_ece": st.column_config.NumberColumn("ECE", format="%.3f"),
+        "latency_ms": st.column_config.NumberColumn("latency (ms)", format="%.1f"),
+        "parameters": st.column_config.NumberColumn("parameters", format="compact"),
+        "created": st.column_config.DatetimeColumn("created (UTC)", format="YYYY-MM-DD HH:mm"),
+        "MLflow": st.column_config.LinkColumn("in MLflow", display_text="open"),
+    },
+)  # fmt: skip
+if cache.store().artifact_root is not None and "MOODIFY_MLFLOW_URL" not in os.environ:
+    st.caption("The links open the MLflow UI that `make mlflow` starts on this machine.")
+
+left, right = st.columns([3, 2], gap="large")
+with left:
+    sets = table["fingerprint"].nunique()
+    frame.chart(
+        charts.version_lines(table.reset_index()), key="versions",
+        alt=f"Test accuracy and macro recall of the {several(len(table), 'version')} of {model}",
+    )  # fmt: skip
+    if sets > 1:
+        st.caption(
+            f"These versions were tested on {sets} different test sets: compare only those of one set."
+        )
+with right:
+    st.subheader("Promote a version", anchor=False)
+    numbers = list(shown["version"])
+    version = st.selectbox(
+        "Version", numbers, format_func=lambda v: f"{v}: {table.at[v, 'label']}", key="version"
+    )
+    known = sorted({CHAMPION, CHALLENGER} | {alias for v in versions for alias in v.aliases})
+    known.sort(key=lambda alias: (alias != CHAMPION, alias != CHALLENGER, alias))
+    alias = st.selectbox("Alias", [*known, OTHER], key="alias")
+    if alias == OTHER:
+        alias = st.text_input(
+            "Name of the alias", key="new-alias", max_chars=100, validate="^[A-Za-z0-9_-]+$"
+        ).strip()
+    now = next((v.version for v in versions if alias in v.aliases), None)
+    if alias:
+        st.caption(change(table, now, version, alias))
+    with st.container(horizontal=True):
+        if st.button(
+            f"Make version {version} the {plain(alias or '…')}",
+            type="primary",
+            disabled=not alias or now == version,
+            key="promote",
+        ):
+            confirm(model, version, alias, table, now)
+        if (
+            now is not None
+            and alias != CHAMPION
+            and st.button(f"Remove the alias {plain(alias)}", key="remove")
+        ):
+            remove_alias(cache.store(), model, alias)
+            cache.forget()
+            st.rerun()
+with st.expander("Tags of the versions"):
+    tags = pd.DataFrame({f"version {v.version}": v.tags for v in reversed(versions[-12:])}).sort_index()
+    st.dataframe(tags, placeholder="–", alt="Tags, one column a version")
+watch(fingerprint(snapshot))

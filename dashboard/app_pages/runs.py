@@ -1,0 +1,172 @@
+"""Runs: what was trained, what it reached, and what is going on now."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import cache, frame
+from dashboard.selection import KEY, full_names, remember, restore
+from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table
+from dashboard.text import duration, number, plain, several
+from trainer.store.location import StoreError
+from trainer.store.reader import Snapshot
+
+ANY = "any"
+
+
+def opening(runs: pd.DataFrame, names: dict[str, str]) -> str:
+    """How many runs, which is best, and what is being trained; over all datasets where there are several."""
+    parts = []
+    for dataset, group in runs.groupby("dataset", sort=False):
+        best = group.loc[group["test_accuracy"].idxmax()] if group["test_accuracy"].notna().any() else None
+        text = f"{several(len(group), 'run')} on {plain(dataset)}"
+        if best is not None:
+            text += f", best {plain(names[best.name])} with {number(best['test_accuracy'])} test accuracy"
+        parts.append(text)
+    running = runs[runs["status"] == "running"]
+    for run_id, row in list(running.iterrows())[:1]:
+        left = f", {duration(row['seconds_left'])} left" if row["seconds_left"] == row["seconds_left"] else ""
+        epoch = (
+            f"epoch {row['epochs_done'] + 1:.0f} of {row['epochs']:.0f}"
+            if row["epochs"] == row["epochs"]
+            else "begun"
+        )
+        more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+        parts.append(f"{plain(names[run_id])}{more} is training ({epoch}{left})")
+    return "; ".join(parts[:3]) + "."
+
+
+def state_of(runs: pd.DataFrame) -> frozenset[tuple[str, str]]:
+    """Which runs there are, and how they stand."""
+    return frozenset(zip(runs.index, runs["status"], strict=True))
+
+
+@st.fragment(run_every="3s")
+def live(state: frozenset[tuple[str, str]]) -> None:
+    """Running trainings, read again every few seconds without a reload of the page."""
+    try:
+        runs = cache.snapshot().runs
+    except StoreError:
+        return  # the store is away for a moment; the page stays as it is
+    if state_of(runs) != state:
+        st.rerun()  # a run began, ended or went: the table has to know
+    names = full_names(runs)
+    running = runs[runs["status"] == "running"]
+    with st.grid("auto", min_column_width=300):
+        for run_id, row in running.head(6).iterrows():
+            with st.container(border=True, key=f"live-{run_id[:8]}"):
+                epochs = row["epochs"] if row["epochs"] == row["epochs"] else None
+                share = min(row["epochs_done"] / epochs, 1.0) if epochs else 0.0
+                left = (
+                    f"{duration(row['seconds_left'])} left"
+                    if row["seconds_left"] == row["seconds_left"]
+                    else "time left not known yet"
+                )
+                of = f" of {epochs:.0f}" if epochs else ""
+                st.progress(
+                    share, f"**{plain(names[run_id])}**  \nepoch {row['epochs_done']:.0f}{of}, {left}"
+                )
+                if row["curve"]:
+                    st.metric(
+                        "validation accuracy",
+                        number(row["curve"][-1]),
+                        chart_data=row["curve"],
+                        chart_type="line",
+                    )
+
+
+def filtered(runs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The bar of filters, all of them in the URL."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+        for column, label in (("dataset", "Dataset"), ("architecture", "Architecture"), ("status", "Status")):
+            options = [ANY, *sorted({value for value in runs[column] if value})]
+            value = st.selectbox(label, options, key=column, bind="query-params", width=132)
+            if value != ANY:
+                runs = runs[runs[column] == value]
+        text = st.text_input(
+            "Search", key="text", bind="query-params", placeholder="name, recipe, id …", width=190
+        )
+        sort = st.selectbox("Sort by", list(SORTS), key="sort", bind="query-params", width=150)
+        fold = st.toggle(
+            "Fold seeds",
+            key="fold",
+            bind="query-params",
+            help="Runs that differ only in seed become one row: mean ± standard deviation.",
+        )
+        with st.popover("Columns"):
+            st.multiselect("Columns", list(COLUMNS), DEFAULT_COLUMNS, key="columns", bind="query-params")
+    if text:
+        everything = runs[["recipe", "mode", "registered"]].agg(" ".join, axis=1) + " " + runs.index + " "
+        everything += pd.Series(names).reindex(runs.index)
+        runs = runs[everything.str.contains(text, case=False, regex=False)]
+    column, ascending = SORTS[sort]
+    runs = runs.sort_values(column, ascending=ascending, kind="stable", na_position="last")
+    return fold_seeds(runs) if fold else runs
+
+
+def choose(key: str, members: list[list[str]]) -> None:
+    """The rows that are ticked in the table become the chosen runs."""
+    ticked = [run_id for row in st.session_state[key].selection.rows for run_id in members[row]]
+    shown = {run_id for group in members for run_id in group}
+    kept = [run_id for run_id in st.session_state[KEY] if run_id not in shown or run_id in ticked]
+    st.session_state[KEY] = kept + [run_id for run_id in ticked if run_id not in kept]
+
+
+SORTS = {
+    "newest": ("started", False),
+    "test accuracy": ("test_accuracy", False),
+    "macro recall": ("test_macro_recall", False),
+    "validation accuracy": ("validation_accuracy", False),
+    "training time": ("training_seconds", True),
+    "size": ("parameters", True),
+    "energy": ("estimated_kwh", True),
+}
+
+snapshot: Snapshot = frame.load("Runs")
+runs, names = snapshot.runs, full_names(snapshot.runs)
+restore(snapshot)
+frame.answer("Runs", opening(runs, names))
+live(state_of(runs))
+
+shown = filtered(runs, names)
+remember(st.session_state[KEY])
+if shown.empty:
+    st.markdown("No run fits these filters.")
+    st.stop()
+members = list(shown["members"]) if "members" in shown else [[run_id] for run_id in shown.index]
+key = f"table-{hash(tuple(map(tuple, members)))}"
+chosen_rows = [i for i, group in enumerate(members) if set(group) <= set(st.session_state[KEY])]
+table, config = run_table(shown, names, st.session_state.get("columns", DEFAULT_COLUMNS))
+st.dataframe(
+    table, column_config=config, hide_index=True, key=key, on_select=lambda: choose(key, members),
+    selection_mode="multi-row", selection_default={"selection": {"rows": chosen_rows}},
+    height=frame.height(len(table)), placeholder="–", alt=f"{several(len(table), 'run')} with their results",
+)  # fmt: skip
+
+count_chosen = len(st.session_state[KEY])
+st.caption(
+    f"{several(count_chosen, 'run')} chosen. Tick runs to choose them, then go on:" if count_chosen else
+    "Tick two or more runs to compare them."
+)  # fmt: skip
+with st.container(horizontal=True):
+    for file, label in (
+        ("compare.py", f"Compare {several(count_chosen, 'run')}"),
+        ("recall.py", "Per-class recall"),
+        ("confusion.py", "Confusion"),
+        ("mistakes.py", "Mistakes"),
+    ):
+        if st.button(
+            label,
+            type="primary" if file == "compare.py" else "secondary",
+            disabled=not count_chosen,
+            key=f"go-{file}",
+        ):
+            st.switch_page(
+                f"app_pages/{file}", query_params={KEY: [run_id[:8] for run_id in st.session_state[KEY]]}
+            )
+if (failed := runs[runs["status"].isin(["failed", "stale"])]).size:
+    with st.expander(f"{several(len(failed), 'run')} did not come to an end"):
+        for run_id, row in failed.head(20).iterrows():
+            why = row["reason"] or (
+                "its process is gone" if row["status"] == "stale" else "no reason was logged"
+            )
+            st.markdown(f"{plain(names[run_id])}: {row['status']}, {plain(why[:300])}")

@@ -1,0 +1,479 @@
+"""Train: start a training, watch it, stop it, go on with it, or train again with one parameter changed."""
+
+import dataclasses
+import ipaddress
+import math
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import cache, frame
+from dashboard.selection import full_names
+from dashboard.text import duration, number, plain, several
+from trainer import jobs
+from trainer.config import ARCHITECTURES, Config, Recipe, check, listing, recipe_defaults
+from trainer.contract import CONFIG_FILE
+from trainer.data import DATASETS
+from trainer.jobs import Job
+from trainer.store.location import SQLITE_PREFIX, StoreError, open_store, store_uri
+from trainer.store.reader import Snapshot
+
+AGAIN = "again"
+"""The run whose configuration fills the form, by the first digits of its id in the URL."""
+SWITCH = "MOODIFY_ALLOW_TRAINING"
+MOST_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Going:
+    """A training that goes on: its run once it has begun, and its job where it was started here."""
+
+    name: str
+    run: pd.Series | None
+    job: Job | None
+
+    def progress(self) -> str:
+        """`is training: epoch 4 of 12, 6 min 30 s left`."""
+        if self.job and self.job.stopping:
+            return "is stopping and keeps its best weights"
+        if self.run is None:
+            return "is starting"
+        epochs, done = self.run["epochs"], self.run["epochs_done"]
+        if epochs != epochs:
+            return "is starting"
+        if done >= epochs:
+            return f"has done its {several(int(epochs), 'epoch')} and is being tested"
+        left = self.run["seconds_left"]
+        return f"is training: epoch {done + 1:.0f} of {epochs:.0f}" + (
+            f", {duration(left)} left" if left == left else ""
+        )
+
+    def share(self) -> float:
+        if self.run is None or not self.run["epochs"] > 0:
+            return 0.0
+        return min(self.run["epochs_done"] / self.run["epochs"], 1.0)
+
+
+def refusal() -> str | None:
+    """Why nothing may be started from here; None where it may."""
+    address = str(st.get_option("server.address") or "")
+    if os.environ.get(SWITCH) == "1" or is_loopback(address):
+        return None
+    return f"the dashboard listens on {address or 'every address of its machine'}, where others reach it too"
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def read() -> Snapshot | None:
+    """None before the first training, which makes the store. Ends the page where the store does not answer."""
+    try:
+        return cache.snapshot()
+    except StoreError as error:
+        uri = store_uri()
+        if uri.startswith(SQLITE_PREFIX) and not Path(uri.removeprefix(SQLITE_PREFIX)).exists():
+            return None
+        frame.answer("Train", "Nothing can be trained: the tracking store does not answer.")
+        st.markdown(plain(str(error)))
+        st.stop()
+
+
+def runs_of(snapshot: Snapshot | None) -> tuple[pd.DataFrame, dict[str, str]]:
+    """All runs and their names; both empty where there are none."""
+    if snapshot is None or snapshot.runs.empty:
+        return pd.DataFrame(), {}
+    return snapshot.runs, full_names(snapshot.runs)
+
+
+def started_here(snapshot: Snapshot | None) -> list[Job]:
+    return [] if snapshot is None else jobs.jobs(job_folder())
+
+
+def job_folder() -> Path:
+    return cache.store().checkpoints.parent / "jobs"
+
+
+def what_goes_on(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> list[Going]:
+    """Those that have not begun first, then the runs, newest first."""
+    alive = [job for job in found if job.alive]
+    of_run = {job.run_id: job for job in alive}
+    running = runs[runs["status"] == "running"] if len(runs) else runs
+    before = [Going(job_name(job, names), None, job) for job in alive if job.run_id not in running.index]
+    return before + [Going(names[run_id], row, of_run.get(run_id)) for run_id, row in running.iterrows()]
+
+
+def job_name(job: Job, names: dict[str, str]) -> str:
+    """Its run's; before there is one, the architecture."""
+    if job.run_id in names:
+        return names[job.run_id]
+    given = [
+        word.removeprefix("--architecture=") for word in job.arguments if word.startswith("--architecture=")
+    ]
+    return given[0] if given else Config().architecture
+
+
+def opening(going: list[Going], runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> str:
+    """What is being trained; else how the last training ended."""
+    if going:
+        texts = [f"{plain(one.name)} {one.progress()}" for one in going[:3]]
+        return "; ".join(texts) + (f"; and {len(going) - 3} more." if len(going) > 3 else ".")
+    newest = runs["started"].max() if len(runs) else pd.Timestamp(0)
+    if found and found[0].run_id is None and pd.Timestamp(found[0].started).tz_localize(None) > newest:
+        return f"No training is running; the last one did not begin: {plain(complaint(found[0]))}."
+    if runs.empty:
+        return "Nothing has been trained yet: choose what to train, and start."
+    run_id = runs["started"].idxmax()
+    return f"No training is running; the last one, {plain(names[run_id])}, {plain(ending(runs.loc[run_id]))}."
+
+
+def complaint(job: Job) -> str:
+    """Why it ended before its run began."""
+    lines = job.tail(25)
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return [*lines[-1:], *errors][-1].rstrip(".")[:200] if lines else "it was ended before it said anything"
+
+
+def ending(run: pd.Series) -> str:
+    """`finished with 0.671 test accuracy`, `was stopped after epoch 5 of 12`."""
+    if run["status"] == "finished":
+        accuracy = run["test_accuracy"]
+        return "finished" + (f" with {number(accuracy)} test accuracy" if accuracy == accuracy else "")
+    words = {"stopped": "was stopped", "failed": "failed", "stale": "ended without a word"}
+    of = f" of {run['epochs']:.0f}" if run["epochs"] == run["epochs"] else ""
+    reason = f": {run['reason']}" if run["status"] == "failed" and run["reason"] else ""
+    return f"{words.get(run['status'], run['status'])} after epoch {run['epochs_done']:.0f}{of}{reason[:300]}"
+
+
+@st.fragment(run_every="2s")
+def live(allowed: bool) -> None:
+    """The answer, and every training that goes on; read again without a reload of the page."""
+    snapshot = read()
+    runs, names = runs_of(snapshot)
+    found = started_here(snapshot)
+    going = what_goes_on(runs, names, found)
+    now = [len(runs), len(found), *(one.name for one in going)]
+    if now != st.session_state.setdefault("going", now):
+        st.session_state["going"] = now
+        st.rerun()  # one began or ended: the rest of the page has to know
+    if allowed:
+        frame.answer("Train", opening(going, runs, names, found))
+    for place, one in enumerate(going):
+        with st.container(border=True, key=f"going-{place}"):
+            card(one, allowed)
+
+
+def card(one: Going, allowed: bool) -> None:
+    """Progress, curve and log of one training, and how it is stopped."""
+    st.progress(one.share(), f"**{plain(one.name)}** {one.progress()}")
+    curve = one.run["curve"] if one.run is not None else []
+    lines = one.job.tail(4) if one.job else []
+    left, right = st.columns([2, 3], gap="medium") if curve and lines else (st.container(), st.container())
+    if curve:
+        left.line_chart(
+            pd.DataFrame({"validation accuracy": curve}, index=range(1, len(curve) + 1)),
+            height=170, x_label="epoch", y_label="",
+            alt=f"Validation accuracy so far, last {number(curve[-1])}",
+        )  # fmt: skip
+        left.caption(
+            f"Validation accuracy: {number(curve[-1])} in the last epoch, {number(max(curve))} in the best"
+        )
+    if lines:
+        right.code("\n".join(lines), language=None, wrap_lines=True)
+    if one.job is None:
+        st.caption("It was not started here: stop it where it was started, with Ctrl-C.")
+        return
+    if not allowed:
+        return
+    if st.button(
+        "Stopping …" if one.job.stopping else f"Stop {plain(one.name)}",
+        disabled=one.job.stopping,
+        key=f"stop-{one.job.pid}",
+        help="It keeps its best weights, and can go on later from the end of its last whole epoch.",
+    ):
+        try:
+            jobs.stop(one.job)
+        except ValueError as error:
+            st.error(plain(str(error)))
+            return
+        st.rerun()
+
+
+def choose_source(snapshot: Snapshot | None, names: dict[str, str]) -> tuple[str, Config | None]:
+    """The finished run whose configuration fills the form: its id and configuration, or ("", None)."""
+    runs, _ = runs_of(snapshot)
+    finished = [] if snapshot is None or runs.empty else list(runs.index[runs["status"] == "finished"])
+    wanted = st.query_params.get(AGAIN, "")
+    run_id = next((run_id for run_id in finished if wanted and run_id.startswith(wanted)), "")
+    st.session_state[AGAIN] = run_id
+    st.selectbox(
+        "Settings", ["", *finished], key=AGAIN, on_change=lambda: fill_from(st.session_state[AGAIN]),
+        format_func=lambda option: f"as in {names[option]}" if option else "of a recipe",
+        help="Those of a finished run, to train again with one parameter changed.",
+    )  # fmt: skip
+    if wanted and not run_id:
+        st.caption(f"There is no finished run {plain(wanted)}; these are a recipe's settings.")
+    if not run_id or snapshot is None:
+        return "", None
+    try:
+        config = jobs.configuration(snapshot.params.get(run_id, {}))
+        listing(config.architecture)
+        return run_id, config
+    except ValueError as error:
+        st.caption(f"{plain(names[run_id])} cannot be trained again from here: {plain(str(error))}.")
+        return "", None
+
+
+def fill_from(run_id: str) -> None:
+    if run_id:
+        st.query_params[AGAIN] = run_id[:8]
+    else:
+        st.query_params.pop(AGAIN, None)
+
+
+def proposed(source: Config | None, recipe: Recipe, architecture: str, mode: str) -> Config:
+    """The form before it is edited: what the recipe says, and what `source` set otherwise than its own recipe."""
+    if source is None:
+        return recipe_defaults(recipe, architecture, mode)
+    standard = recipe_defaults(source.recipe, source.architecture, source.mode)
+    pretrained = source.pretrained if source.pretrained != standard.pretrained else None
+    if not listing(architecture).imagenet:
+        pretrained = None
+    before = dataclasses.asdict(jobs.defaults_of(source))
+    own = {name: value for name, value in dataclasses.asdict(source).items() if value != before[name]}
+    foreign = {name for entry in ARCHITECTURES.values() for name in entry.options} - {
+        *listing(architecture).options
+    }
+    kept = {name: value for name, value in own.items() if name not in foreign}
+    return dataclasses.replace(recipe_defaults(recipe, architecture, mode, pretrained), **kept)
+
+
+def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
+    """Every setting that is worth a field; the others stay as `source` or the recipe has them."""
+    start = source or Config(dataset=usual_dataset)
+
+    def choice(label: str, options: list[str], value: str, key: str) -> str:
+        index = options.index(value) if value in options else 0
+        return st.selectbox(label, options, index, key=f"{key}:{run_id}", persist_state="session", width=150)
+
+    def numeric(label: str, name: str, key: str, *, step: float = 1, hint: str | None = None) -> float:
+        value = getattr(settings, name)
+        given = st.number_input(
+            label, value=value, step=type(value)(step), format="%d" if isinstance(value, int) else "%g",
+            key=f"{name}:{run_id}:{key}", help=hint, placeholder=f"{value:g}", persist_state="session", width=150,
+        )  # fmt: skip
+        return value if given is None else given
+
+    with st.container(horizontal=True):
+        dataset = choice("Dataset", list(DATASETS), start.dataset, "dataset")
+        architecture = choice("Architecture", list(ARCHITECTURES), start.architecture, "architecture")
+        mode = choice("Mode", list(listing(architecture).modes), start.mode, f"mode:{architecture}")
+        recipe = cast(Recipe, choice("Recipe", list(get_args(Recipe)), start.recipe, "recipe"))
+        settings = proposed(source, recipe, architecture, mode)
+        where = f"{recipe}:{architecture}:{mode}"
+        epochs = numeric("Epochs", "epochs", where)
+        seed = numeric("Seed", "seed", "")
+    with (
+        st.expander("Learning rate, batch size, augmentation, initial weights, data folder"),
+        st.container(horizontal=True),
+    ):
+        weights = list(dict.fromkeys(["none", "auto", "imagenet", settings.pretrained]))
+        pretrained = st.selectbox(
+            "Pretrained", weights, weights.index(settings.pretrained), key=f"pretrained:{run_id}:{where}",
+            accept_new_options=True, persist_state="session", width=150,
+            help="auto takes ImageNet's weights where they can be had; or the path of a file with weights.",
+        )  # fmt: skip
+        if settings.learning_rate == jobs.defaults_of(settings).learning_rate:  # it follows the weights
+            settings = dataclasses.replace(settings, pretrained=pretrained)
+            settings = dataclasses.replace(settings, learning_rate=jobs.defaults_of(settings).learning_rate)
+        rate = numeric(
+            "Learning rate", "learning_rate", f"{where}:{pretrained}", hint="The highest one.",
+            step=10.0 ** math.floor(math.log10(settings.learning_rate)),
+        )  # fmt: skip
+        batch_size = numeric("Batch size", "batch_size", where, hint="Images per step.")
+        augmentation = numeric(
+            "Augmentation", "augmentation", where, step=0.25, hint="Strength: 0 for none, 1 for the recipe's."
+        )
+        smoothing = numeric(
+            "Label smoothing",
+            "label_smoothing",
+            where,
+            step=0.05,
+            hint="Share of the target that is spread over all classes.",
+        )
+        mixup = numeric("Mixup", "mixup", where, step=0.1, hint="Alpha of mixup; 0 for none.")
+        data_dir = st.text_input(
+            "Data dir", source.data_dir if source else None, key=f"data_dir:{run_id}", persist_state="session",
+            width=300, placeholder="where the dataset usually is",
+            help="Folder, archive or CSV of the dataset on the machine that runs the dashboard.",
+        )  # fmt: skip
+    return dataclasses.replace(
+        settings,
+        dataset=dataset,
+        epochs=int(epochs),
+        seed=int(seed),
+        pretrained=pretrained,
+        learning_rate=float(rate),
+        batch_size=int(batch_size),
+        augmentation=float(augmentation),
+        label_smoothing=float(smoothing),
+        mixup=float(mixup),
+        data_dir=data_dir or None,
+    )
+
+
+def mistakes(config: Config) -> list[str]:
+    """What the command line would refuse, in the form's own words; one line each."""
+    try:
+        check(config)
+    except ValueError as error:
+        return [in_words(line) for line in str(error).splitlines()]
+    return []
+
+
+def in_words(line: str) -> str:
+    """`--learning-rate 0: must …` → `Learning rate 0: must …`."""
+    text = re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", " "), line)
+    return text[:1].upper() + text[1:]
+
+
+def changes(config: Config, source: Config) -> str:
+    """`seed 0 → 1, epochs 12 → 20`; empty where nothing was changed."""
+    before, after = dataclasses.asdict(source), dataclasses.asdict(config)
+    shown = {
+        name: tuple("none" if v is None else str(v) for v in (before[name], after[name])) for name in after
+    }
+    return ", ".join(
+        f"{name.replace('_', ' ')} {old} → {new}"
+        for name, (old, new) in shown.items()
+        if before[name] != after[name]
+    )
+
+
+def start(config: Config) -> None:
+    try:
+        open_store()  # the first training makes it
+        jobs.start(job_folder(), config)
+    except (ValueError, OSError) as error:
+        for line in str(error).splitlines():
+            st.error(plain(in_words(line)))
+        return
+    cache.forget()
+    st.rerun()
+
+
+def new_training(snapshot: Snapshot | None, names: dict[str, str], going: list[Going]) -> None:
+    st.subheader("New training", anchor=False)
+    run_id, source = choose_source(snapshot, names)
+    runs, _ = runs_of(snapshot)
+    usual = [name for name in (runs["dataset"] if len(runs) else []) if name in DATASETS]
+    config = form(run_id, source, usual[0] if usual else Config().dataset)
+    wrong = mistakes(config)
+    for line in wrong:
+        st.error(plain(line))
+    if source is not None:
+        changed = changes(config, source)
+        st.markdown(
+            f"Changed from {plain(names[run_id])}: **{plain(changed)}**." if changed else
+            f"Nothing is changed yet: on one machine this would give the numbers of {plain(names[run_id])} again."
+        )  # fmt: skip
+    if going:
+        st.caption(
+            "A training is running. Two on one machine slow each other down, on two cores more than tenfold."
+        )
+    mode = "" if config.mode == "full" else f", mode {config.mode},"
+    label = f"Start training {plain(config.architecture)}{mode} for {several(config.epochs, 'epoch')}"
+    if st.button(label, type="primary", disabled=bool(wrong), key="start") and not wrong:
+        start(config)
+    if not wrong:
+        st.caption("The same at the command line:")
+        command = shlex.join(["python", *jobs.COMMAND, *jobs.flags(config)])
+        st.code(command, language="bash", wrap_lines=True)
+
+
+def interrupted(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> None:
+    """Runs that can go on from a checkpoint on this machine."""
+    if runs.empty:
+        return
+    busy = {job.run_id for job in found if job.alive}
+    ended = runs[runs["status"].isin(["stopped", "failed", "stale"])]
+    root = cache.store().checkpoints
+    able = [
+        run_id for run_id in ended.index if run_id not in busy and (root / run_id / CONFIG_FILE).is_file()
+    ]
+    if not able:
+        return
+    st.subheader("Interrupted", anchor=False)
+    for run_id in able[:MOST_SHOWN]:
+        run = runs.loc[run_id]
+        st.markdown(f"{plain(names[run_id])} {plain(ending(run))}.")
+        if st.button(
+            f"Resume {plain(names[run_id])} at epoch {run['epochs_done'] + 1:.0f}", key=f"resume-{run_id[:8]}"
+        ):
+            try:
+                jobs.resume(job_folder(), run_id)
+            except (ValueError, OSError) as error:
+                st.error(plain(str(error)))
+                continue
+            cache.forget()
+            st.rerun()
+
+
+def ended_here(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> None:
+    """The last trainings that were started here, with their logs."""
+    ended = [job for job in found if not job.alive][:MOST_SHOWN]
+    if not ended:
+        return
+    st.subheader("Started here, ended", anchor=False)
+    for job in ended:
+        known = job.run_id in runs.index
+        result = ending(runs.loc[job.run_id]) if known else f"did not begin: {complaint(job)}"
+        when = f"{job.started.astimezone():%d %b %H:%M}"
+        with st.expander(
+            f"{plain(job_name(job, names))}, {when}: {plain(result[:200])}", key=f"ended-{job.log.stem}"
+        ):
+            st.code("\n".join(job.tail(25)), language=None, wrap_lines=True)
+            if known and runs.at[job.run_id, "status"] == "finished":
+                st.button(
+                    "Train again with one parameter changed", key=f"again-{job.log.stem}",
+                    on_click=fill_from, args=(job.run_id,),
+                )  # fmt: skip
+
+
+def explain(reason: str) -> None:
+    """Why training is switched off, and how whoever runs the dashboard can switch it on."""
+    frame.answer("Train", f"Training cannot be started from here: {plain(reason)}.")
+    st.markdown(
+        "Every visitor could keep this machine busy. Whoever runs the dashboard can allow it, and start it again:"
+    )
+    st.code(f"export {SWITCH}=1", language="bash")
+    st.markdown(
+        "Or let it listen on this machine only, with `--server.address 127.0.0.1`. "
+        "At the command line training works in any case:"
+    )
+    st.code(f"{shlex.join(['python', *jobs.COMMAND])} --help", language="bash")
+
+
+reason = refusal()
+if reason is not None:
+    explain(reason)
+live(reason is None)
+if reason is None:
+    snapshot = read()
+    runs, names = runs_of(snapshot)
+    found = started_here(snapshot)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        new_training(snapshot, names, what_goes_on(runs, names, found))
+    with right:
+        interrupted(runs, names, found)
+        ended_here(runs, names, found)

@@ -1,0 +1,118 @@
+"""The reader and what follows from it, behind Streamlit's caches; shared between sessions, never changed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from trainer.data.pictures import find_pictures, png
+from trainer.evaluation.comparison import Comparison, Predictions, compare
+from trainer.store.location import Store, StoreError, open_store, store_uri
+from trainer.store.reader import Reader, Snapshot
+
+FRESH_SECONDS = 2
+"""How old a snapshot may be; a promotion made elsewhere shows after about so long."""
+
+
+def store() -> Store:
+    return reader().store
+
+
+def reader() -> Reader:
+    """Raises StoreError where there is no store, or it does not answer."""
+    return _reader(store_uri())
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _reader(uri: str) -> Reader:
+    return Reader(open_store(create=False))
+
+
+def snapshot() -> Snapshot:
+    """Raises StoreError."""
+    return _snapshot(store_uri())
+
+
+@st.cache_resource(show_spinner=False, ttl=FRESH_SECONDS, max_entries=4)
+def _snapshot(uri: str) -> Snapshot:
+    return _reader(uri).snapshot()
+
+
+def forget() -> None:
+    """Read the store anew: after a change of our own."""
+    _snapshot.clear()
+
+
+def predictions(run_id: str, status: str) -> Predictions | str:
+    """The predictions of a run on its test set, or one sentence on why there are none."""
+    return _predictions(store_uri(), run_id, status)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _predictions(uri: str, run_id: str, status: str) -> Predictions | str:
+    try:
+        table = _reader(uri).predictions(run_id)
+        return "it logged no predictions" if table is None else Predictions.from_table(table)
+    except (StoreError, ValueError) as error:
+        return str(error)
+
+
+def comparison(a: str, b: str) -> Comparison:
+    """Of two finished runs whose predictions are there. Raises ValueError where they cannot be compared."""
+    return _comparison(store_uri(), a, b)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _comparison(uri: str, a: str, b: str) -> Comparison:
+    first, second = (_predictions(uri, run_id, "finished") for run_id in (a, b))
+    if isinstance(first, str) or isinstance(second, str):
+        raise ValueError(first if isinstance(first, str) else second)
+    return compare(first, second)
+
+
+def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:
+    """As the reader gives them; `epochs`, those of all runs together, tells when to read again."""
+    return _histories(store_uri(), tuple(run_ids), epochs)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _histories(uri: str, run_ids: tuple[str, ...], epochs: int) -> pd.DataFrame:
+    return _reader(uri).histories(run_ids)
+
+
+def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":
+    """The test images of a run: all where this machine has decoded the dataset, else what it kept."""
+    return _pictures(store_uri(), run_id, dataset, fingerprint)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _pictures(uri: str, run_id: str, dataset: str, fingerprint: str) -> "Pictures":
+    found = _predictions(uri, run_id, "finished")
+    images = None
+    if isinstance(found, Predictions):
+        labels = [found.class_names[index] for index in found.target]
+        images = find_pictures(dataset, found.sample_ids, labels, found.class_names, fingerprint)
+        if images is not None:
+            return Pictures(dict(zip(found.sample_ids, range(len(found)), strict=True)), images, {})
+    try:
+        return Pictures({}, None, _reader(uri).worst_images(run_id))
+    except StoreError:
+        return Pictures({}, None, {})
+
+
+class Pictures:
+    """Encodes a picture when it is asked for."""
+
+    def __init__(self, rows: dict[str, int], images: np.ndarray | None, kept: dict[str, bytes]):
+        self._rows, self._images, self._kept = rows, images, kept
+        self.complete = images is not None
+        """Whether every test image is at hand."""
+
+    def __len__(self) -> int:
+        return len(self._rows) or len(self._kept)
+
+    def get(self, sample_id: str) -> bytes | None:
+        if self._images is not None and sample_id in self._rows:
+            return png(self._images[self._rows[sample_id]])
+        return self._kept.get(sample_id)

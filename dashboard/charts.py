@@ -1,0 +1,342 @@
+"""Plotly figures of DataFrames; text and grid colours come from Streamlit's theme."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboard.selection import GREY, Chosen
+from dashboard.text import DASH, count, percent, tag
+
+SEQUENTIAL = {
+    "light": ((0, "#F4F7FA"), (0.25, "#C3DAEA"), (0.5, "#7FB2D3"), (0.75, "#2F7FB3"), (1, "#063F66")),
+    "dark": ((0, "#1B2227"), (0.25, "#1F4A66"), (0.5, "#2C7DAF"), (0.75, "#7DBBE0"), (1, "#E3F2FB")),
+}
+# Blue for more in B, orange for more in A: told apart by everybody, and neither means good.
+DIVERGING = {
+    "light": ((0, "#B35806"), (0.25, "#F1A35F"), (0.5, "#F7F7F7"), (0.75, "#6BAED6"), (1, "#08519C")),
+    "dark": ((0, "#F0A04B"), (0.25, "#8A5A2B"), (0.5, "#20262B"), (0.75, "#2C6E9B"), (1, "#7CC0EC")),
+}
+UNDECIDED = {"light": "#D9DDE1", "dark": "#3A4147"}
+DIFFERENCE_LIMIT = 20
+"""Points at which the colours of a difference matrix end; larger differences are written in the cell."""
+MOST_BARS = 12
+CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "toImageButtonOptions": {"scale": 2}}
+"""Of every chart: its picture can be downloaded, and nothing else clutters it."""
+
+
+def learning_curves(
+    history: pd.DataFrame, chosen: Sequence[Chosen], quantity: str, *, axis: str, smoothing: float,
+    best_epochs: Mapping[str, float],
+) -> go.Figure:  # fmt: skip
+    """Validation solid, train thin; the chosen epoch marked; the raw line stays visible under a smoothed one.
+
+    history: columns run_id, key, step, value, seconds. axis: `epoch` or `time`. smoothing: weight of the past,
+    0 to 0.95. best_epochs: run_id → epoch.
+    """
+    figure = go.Figure()
+    across = "step" if axis == "epoch" else "minutes"
+    history = history.assign(minutes=history["seconds"] / 60)
+    parts = (
+        {"validation": 2.2, "train": 1.0}
+        if f"train/{quantity}" in set(history["key"])
+        else {"validation": 2.2}
+    )
+    for run in chosen:
+        for part, width in parts.items():
+            rows = history[(history["run_id"] == run.run_id) & (history["key"] == f"{part}/{quantity}")]
+            rows = rows[np.isfinite(rows["value"])]
+            if rows.empty:
+                continue
+            line = {
+                "color": run.colour,
+                "width": width,
+                "dash": run.dash if part == "validation" else "solid",
+            }
+            hover = f"{tag(run.label)}, {part}: %{{y:.3f}}<extra></extra>"
+            if smoothing:
+                figure.add_scatter(
+                    x=rows[across], y=rows["value"], mode="lines", line=line | {"width": 1}, opacity=0.3,
+                    hoverinfo="skip", showlegend=False,
+                )  # fmt: skip
+            smooth = rows["value"].ewm(alpha=1 - smoothing).mean() if smoothing else rows["value"]
+            figure.add_scatter(
+                x=rows[across], y=smooth, mode="lines" if len(rows) > 1 else "markers", line=line,
+                opacity=1 if part == "validation" else 0.6,
+                name=tag(run.label), legendgroup=run.run_id, showlegend=part == "validation", hovertemplate=hover,
+            )  # fmt: skip
+            if part == "validation" and (at := rows[rows["step"] == best_epochs.get(run.run_id)]).size:
+                ring = {"width": 1.5, "color": "white"}
+                epoch = int(at["step"].iloc[0])
+                figure.add_scatter(
+                    x=at[across], y=at["value"], mode="markers", showlegend=False,
+                    marker={"color": run.colour, "size": 11, "symbol": run.marker, "line": ring},
+                    hovertemplate=f"{tag(run.label)}: chosen, epoch {epoch}: %{{y:.3f}}<extra></extra>",
+                )  # fmt: skip
+    title = (
+        f"{quantity.replace('_', ' ').capitalize()}: validation thick, train thin, the chosen epoch marked"
+    )
+    unit = " (nats)" if quantity == "loss" else ""
+    _style(figure, title, 380)
+    figure.update_xaxes(title_text="epoch" if axis == "epoch" else "minutes of training", rangemode="tozero")
+    figure.update_yaxes(title_text=quantity.replace("_", " ") + unit)
+    return figure
+
+
+def class_dots(
+    table: pd.DataFrame, chosen: Sequence[Chosen], metric: str, macro: Mapping[str, float]
+) -> go.Figure:
+    """Dots with 95% intervals, classes on the rows; two runs are joined to dumbbells.
+
+    table: columns run_id, class, support, value, low, high; classes from top to bottom in the order they come.
+    macro: run_id → the mean over classes, a vertical line.
+    """
+    classes = list(dict.fromkeys(table["class"]))
+    support = table.groupby("class")["support"].first()
+    labels = [f"{tag(name)}  <span style='opacity:.6'>n = {count(support[name])}</span>" for name in classes]
+    position = {name: -index for index, name in enumerate(classes)}
+    figure = go.Figure()
+    if len(chosen) == 2:
+        wide = table.pivot(index="class", columns="run_id", values="value").reindex(classes)
+        first, second = (wide.get(run.run_id, pd.Series(np.nan, wide.index)) for run in chosen)
+        x = [v for pair in zip(first, second, strict=True) for v in (*pair, None)]
+        y = [v for name in classes for v in (position[name],) * 2 + (None,)]
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            line={"color": GREY, "width": 5},
+            opacity=0.35,
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    spread = min(0.16, 0.6 / max(len(chosen), 1)) if len(chosen) > 2 else 0.0
+    for index, run in enumerate(chosen):
+        rows = table[table["run_id"] == run.run_id]
+        shift = (
+            (index - (len(chosen) - 1) / 2) * spread
+            if len(chosen) > 2
+            else (-0.09, 0.09)[index]
+            if len(chosen) == 2
+            else 0
+        )
+        figure.add_scatter(
+            x=rows["value"], y=[position[name] - shift for name in rows["class"]], mode="markers", name=tag(run.label),
+            marker={"color": run.colour, "size": 10, "symbol": run.marker},
+            error_x={
+                "type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"],
+                "color": run.colour, "thickness": 1.4, "width": 0,
+            },
+            customdata=np.stack([rows["class"].map(tag), rows["low"], rows["high"]], axis=1) if len(rows) else None,
+            hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}: {metric} %{{x:.3f}} "
+            "(%{customdata[1]:.3f} to %{customdata[2]:.3f})<extra></extra>",
+        )  # fmt: skip
+        if macro.get(run.run_id) == macro.get(run.run_id) and run.run_id in macro:
+            figure.add_vline(
+                macro[run.run_id], line={"color": run.colour, "width": 1, "dash": "dot"}, opacity=0.8
+            )
+    interval = " with 95% intervals" if metric != "F1" else ""
+    _style(
+        figure,
+        f"{metric.capitalize() if metric != 'F1' else 'F1'} of each class{interval}; dotted: mean over classes",
+        90 + 52 * len(classes),
+    )
+    figure.update_xaxes(range=[-0.01, 1.01], title_text=metric, dtick=0.2)
+    figure.update_yaxes(
+        tickvals=[position[name] for name in classes], ticktext=labels, showgrid=False, zeroline=False
+    )
+    return figure
+
+
+def confusion_matrix(
+    counts: np.ndarray, class_names: Sequence[str], title: str, *, normalise: str, theme: str
+) -> go.Figure:
+    """Rows are the truth, columns the prediction; share and count in the cells; one scale for all runs.
+
+    counts: int64 (K, K). normalise: `truth` (rows: the diagonal is recall), `prediction` (columns: precision), `none`.
+    """
+    share = shares(counts, normalise)
+    text = [
+        [
+            f"{percent(share[i, j])}<br>{counts[i, j]:,}" if normalise != "none" else f"{counts[i, j]:,}"
+            for j in range(len(counts))
+        ]
+        for i in range(len(counts))
+    ]
+    ends = ("#14171A", "#FFFFFF") if theme == "light" else ("#E7EAED", "#0B1014")
+    colours = [[ends[int(value > 0.62)] if value == value else ends[0] for value in row] for row in share]
+    words = {"truth": "of the truth", "prediction": "of the prediction", "none": "of the largest cell"}[
+        normalise
+    ]
+    return _matrix(share, text, colours, class_names, title, SEQUENTIAL[theme], (0, 1), f"share {words}")
+
+
+def difference_matrix(
+    points: np.ndarray, decided: np.ndarray, class_names: Sequence[str], title: str, *, theme: str
+) -> go.Figure:
+    """How many points more of each truth B puts where; cells that may be chance are grey.
+
+    points: float64 (K, K), NaN without images. decided: bool (K, K).
+    """
+    shown = np.where(decided, np.clip(points, -DIFFERENCE_LIMIT, DIFFERENCE_LIMIT), np.nan)
+    text = [[DASH if v != v else f"{v:+.1f}".replace("-", "−") for v in row] for row in points]
+    dark_text, light_text = ("#14171A", "#FFFFFF") if theme == "light" else ("#0B1014", "#E7EAED")
+    strong = np.abs(np.nan_to_num(shown)) > 0.6 * DIFFERENCE_LIMIT
+    quiet = "#5B636B" if theme == "light" else "#A7AFB6"
+    on_colour = dark_text if theme == "light" else light_text
+    on_strong = light_text if theme == "light" else dark_text
+    colours = [
+        [quiet if not decided[i, j] else on_strong if strong[i, j] else on_colour for j in range(len(points))]
+        for i in range(len(points))
+    ]
+    figure = _matrix(
+        shown,
+        text,
+        colours,
+        class_names,
+        title,
+        DIVERGING[theme],
+        (-DIFFERENCE_LIMIT, DIFFERENCE_LIMIT),
+        "points",
+    )
+    figure.update_layout(plot_bgcolor=UNDECIDED[theme])
+    return figure
+
+
+def shares(counts: np.ndarray, normalise: str) -> np.ndarray:
+    """float64 (K, K) in [0, 1], NaN where there is nothing to take a share of."""
+    if normalise == "none":
+        return counts / max(counts.max(), 1)
+    total = counts.sum(axis=1, keepdims=True) if normalise == "truth" else counts.sum(axis=0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, counts / total, np.nan)
+
+
+def _matrix(
+    values: np.ndarray,
+    text: list[list[str]],
+    text_colours: list[list[str]],
+    class_names: Sequence[str],
+    title: str,
+    scale: Sequence[tuple[float, str]],
+    limits: tuple[float, float],
+    unit: str,
+) -> go.Figure:
+    size, names = len(class_names), [tag(name) for name in class_names]
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=values,
+        colorscale=scale,
+        zmin=limits[0],
+        zmax=limits[1],
+        xgap=1,
+        ygap=1,
+        showscale=False,
+        hoverinfo="skip",
+    )
+    # Plotly selects points, not cells of a heatmap: one invisible square on each cell is what is clicked.
+    rows, columns = (index.ravel() for index in np.indices((size, size)))
+    cells = [text[i][j] for i, j in zip(rows, columns, strict=True)]
+    figure.add_scatter(
+        x=columns, y=rows, mode="markers+text", text=cells,
+        textfont={"color": [text_colours[i][j] for i, j in zip(rows, columns, strict=True)], "size": 11},
+        marker={"size": 34, "symbol": "square", "opacity": 0.0, "color": GREY},
+        customdata=[[names[i], names[j], text[i][j].replace("<br>", ", ")] for i, j in zip(rows, columns, strict=True)],
+        hovertemplate=f"%{{customdata[0]}} taken for %{{customdata[1]}}: %{{customdata[2]}} {unit}<extra></extra>",
+        selected={"marker": {"opacity": 0.25}}, unselected={"marker": {"opacity": 0.0}},
+    )  # fmt: skip
+    for i in range(size):
+        figure.add_shape(
+            type="rect", x0=i - 0.5, x1=i + 0.5, y0=i - 0.5, y1=i + 0.5, line={"color": GREY, "width": 1.6}
+        )
+    _style(figure, title, 110 + 50 * size)
+    figure.update_layout(showlegend=False, clickmode="event+select", dragmode=False, hovermode="closest")
+    ticks = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(title_text="prediction", side="bottom", range=[-0.5, size - 0.5], **ticks)
+    figure.update_yaxes(title_text="truth", range=[size - 0.5, -0.5], **ticks)
+    return figure
+
+
+def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit: str) -> go.Figure:
+    """Test accuracy against what it cost. table: index run_id, columns cost and test_accuracy, low, high."""
+    figure = go.Figure()
+    for run in chosen:
+        row = table.loc[run.run_id]
+        if not np.isfinite(row[cost]) or not np.isfinite(row["test_accuracy"]):
+            continue
+        figure.add_scatter(
+            x=[row[cost]], y=[row["test_accuracy"]], mode="markers+text", text=[tag(run.label)], name=tag(run.label),
+            textposition="middle right", marker={"color": run.colour, "size": 12, "symbol": run.marker},
+            error_y={
+                "type": "data", "array": [row["high"] - row["test_accuracy"]],
+                "arrayminus": [row["test_accuracy"] - row["low"]], "color": run.colour, "width": 0, "thickness": 1.4,
+            },
+            hovertemplate=f"{tag(run.label)}<br>{cost} %{{x:,.4g}} {unit}<br>accuracy %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    _style(figure, f"Test accuracy against {cost}", 380)
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title_text=f"{cost} ({unit})", rangemode="tozero")
+    figure.update_yaxes(title_text="test accuracy (95% interval)")
+    return figure
+
+
+def parallel_coordinates(table: pd.DataFrame, colour_by: str) -> go.Figure:
+    """Each run a line through its parameters and results.
+
+    table: one row a run, numeric columns or text; the column `colour_by` decides the colour.
+    """
+    dimensions = []
+    for name, column in table.items():
+        label = tag(str(name).replace("_", " "))
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.notna().all():
+            dimensions.append({"label": label, "values": numbers})
+        else:
+            kinds = sorted(column.astype(str).unique())
+            codes = column.astype(str).map({kind: code for code, kind in enumerate(kinds)})
+            ticks = {"tickvals": list(range(len(kinds))), "ticktext": [tag(kind[:18]) for kind in kinds]}
+            dimensions.append({"label": label, "values": codes, **ticks})
+    line = {
+        "color": table[colour_by],
+        "colorscale": "Cividis",
+        "showscale": True,
+        "colorbar": {"title": colour_by.replace("_", " ")},
+    }
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+    _style(figure, "", 420)
+    figure.update_layout(margin={"l": 70, "r": 40, "t": 60, "b": 30})
+    return figure
+
+
+def version_lines(table: pd.DataFrame) -> go.Figure:
+    """Accuracy and macro recall over the versions of a model.
+
+    table: columns version, label, test_accuracy, test_macro_recall.
+    """
+    figure = go.Figure()
+    for column, name, colour, symbol in (
+        ("test_accuracy", "accuracy", "#0072B2", "circle"),
+        ("test_macro_recall", "macro recall", "#E69F00", "square"),
+    ):
+        figure.add_scatter(
+            x=table["version"], y=table[column], mode="lines+markers", name=name, line={"color": colour},
+            marker={"size": 9, "symbol": symbol}, customdata=table["label"].map(tag),
+            hovertemplate="version %{x}, %{customdata}: %{y:.3f}" + f"<extra>{name}</extra>",
+        )  # fmt: skip
+    _style(figure, "Test metrics over versions", 320)
+    figure.update_xaxes(title_text="version", dtick=1 if len(table) < 25 else None)
+    figure.update_yaxes(title_text="share")
+    return figure
+
+
+def _style(figure: go.Figure, title: str, height: int) -> None:
+    figure.update_layout(
+        title={"text": title, "font": {"size": 14}, "x": 0, "xanchor": "left"},
+        height=height,
+        margin={"l": 10, "r": 10, "t": 48 if title else 12, "b": 10},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "right", "x": 1},
+        hoverlabel={"namelength": -1},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )

@@ -1,0 +1,161 @@
+"""What the Compare page and its report say: sentences and tables, as pure functions of what was read."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from dashboard import cache
+from dashboard.selection import Chosen, differing_parameters
+from dashboard.text import DASH, duration, large, number, plain, signed
+from trainer.evaluation.comparison import Comparison, reference_order, verdict
+from trainer.evaluation.statistics import seed_spread, wilson
+from trainer.store.reader import Snapshot
+
+METRICS = {
+    "accuracy": "accuracy",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "log_loss": "log loss (lower is better)",
+    "brier": "Brier score (lower is better)",
+    "ece": "ECE (lower is better)",
+}
+COSTS = {
+    "training time": ("training_seconds", "s", duration),
+    "parameters": ("parameters", "number", large),
+    "size": ("size_bytes", "bytes", lambda v: DASH if v != v else f"{v / 1e6:.1f} MB"),
+    "latency": ("latency_ms", "ms, one image on the CPU", lambda v: DASH if v != v else f"{v:.1f} ms"),
+    "multiply-adds": ("gmacs", "GMACs", lambda v: DASH if v != v else f"{v:.3f} G"),
+    "energy": ("estimated_kwh", "kWh, an estimate", lambda v: DASH if v != v else f"{1000 * v:.1f} Wh"),
+}
+
+
+def compare_all(snapshot: Snapshot, chosen: Sequence[Chosen]) -> tuple[dict[str, Comparison], dict[str, str]]:
+    """Each run against the first: run_id → comparison, and run_id → why there is none."""
+    found: dict[str, Comparison] = {}
+    reasons: dict[str, str] = {}
+    runs = snapshot.runs
+    first = runs.loc[chosen[0].run_id]
+    for run in chosen[1:]:
+        row = runs.loc[run.run_id]
+        unfinished = [r["status"] for r in (first, row) if r["status"] != "finished"]
+        if unfinished:
+            reasons[run.run_id] = f"a run that is {unfinished[0]} has no test results"
+        elif first["test_fingerprint"] != row["test_fingerprint"]:
+            reasons[run.run_id] = (
+                f"it was tested on other data than {chosen[0].label} (the fingerprints of the test sets differ)"
+            )
+        else:
+            try:
+                found[run.run_id] = cache.comparison(chosen[0].run_id, run.run_id)
+            except ValueError as error:
+                reasons[run.run_id] = str(error)
+    return found, reasons
+
+
+def headline(
+    runs: pd.DataFrame,
+    chosen: Sequence[Chosen],
+    comparisons: Mapping[str, Comparison],
+    reasons: Mapping[str, str],
+) -> str:
+    """The verdict on the first two, or on the best against the second best; Markdown."""
+    if len(chosen) == 1:
+        row = runs.iloc[0]
+        tested = row["test_accuracy"] == row["test_accuracy"]
+        has = (
+            f"has {number(row['test_accuracy'])} test accuracy"
+            if tested
+            else f"is {row['status']}, without test results"
+        )
+        return f"{plain(chosen[0].label)} {has}; choose a second run to compare."
+    if not comparisons:
+        return (
+            f"These runs cannot be compared: {plain(next(iter(reasons.values()), 'they share no test set'))}."
+        )
+    labels = {run.run_id: run.label for run in chosen}
+    if len(chosen) == 2:
+        return plain(verdict(next(iter(comparisons.values())), chosen[0].label, chosen[1].label))
+    comparable = [chosen[0].run_id, *comparisons]
+    seeds = runs.loc[comparable]
+    if seeds["configuration"].nunique() == 1:
+        mean, deviation = seed_spread(seeds["test_accuracy"].to_numpy())
+        return f"{len(seeds)} seeds of one configuration: test accuracy {number(mean)} ± {number(deviation)}."
+    order = reference_order(list(seeds["test_accuracy"]))
+    best, second = (comparable[order[i]] for i in (0, 1))
+    pair = cache.comparison(second, best)
+    return (
+        plain(verdict(pair, labels[second], labels[best])).removesuffix("\\.")
+        + f", the next best of {len(chosen)} runs."
+    )
+
+
+def metric_table(
+    runs: pd.DataFrame, chosen: Sequence[Chosen], comparisons: Mapping[str, Comparison]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics of the runs, and for each comparison the difference with its interval.
+
+    Returns:
+        text: rows are metrics.
+        decided, bool, the same shape: differences whose interval leaves out 0.
+    """
+    text: dict[str, list[str]] = {}
+    decided: dict[str, list[bool]] = {}
+    for run in chosen:
+        row = runs.loc[run.run_id]
+        text[run.label] = [number(row[f"test_{name}"]) for name in METRICS]
+        decided[run.label] = [False] * len(METRICS)
+    for run in chosen[1:]:
+        if run.run_id not in comparisons:
+            continue
+        found = comparisons[run.run_id].metrics.set_index("metric").loc[list(METRICS)]
+        column = "difference" if len(chosen) == 2 else f"{run.label} − {chosen[0].label}"
+        intervals = zip(found["difference"], found["low"], found["high"], strict=True)
+        text[column] = [
+            signed(value) + (f" ({signed(low)} to {signed(high)})" if low == low else "")
+            for value, low, high in intervals
+        ]
+        decided[column] = list((found["low"] > 0) | (found["high"] < 0))
+    index = pd.Index(METRICS.values(), name="metric")
+    return pd.DataFrame(text, index=index), pd.DataFrame(decided, index=index)
+
+
+def parameter_table(snapshot: Snapshot, chosen: Sequence[Chosen], everything: bool = False) -> pd.DataFrame:
+    """Rows are parameters, columns runs; only those that differ, unless `everything`."""
+    ids = [run.run_id for run in chosen]
+    if everything:
+        keys = sorted({key for run_id in ids for key in snapshot.params.get(run_id, {})})
+        rows = {key: {run_id: snapshot.params.get(run_id, {}).get(key, "") for run_id in ids} for key in keys}
+    else:
+        rows = differing_parameters(snapshot, ids)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=ids).rename_axis("parameter")
+    return table.replace("", DASH).set_axis([run.label for run in chosen], axis=1)
+
+
+def cost_table(runs: pd.DataFrame, chosen: Sequence[Chosen]) -> pd.DataFrame:
+    """One row a run, text; with low and high, the 95% interval of its accuracy. The index is run_id."""
+    table = pd.DataFrame({"run": [run.label for run in chosen]}, index=runs.index)
+    for name, (column, _, write) in COSTS.items():
+        table[name] = runs[column].map(write)
+    images = runs["test_images"].fillna(0)
+    table["low"], table["high"] = wilson(
+        (runs["test_accuracy"].fillna(0) * images).to_numpy(), images.to_numpy()
+    )
+    table.insert(1, "test accuracy", runs["test_accuracy"].map(number))
+    return table
+
+
+def parallel_table(snapshot: Snapshot, chosen: Sequence[Chosen], most: int = 8) -> pd.DataFrame:
+    """One row a run: parameters that differ, and results; only runs that have a test accuracy."""
+    runs = snapshot.runs.loc[[run.run_id for run in chosen]]
+    skipped = {"data_dir", "git_commit", "device_used"}
+    differing = {
+        k: v
+        for k, v in differing_parameters(snapshot, list(runs.index)).items()
+        if k not in skipped and "fingerprint" not in k
+    }
+    table = pd.DataFrame(differing).reindex(runs.index).fillna("")
+    table = table[list(table.columns[:most])]
+    table["training minutes"] = runs["training_seconds"] / 60
+    table["macro recall"] = runs["test_macro_recall"]
+    table["test accuracy"] = runs["test_accuracy"]
+    return table[table["test accuracy"].notna()]

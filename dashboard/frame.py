@@ -1,0 +1,86 @@
+"""What every page begins with: the store as it is now, and the answer in a sentence."""
+
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+import streamlit as st
+from PIL import Image, ImageDraw
+
+from dashboard import cache, charts
+from dashboard.selection import Chosen
+from dashboard.text import plain
+from trainer.evaluation.comparison import Predictions
+from trainer.store.location import StoreError, store_uri
+from trainer.store.reader import Snapshot
+
+
+def load(title: str) -> Snapshot:
+    """The store's content; where there is none, says what to do and ends the page."""
+    try:
+        snapshot = cache.snapshot()
+    except StoreError as error:
+        answer(title, "There is nothing to show yet.")
+        st.markdown(plain(str(error)))
+        if store_uri().startswith("sqlite"):
+            st.markdown("Train the first two models, a CNN and a ResNet18; it takes a few minutes:")
+            st.code("make train", language="bash")
+            st.page_link("app_pages/train.py", label="Or start a training here")
+        else:
+            st.markdown(
+                "Check `MLFLOW_TRACKING_URI` and that the server runs; this page tries again when it is reloaded."
+            )
+        st.stop()
+    if snapshot.runs.empty:
+        answer(title, "There are no runs yet.")
+        st.markdown("Train the first two models, a CNN and a ResNet18; it takes a few minutes:")
+        st.code("make train", language="bash")
+        st.page_link("app_pages/train.py", label="Or start a training here")
+        st.stop()
+    return snapshot
+
+
+def answer(title: str, sentence: str) -> None:
+    """The page's name, and the sentence that a person came for (Markdown: escape what strangers named)."""
+    st.caption(title)
+    st.header(sentence, anchor=False)
+
+
+def load_predictions(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Predictions]:
+    """run_id → predictions of those runs that have them; says of each other one why it is left out."""
+    found: dict[str, Predictions] = {}
+    for run in chosen:
+        result = cache.predictions(run.run_id, snapshot.runs.at[run.run_id, "status"])
+        if isinstance(result, str):
+            st.caption(f"{plain(run.label)} is left out: {plain(result)}.")
+        else:
+            found[run.run_id] = result
+    return found
+
+
+def height(rows: int, most: int = 15) -> int | Literal["content"]:
+    """Of a table: as high as it is, up to `most` rows."""
+    return "content" if rows <= most else 38 + 35 * most
+
+
+def chart(figure: go.Figure, *, alt: str, key: str | None = None, **arguments: Any) -> None:
+    """A figure under its title; as text, the title wraps on a narrow screen."""
+    if title := figure.layout.title.text:
+        st.html(f'<div style="font-weight:600;font-size:.95rem">{title}</div>')
+        figure = go.Figure(figure).update_layout(title_text="", margin_t=30)
+    st.plotly_chart(figure, config=charts.CONFIG, key=key, alt=alt, **arguments)
+
+
+def theme() -> str:
+    """`light` or `dark`."""
+    return st.context.theme.type or "light"
+
+
+def icon() -> Image.Image:
+    """Two eyes and a mouth; a named icon would be fetched from another host."""
+    image = Image.new("RGBA", (64, 64))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((4, 4, 60, 60), fill="#0B5C8A")
+    for x in (22, 42):
+        draw.ellipse((x - 4, 22, x + 4, 30), fill="white")
+    draw.arc((18, 22, 46, 48), 20, 160, fill="white", width=4)
+    return image

@@ -1,0 +1,75 @@
+"""A grid of test images with truth and predictions in words, as one piece of HTML."""
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+
+from dashboard.cache import Pictures
+from dashboard.selection import Chosen
+from dashboard.text import tag
+from trainer.evaluation.comparison import Predictions
+
+STYLE = """<style>
+.faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(144px,1fr));gap:18px 16px;margin:.25rem 0 1rem}
+.faces figure{margin:0;min-width:0}.faces img,.faces .none{width:120px;height:120px;border-radius:4px;display:block}
+.faces .none{border:1px dashed currentColor;opacity:.45;font-size:.75rem;display:grid;place-items:center}
+.faces figcaption{font-size:.82rem;line-height:1.35;margin-top:.35rem;overflow-wrap:anywhere}
+.faces .bar{display:grid;grid-template-columns:8px 1fr;gap:0 6px;align-items:center}
+.faces .bar{font-variant-numeric:tabular-nums}
+.faces .dot{width:8px;height:8px;border-radius:50%}.faces .quiet{opacity:.65}
+</style>"""
+
+
+def gallery(
+    index: Sequence[int], runs: Sequence[Chosen], predictions: dict[str, Predictions], pictures: Pictures
+) -> str:
+    """Figures in the order of `index` (positions in the test set); each run's answer with its probability."""
+    return (
+        STYLE
+        + '<div class="faces">'
+        + "".join(_figure(i, runs, predictions, pictures) for i in index)
+        + "</div>"
+    )
+
+
+def _figure(i: int, runs: Sequence[Chosen], predictions: dict[str, Predictions], pictures: Pictures) -> str:
+    first = predictions[runs[0].run_id]
+    truth, sample_id = first.class_names[first.target[i]], first.sample_ids[i]
+    data = pictures.get(sample_id)
+    lines = []
+    for run in runs:
+        found = predictions[run.run_id]
+        pred = int(found.preds[i])
+        truth_share = found.probabilities[i, found.target[i]]
+        second = (
+            "" if pred == found.target[i] else f', <span class="quiet">{tag(truth)} {truth_share:.2f}</span>'
+        )
+        weight = "600" if pred == found.target[i] else "400"
+        answer = f"{tag(found.class_names[pred])} {found.probabilities[i, pred]:.2f}{second}"
+        lines.append(
+            f'<div class="bar" title="{tag(probability_text(found, i, run.label))}">'
+            f'<span class="dot" style="background:{run.colour}"></span>'
+            f'<span style="font-weight:{weight}">{answer}</span></div>'
+        )
+    picture = '<div class="none">no picture</div>'
+    if data is not None:
+        source = base64.b64encode(data).decode()
+        picture = f'<img src="data:image/png;base64,{source}" alt="{tag(f"a face labelled {truth}")}">'
+    caption = f"<figcaption title='{tag(sample_id)}'><b>{tag(truth)}</b> {''.join(lines)}</figcaption>"
+    return f"<figure>{picture}{caption}</figure>"
+
+
+def probability_text(found: Predictions, i: int, label: str) -> str:
+    """All probabilities of one image, the largest first."""
+    order = np.argsort(-found.probabilities[i])
+    return f"{label}: " + ", ".join(f"{found.class_names[k]} {found.probabilities[i, k]:.2f}" for k in order)
+
+
+def key_line(runs: Sequence[Chosen]) -> str:
+    """Which dot stands for which run."""
+    entries = (
+        f'<span><span class="dot" style="display:inline-block;background:{run.colour}"></span> {tag(run.label)}</span>'
+        for run in runs
+    )
+    return f'{STYLE}<div class="faces" style="display:flex;flex-wrap:wrap;gap:.3rem 1.2rem">{"".join(entries)}</div>'

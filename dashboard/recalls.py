@@ -1,0 +1,67 @@
+"""Recall, precision and F1 of each class with intervals, over runs; pure functions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from trainer.evaluation.comparison import Predictions
+from trainer.evaluation.metrics import confused_pairs
+from trainer.evaluation.statistics import wilson
+
+ORDERS = ("worst first", "name", "difference")
+
+
+def class_table(predictions: Mapping[str, Predictions], metric: str) -> pd.DataFrame:
+    """Columns run_id, class, support, value, low, high (Wilson; NaN for F1, which has no such interval).
+
+    metric: recall, precision or F1.
+    """
+    rows = []
+    for run_id, found in predictions.items():
+        confusion = found.evaluation.confusion
+        hits, support, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+        values = found.evaluation.per_class[metric.lower()]
+        if metric == "F1":
+            low = high = np.full(len(values), np.nan)
+        else:
+            low, high = wilson(hits, support if metric == "recall" else predicted)
+        for index, name in enumerate(found.class_names):
+            rows.append((run_id, name, int(support[index]), values[index], low[index], high[index]))
+    return pd.DataFrame(rows, columns=["run_id", "class", "support", "value", "low", "high"])
+
+
+def sort_classes(table: pd.DataFrame, order: str) -> pd.DataFrame:
+    """`worst first` by the mean over runs, `name`, or `difference` (largest between any two runs first)."""
+    groups = table.groupby("class", sort=False)["value"]
+    if order == "name":
+        ranks = pd.Series({name: index for index, name in enumerate(sorted(groups.groups))})
+    elif order == "difference":
+        ranks = (groups.min() - groups.max()).fillna(0)
+    else:
+        ranks = groups.mean().fillna(2)
+    return (
+        table.assign(rank=table["class"].map(ranks)).sort_values("rank", kind="stable").drop(columns="rank")
+    )
+
+
+def macro_values(table: pd.DataFrame) -> dict[str, float]:
+    """run_id → mean over the classes that have a value."""
+    return table.groupby("run_id")["value"].mean().to_dict()
+
+
+def worst_class(
+    table: pd.DataFrame, predictions: Mapping[str, Predictions], best: str
+) -> tuple[str, float, str, float]:
+    """(class that `best` recalls worst, its recall, what it is most often taken for, the highest recall of any run)."""
+    own = table[(table["run_id"] == best) & table["value"].notna()]
+    row = own.loc[own["value"].idxmin()]
+    pairs = confused_pairs(predictions[best].evaluation)
+    pairs = pairs[pairs["truth"] == row["class"]]
+    taken = pairs.iloc[0]["prediction"] if len(pairs) else ""
+    return (
+        row["class"],
+        float(row["value"]),
+        taken,
+        float(table[table["class"] == row["class"]]["value"].max()),
+    )

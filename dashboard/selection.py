@@ -1,0 +1,134 @@
+"""Which runs a page is about: chosen once, remembered from page to page, and written into the URL."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.text import short
+from trainer.store.reader import Snapshot
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+GREY = "#8A8F98"
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+KEY = "runs"
+_PARTS = ("architecture", "mode", "recipe", "seed")
+_ID_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A chosen run as every chart and table shows it."""
+
+    run_id: str
+    label: str
+    colour: str
+    dash: str
+    marker: str
+
+
+def choose_runs(snapshot: Snapshot, *, most: int) -> list[Chosen]:
+    """The bar at the top: runs by name, in the order of choice; a page shows the first `most` of them."""
+    runs = snapshot.runs
+    restore(snapshot)
+    names = full_names(runs)
+    chosen = st.multiselect(
+        "Runs",
+        list(runs.index),
+        format_func=names.__getitem__,
+        key=KEY,
+        persist_state="session",
+        placeholder="Choose runs by name",
+        help="The first run is the one that the others are compared with.",
+    )
+    remember(chosen)
+    if len(chosen) > most:
+        st.caption(f"Only the first {most} of the {len(chosen)} chosen runs are shown here.")
+    return describe(snapshot, chosen[:most])
+
+
+def restore(snapshot: Snapshot) -> None:
+    """Take the choice from the URL in a new session, else the two best runs; drop runs that are gone."""
+    runs = snapshot.runs
+    if KEY not in st.session_state:
+        wanted = st.query_params.get_all(KEY)
+        found = [run_id for short_id in wanted for run_id in runs.index if run_id.startswith(short_id)]
+        st.session_state[KEY] = list(dict.fromkeys(found)) if wanted else best_two(runs)
+    elif gone := [run_id for run_id in st.session_state[KEY] if run_id not in runs.index]:
+        st.session_state[KEY] = [run_id for run_id in st.session_state[KEY] if run_id not in gone]
+
+
+def remember(run_ids: Sequence[str]) -> None:
+    """Write the choice into the URL."""
+    wanted = [run_id[:_ID_LENGTH] for run_id in run_ids]
+    if st.query_params.get_all(KEY) != wanted:
+        st.query_params[KEY] = wanted
+
+
+def best_two(runs: pd.DataFrame) -> list[str]:
+    """The best run by test accuracy, and the best other on the same test set; the better one second."""
+    tested = runs[runs["test_accuracy"].notna()].sort_values("test_accuracy", ascending=False, kind="stable")
+    if tested.empty:
+        return list(runs.index[:1])
+    # The dataset that was worked on last, not the easier one.
+    newest = runs.loc[runs.index.isin(tested.index), "test_fingerprint"].iloc[0]
+    same = tested[tested["test_fingerprint"] == newest]
+    return list(same.index[:2])[::-1]
+
+
+def describe(snapshot: Snapshot, run_ids: Sequence[str]) -> list[Chosen]:
+    """Labels, shortened to what differs, and one colour, dash and marker for each place in the choice."""
+    labels = short_names(snapshot, run_ids)
+    return [
+        Chosen(
+            run_id,
+            labels[run_id],
+            COLOURS[index] if index < len(COLOURS) else GREY,
+            DASHES[index % len(DASHES)],
+            MARKERS[index % len(MARKERS)],
+        )
+        for index, run_id in enumerate(run_ids)
+    ]
+
+
+def full_names(runs: pd.DataFrame) -> dict[str, str]:
+    """run_id → its name, with a part of the id where the name is shared or missing."""
+    names = runs["name"].map(short)
+    shared = names.duplicated(keep=False) | (names == "")
+    ids = pd.Series(runs.index.str[:_ID_LENGTH], index=runs.index)
+    return names.where(~shared, (names + " " + ids).str.strip()).to_dict()
+
+
+def short_names(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, str]:
+    """run_id → architecture and what else tells the runs apart: mode, recipe, seed, else a parameter or the id."""
+    runs = snapshot.runs.loc[list(run_ids)]
+    parts = pd.DataFrame(index=runs.index)
+    for name in _PARTS:
+        values = runs[name].map(
+            lambda v: "" if v == "" or v != v else f"seed {v:.0f}" if isinstance(v, float) else v
+        )
+        if name == "architecture" or values.nunique() > 1:
+            parts[name] = values
+    labels = (
+        parts.agg(lambda row: " · ".join(filter(None, row)), axis=1) if len(runs) else pd.Series(dtype=str)
+    )
+    for key, values in differing_parameters(snapshot, run_ids).items():
+        if not labels.duplicated().any():
+            break
+        if key not in _PARTS:
+            added = pd.Series({run_id: f"{key} {value}" for run_id, value in values.items()})
+            clashing = labels.duplicated(keep=False)
+            labels = labels.where(~clashing, labels + " · " + added)
+    names = full_names(snapshot.runs)
+    unclear = labels.duplicated(keep=False) | (labels == "")
+    return {run_id: names[run_id] if unclear[run_id] else short(labels[run_id]) for run_id in run_ids}
+
+
+def differing_parameters(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """parameter → run_id → value ("" where it has none), for those that differ; by name."""
+    params = {run_id: snapshot.params.get(run_id, {}) for run_id in run_ids}
+    keys = sorted({key for values in params.values() for key in values})
+    table = {key: {run_id: values.get(key, "") for run_id, values in params.items()} for key in keys}
+    return {key: values for key, values in table.items() if len(set(values.values())) > 1}

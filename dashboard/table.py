@@ -1,0 +1,142 @@
+"""The table of runs: its columns, and seeds of one configuration folded into one row."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from trainer.evaluation.statistics import seed_spread
+
+_METRIC = "%.3f"
+COLUMNS = {
+    "run": "name",
+    "test accuracy": "test_accuracy",
+    "macro recall": "test_macro_recall",
+    "recalls": "recalls",
+    "validation": "validation_accuracy",
+    "curve": "curve",
+    "status": "status",
+    "dataset": "dataset",
+    "architecture": "architecture",
+    "mode": "mode",
+    "recipe": "recipe",
+    "seed": "seed",
+    "version": "version",
+    "aliases": "aliases",
+    "training time": "training_seconds",
+    "parameters": "parameters",
+    "energy": "estimated_kwh",
+    "latency": "latency_ms",
+    "macro F1": "test_macro_f1",
+    "log loss": "test_log_loss",
+    "ECE": "test_ece",
+    "started": "started",
+}
+"""What can be shown: the name that people choose → the column of the snapshot."""
+DEFAULT_COLUMNS = [
+    *(
+        "run",
+        "status",
+        "dataset",
+        "architecture",
+        "mode",
+        "validation",
+        "test accuracy",
+        "macro recall",
+        "recalls",
+    ),
+    *("curve", "training time", "parameters", "energy", "version", "aliases"),
+]
+_AVERAGED = (
+    "validation_accuracy",
+    "test_accuracy",
+    "test_macro_recall",
+    "test_macro_f1",
+    "test_log_loss",
+    "test_ece",
+)
+
+
+def run_table(
+    runs: pd.DataFrame, names: dict[str, str], columns: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The table that is shown, and its column configuration. `runs` as in `Snapshot.runs`, or folded."""
+    table = runs.reset_index()
+    table["name"] = [names.get(run_id, run_id) for run_id in table["run_id"]]
+    if "members" in table:
+        seeds = table["members"].map(len)
+        table["name"] += seeds.map(lambda n: f"  ({n} seeds)" if n > 1 else "")
+    table["recalls"] = [list(recalls.values()) for recalls in table["recalls"]]
+    table["version"] = [
+        f"{name}/{versions[-1]}" if versions else ""
+        for name, versions in zip(table["registered"], table["versions"], strict=True)
+    ]
+    table["aliases"] = table["aliases"].map(", ".join)
+    shown = [name for name in COLUMNS if name in columns] or ["run"]
+    table = table[[COLUMNS[name] for name in shown]].set_axis(shown, axis=1)
+    return table, {name: value for name, value in column_config().items() if name in shown}
+
+
+def column_config() -> dict[str, Any]:
+    column = st.column_config
+    numbers = {
+        name: column.NumberColumn(name, format=_METRIC, width=90)
+        for name in ("validation", "test accuracy", "macro recall", "macro F1", "log loss", "ECE")
+    }
+    return numbers | {
+        "run": column.TextColumn("run", pinned=True, width="medium"),
+        "recalls": column.BarChartColumn(
+            "recall by class",
+            y_min=0,
+            y_max=1,
+            width=120,
+            help="Classes in alphabetical order; full height is 1.",
+        ),
+        "curve": column.LineChartColumn("validation curve", y_min=0, y_max=1, width=120),
+        "seed": column.NumberColumn("seed", format="%d", width=60),
+        "training time": column.NumberColumn("training time", format="duration", width=110),
+        "parameters": column.NumberColumn("parameters", format="compact", width=90),
+        "latency": column.NumberColumn(
+            "latency (ms)", format="%.1f", width=90, help="One image on the CPU of the machine that trained."
+        ),
+        "energy": column.NumberColumn(
+            "energy (kWh)", format="%.4f", width=100, help="An estimate by codecarbon."
+        ),
+        "started": column.DatetimeColumn("started (UTC)", format="YYYY-MM-DD HH:mm"),
+    }
+
+
+def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a configuration, in the order of `runs`: metrics as text `mean ± standard deviation` over seeds.
+
+    Adds `members`: the run ids of the row. Everything else is the first run's; curves and recalls are means.
+    """
+    rows = []
+    for _, group in runs.groupby("configuration", sort=False):
+        row = group.iloc[0].copy()
+        row["members"] = list(group.index)
+        for name in _AVERAGED:
+            mean, deviation = seed_spread(group[name].dropna().to_numpy())
+            spread = f" ± {deviation:.3f}" if deviation == deviation else ""
+            row[name] = f"{mean:.3f}{spread}" if mean == mean else None
+        if len(group) > 1:
+            row["curve"] = _mean_curve(group["curve"])
+            row["recalls"] = {
+                name: float(np.mean([r.get(name, np.nan) for r in group["recalls"]]))
+                for name in row["recalls"]
+            }
+            row["training_seconds"] = group["training_seconds"].mean()
+            row["versions"] = sorted(version for versions in group["versions"] for version in versions)
+            row["aliases"] = sorted({alias for aliases in group["aliases"] for alias in aliases})
+        rows.append(row)
+    folded = pd.DataFrame(rows)
+    folded.index.name = "run_id"
+    return folded
+
+
+def _mean_curve(curves: pd.Series) -> list[float]:
+    """Over the epochs that all have."""
+    length = min(map(len, curves), default=0)
+    return np.mean([curve[:length] for curve in curves], axis=0).tolist() if length else []

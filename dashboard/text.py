@@ -1,0 +1,74 @@
+"""How numbers and names are written, and made safe for Markdown and HTML."""
+
+import html
+import math
+import re
+
+import pandas as pd
+
+DASH = "–"
+LONGEST_NAME = 48
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+
+
+def plain(text: object) -> str:
+    """Text of a stranger's, so that Markdown shows it as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def tag(text: object) -> str:
+    """The same for HTML."""
+    return html.escape(str(text), quote=True)
+
+
+def short(text: str, longest: int = LONGEST_NAME) -> str:
+    """The beginning and the end of a long name."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 9]}…{text[-8:]}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Missing is not zero."""
+    return DASH if _missing(value) else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return DASH if _missing(value) else f"{value:+,.{digits}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    return DASH if _missing(value) else f"{100 * value:.0f}%"
+
+
+def count(value: float) -> str:
+    return DASH if _missing(value) else f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    if _missing(seconds):
+        return DASH
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def large(value: float) -> str:
+    """`1.2 M`, `11 M`, `850 k`."""
+    if _missing(value):
+        return DASH
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:.2g}{unit}" if value < 10 * limit else f"{value / limit:.0f}{unit}"
+    return f"{value:.0f}"
+
+
+def several(number_of: int, noun: str) -> str:
+    """`1 run`, `12 runs`."""
+    return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+
+
+def _missing(value: object) -> bool:
+    return value is None or bool(pd.isna(value)) or (isinstance(value, float) and math.isinf(value))

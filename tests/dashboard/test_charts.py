@@ -1,0 +1,152 @@
+"""Charts show the figures that they are given, and nothing else."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from dashboard import charts
+from dashboard.recalls import class_table, macro_values, sort_classes, worst_class
+from dashboard.selection import Chosen
+from tests.extra.odd_runs import predictions
+from trainer.evaluation.comparison import Predictions
+from trainer.evaluation.statistics import wilson
+
+NAMES = ("angry", "disgust", "happy")
+A = Chosen("a", "run <A>", "#0072B2", "solid", "circle")
+B = Chosen("b", "run B", "#E69F00", "dash", "square")
+
+
+@pytest.fixture
+def found() -> dict[str, Predictions]:
+    table = predictions(NAMES, size=60)
+    other = predictions(NAMES, size=60, seed=1).assign(label=table["label"])
+    return {"a": Predictions.from_table(table), "b": Predictions.from_table(other)}
+
+
+def history(values: dict[str, list[float]]) -> pd.DataFrame:
+    rows = [
+        (run_id, key, step, value, 60.0 * step)
+        for run_id in ("a", "b")
+        for key, column in values.items()
+        for step, value in enumerate(column, 1)
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "key", "step", "value", "seconds"])
+
+
+def draw(smoothing: float = 0.0, axis: str = "epoch") -> go.Figure:
+    data = history({"validation/accuracy": [0.2, 0.6, 0.4], "train/accuracy": [0.1, 0.2, 0.3]})
+    return charts.learning_curves(
+        data, [A, B], "accuracy", axis=axis, smoothing=smoothing, best_epochs={"a": 2.0, "b": float("nan")}
+    )
+
+
+def test_learning_curves_are_the_logged_values_with_the_chosen_epoch_marked():
+    lines = [trace for trace in draw().data if trace.mode == "lines"]
+    assert [list(trace.y) for trace in lines] == [[0.2, 0.6, 0.4], [0.1, 0.2, 0.3]] * 2
+    (mark,) = [trace for trace in draw().data if trace.mode == "markers"]
+    assert (list(mark.x), list(mark.y)) == ([2], [0.6])
+    assert {trace.line.color for trace in lines} == {A.colour, B.colour}
+
+
+def test_smoothing_keeps_the_raw_line_and_time_is_in_minutes():
+    smooth = draw(smoothing=0.9, axis="time")
+    raw = [trace for trace in smooth.data if trace.opacity == 0.3]
+    assert list(raw[0].y) == [0.2, 0.6, 0.4]
+    assert list(raw[0].x) == [1.0, 2.0, 3.0]
+
+
+def test_values_that_are_no_numbers_leave_a_chart_and_not_an_error():
+    data = history({"validation/accuracy": [float("nan"), float("inf")]})
+    figure = charts.learning_curves(data, [A], "accuracy", axis="epoch", smoothing=0.0, best_epochs={})
+    assert not figure.data
+
+
+def test_class_dots_carry_values_intervals_support_and_the_mean(found):
+    table = sort_classes(class_table(found, "recall"), "name")
+    figure = charts.class_dots(table, [A, B], "recall", macro_values(table))
+    dots = [trace for trace in figure.data if trace.mode == "markers"]
+    confusion = found["a"].evaluation.confusion
+    recall = np.diag(confusion) / confusion.sum(1)
+    np.testing.assert_allclose(dots[0].x, recall)
+    low, high = wilson(np.diag(confusion), confusion.sum(1))
+    np.testing.assert_allclose(np.array(dots[0].x) + dots[0].error_x.array, high)
+    np.testing.assert_allclose(np.array(dots[0].x) - dots[0].error_x.arrayminus, low)
+    assert [
+        f"n = {n}" in label for n, label in zip(confusion.sum(1), figure.layout.yaxis.ticktext, strict=True)
+    ]
+    assert {line.x0 for line in figure.layout.shapes} == set(macro_values(table).values())
+    assert "<A>" not in str(figure)  # a name is text
+
+
+def test_classes_are_sorted_by_name_by_worst_and_by_difference(found):
+    table = class_table(found, "recall")
+    means = table.groupby("class")["value"].mean()
+    spread = table.groupby("class")["value"].max() - table.groupby("class")["value"].min()
+    order = {
+        name: list(dict.fromkeys(sort_classes(table, name)["class"]))
+        for name in ("name", "worst first", "difference")
+    }
+    assert order["name"] == sorted(NAMES)
+    assert order["worst first"] == list(means.sort_values().index)
+    assert order["difference"][0] == spread.idxmax()
+
+
+def test_precision_divides_by_what_was_predicted_and_f1_has_no_interval(found):
+    precision = class_table(found, "precision")
+    confusion = found["a"].evaluation.confusion
+    np.testing.assert_allclose(
+        precision[precision["run_id"] == "a"]["value"], np.diag(confusion) / confusion.sum(0)
+    )
+    assert class_table(found, "F1")["low"].isna().all()
+
+
+def test_the_worst_class_is_told_with_what_it_is_taken_for(found):
+    name, recall, taken, highest = worst_class(class_table(found, "recall"), found, "a")
+    confusion = found["a"].evaluation.confusion
+    recalls = np.diag(confusion) / confusion.sum(1)
+    row = int(recalls.argmin())
+    assert (name, recall) == (NAMES[row], recalls[row])
+    others = confusion[row].copy()
+    others[row] = -1
+    assert taken == NAMES[int(others.argmax())]
+    assert highest >= recall
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("normalise", "axis"), [("truth", 1), ("prediction", 0)])
+def test_a_confusion_matrix_has_one_scale_and_says_share_and_count(normalise: str, axis: int, theme: str):
+    counts = np.array([[8, 2, 0], [1, 1, 0], [0, 0, 0]])
+    figure = charts.confusion_matrix(counts, NAMES, "t", normalise=normalise, theme=theme)
+    heat, cells = figure.data
+    assert (heat.zmin, heat.zmax) == (0, 1)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(np.array(heat.z, float), counts / counts.sum(axis, keepdims=True))
+    assert cells.text[0] == ("80%<br>8" if normalise == "truth" else "89%<br>8")
+    assert cells.text[8] == "–<br>0"
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first class is on top
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("prediction", "truth")
+
+
+def test_a_difference_matrix_is_centred_and_leaves_undecided_cells_without_colour():
+    points = np.array([[5.0, -5.0], [1.0, np.nan]])
+    decided = np.array([[True, True], [False, False]])
+    heat, cells = charts.difference_matrix(points, decided, NAMES[:2], "t", theme="light").data
+    assert heat.zmin == -heat.zmax
+    assert list(np.isnan(np.array(heat.z, float)).ravel()) == [False, False, True, True]
+    assert list(cells.text) == ["+5.0", "−5.0", "+1.0", "–"]
+
+
+def test_parallel_coordinates_take_numbers_and_words():
+    table = pd.DataFrame({"optimizer": ["adam", "sgd"], "rate": ["0.1", "0.2"], "test accuracy": [0.5, 0.6]})
+    names, rates, _ = charts.parallel_coordinates(table, "test accuracy").data[0].dimensions
+    assert names.ticktext == ("adam", "sgd")
+    assert list(rates["values"]) == [0.1, 0.2]
+
+
+def test_a_run_without_a_cost_is_left_out_of_the_scatter():
+    table = pd.DataFrame(
+        {"size": [1.0, np.nan], "test_accuracy": [0.5, 0.6], "low": [0.4, 0.5], "high": [0.6, 0.7]},
+        index=["a", "b"],
+    )
+    assert len(charts.cost_scatter(table, [A, B], "size", "bytes").data) == 1

@@ -1,0 +1,215 @@
+"""Every page on a store of really trained runs, and on stores that hold anything else."""
+
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from dashboard.app import PAGES
+from tests.extra.grey_faces import Trained
+from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
+from trainer.store.location import open_store
+from trainer.store.reader import Reader
+
+APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
+TABLE_PAGES = ("compare.py", "recall.py", "confusion.py", "mistakes.py")
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_read():
+    st.cache_resource.clear()
+
+
+def open_page(page: str, **query: str | list[str]) -> AppTest:
+    app = AppTest.from_file(APP, default_timeout=60)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    if page != "runs.py":
+        for key, value in query.items():
+            app.query_params[key] = value
+        app.switch_page(f"app_pages/{page}").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def answer(app: AppTest) -> str:
+    """The sentence that the page opens with."""
+    return app.header[0].value.replace("\\", "")
+
+
+def text(app: AppTest) -> str:
+    return " ".join(element.value for element in [*app.header, *app.markdown, *app.caption]).replace("\\", "")
+
+
+@pytest.fixture
+def ids(trained: Trained) -> list[str]:
+    """Of the resnet18 and the cnn."""
+    return list(Reader(open_store(create=False)).snapshot().runs.index)
+
+
+@pytest.mark.parametrize(
+    ("page", "opening"),
+    [
+        ("runs.py", "2 runs on fer2013, best"),
+        ("compare.py", "No difference in accuracy that 40 images can show"),
+        ("recall.py", "is found in 100% of cases by"),
+        ("confusion.py", "confuses nothing on 40 images"),
+        ("mistakes.py", "Of 40 test images both get 0 wrong"),
+        ("registry.py", "Version 1 (cnn) is the champion of fer2013-emotion, with 1.000 test accuracy"),
+    ],
+)
+def test_each_page_opens_with_its_answer(trained: Trained, page: str, opening: str):
+    assert opening in answer(open_page(page))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_a_store_each_page_says_what_to_do(workplace, page: str):
+    app = open_page(page)
+    if page != "train.py":
+        assert answer(app) == "There is nothing to show yet."
+        assert [code.value for code in app.code] == ["make train"]
+    assert not (workplace / "mlruns" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_store_is_no_error(workplace, page: str):
+    open_store()
+    assert answer(open_page(page))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_survives_whatever_runs_there_are(workplace, page: str):
+    found = add_odd_runs(open_store())
+    kept = [run_id[:8] for kind, run_id in found.items() if kind != "deleted"]
+    for chosen in (kept[:6], kept[-6:], [found["hostile"][:8]], [found["deleted"][:8]]):
+        app = open_page(page, runs=chosen)
+        assert answer(app)
+
+
+def test_a_hostile_name_is_shown_as_it_is_written(workplace):
+    found = add_odd_runs(open_store())
+    app = open_page("compare.py", runs=[found["hostile"][:8]])
+    assert HOSTILE_NAME.split("**")[0].strip() in answer(app)
+    assert "<script>" not in app.header[0].value.replace("\\<", "")
+    for element in [*app.markdown, *app.caption, *app.header]:
+        assert "[link](" not in element.value
+
+
+def test_runs_without_predictions_are_left_out_with_a_reason(workplace):
+    found = add_odd_runs(open_store())
+    chosen = [
+        found[kind][:8] for kind in ("other_classes", "no_test", "foreign_table", "broken_table", "bare")
+    ]
+    shown = text(open_page("recall.py", runs=chosen))
+    for reason in (
+        "there are no predictions for test",
+        "they lack label",
+        "cannot be read",
+        "it logged no predictions",
+    ):
+        assert reason in shown, reason
+
+
+def test_runs_of_different_test_sets_are_not_compared(trained: Trained, ids: list[str]):
+    store = open_store(create=False)
+    found = add_odd_runs(store)
+    try:
+        app = open_page("compare.py", runs=[ids[0][:8], found["other_classes"][:8]])
+        assert "These runs cannot be compared: it was tested on other data than" in answer(app)
+        app = open_page("recall.py", runs=[ids[0][:8], found["other_classes"][:8]])
+        assert "their classes differ" in text(app)
+    finally:
+        for kind, run_id in found.items():
+            if kind != "deleted":
+                store.client().delete_run(run_id)
+
+
+def test_a_link_opens_the_runs_that_it_names(trained: Trained, ids: list[str]):
+    app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]])
+    assert list(app.multiselect(key="runs").value) == [ids[1], ids[0]]
+    assert app.dataframe[0].value.columns[:2].tolist() == ["cnn", "resnet18"]
+
+
+def test_choosing_other_runs_changes_the_url_and_the_answer(trained: Trained, ids: list[str]):
+    app = open_page("compare.py")
+    app.multiselect(key="runs").set_value([ids[1]]).run()
+    assert app.query_params["runs"] in ([ids[1][:8]], ids[1][:8])
+    assert "cnn has 1.000 test accuracy; choose a second run" in answer(app)
+
+
+def test_the_runs_page_filters_searches_sorts_and_folds(trained: Trained):
+    app = open_page("runs.py")
+    assert list(app.dataframe[0].value["architecture"]) == ["resnet18", "cnn"]
+    app.selectbox(key="architecture").select("cnn").run()
+    assert list(app.dataframe[0].value["architecture"]) == ["cnn"]
+    app.selectbox(key="architecture").select("any").run()
+    app.text_input(key="text").set_value("RESNET").run()
+    assert list(app.dataframe[0].value["architecture"]) == ["resnet18"]
+    app.text_input(key="text").set_value("no such run").run()
+    assert "No run fits these filters." in text(app)
+    app.text_input(key="text").set_value("").run()
+    app.selectbox(key="sort").select("size").run()
+    assert list(app.dataframe[0].value["architecture"]) == ["cnn", "resnet18"]
+    app.multiselect(key="columns").set_value(["run", "ECE"]).run()
+    assert list(app.dataframe[0].value.columns) == ["run", "ECE"]
+    app.toggle(key="fold").set_value(True).run()
+    assert not app.exception
+    assert len(app.dataframe[0].value) == 2
+
+
+def test_a_running_training_is_shown_with_its_progress_and_the_dead_one_as_such(workplace):
+    add_odd_runs(open_store())
+    app = open_page("runs.py")
+    # Two are running here; which comes first is a matter of milliseconds.
+    assert "and 1 more is training" in answer(app) or "is training" in answer(app)
+    assert "epoch 2 of 20, 3 min 0 s left" in " ".join(bar.text for bar in app.progress).replace("\\", "")
+    assert "its process is gone" in text(app)
+    assert "ValueError: no data" in text(app)
+
+
+def test_promoting_a_version_moves_the_alias_in_the_store(trained: Trained):
+    from trainer.store.registry import find_version, set_alias
+
+    store = open_store(create=False)
+    try:
+        app = open_page("registry.py")
+        app.selectbox(key="version").select(2).run()
+        assert "Version 1 loses champion" in text(app)
+        app.button(key="promote").click().run()
+        assert any("No difference in accuracy" in m.value.replace("\\", "") for m in app.markdown)
+        assert find_version(store, "fer2013-emotion@champion").version == 1  # not before it is confirmed
+    finally:
+        set_alias(store, "fer2013-emotion", 1, "champion")
+
+
+def test_a_promotion_made_elsewhere_shows_on_the_next_look(trained: Trained):
+    from trainer.store.registry import set_alias
+
+    store = open_store(create=False)
+    try:
+        app = open_page("registry.py")
+        set_alias(store, "fer2013-emotion", 2, "champion")
+        import time
+
+        time.sleep(2.1)
+        app.run()
+        assert "Version 2 (resnet18) is the champion" in answer(app)
+    finally:
+        set_alias(store, "fer2013-emotion", 1, "champion")
+
+
+def test_pages_that_need_no_model_do_not_import_torch(trained: Trained):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom streamlit.testing.v1 import AppTest\n"
+        f"app = AppTest.from_file({APP!r}, default_timeout=60).run()\nassert not app.exception\n"
+        "for page in ('compare', 'recall', 'confusion', 'mistakes', 'registry'):\n"
+        "    app.switch_page(f'app_pages/{page}.py').run()\n    assert not app.exception, app.exception\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]

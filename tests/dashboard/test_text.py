@@ -1,0 +1,60 @@
+"""Numbers and names as people read them, and what strangers write made harmless."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.text import count, duration, large, number, percent, plain, several, short, signed, tag
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (number(0.12345), "0.123"),
+        (number(-0.5), "−0.500"),
+        (number(NAN), "–"),
+        (number(float("inf")), "–"),
+        (signed(0.03), "+0.030"),
+        (signed(-0.03), "−0.030"),
+        (percent(0.417), "42%"),
+        (percent(NAN), "–"),
+        (count(3589.0), "3,589"),
+        (duration(45), "45 s"),
+        (duration(200), "3 min 20 s"),
+        (duration(7500), "2 h 5 min"),
+        (duration(NAN), "–"),
+        (large(2_456_807), "2.5 M"),
+        (large(11_172_423), "11 M"),
+        (large(850), "850"),
+        (several(1, "run"), "1 run"),
+        (several(1200, "run"), "1,200 runs"),
+    ],
+)
+def test_numbers_are_written_with_units_and_missing_is_no_zero(written: str, expected: str):
+    assert written == expected
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end():
+    name = short("x" * 40 + "y" * 40)
+    assert len(name) == 48
+    assert name.startswith("xxx")
+    assert name.endswith("yyy")
+
+
+@pytest.mark.parametrize(
+    "hostile", ["**b**", "[a](http://b)", "$x$", ":smile:", "<i>", "# h", "`c`", "![i](x)", "a\nb"]
+)
+def test_markdown_of_a_stranger_is_escaped(hostile: str):
+    written = plain(hostile)
+    assert "\n" not in written
+    for index, letter in enumerate(written):
+        if letter in "*[$:<#`!":
+            assert written[index - 1] == "\\"
+
+
+@given(st.text())
+def test_html_of_a_stranger_is_escaped(text: str):
+    written = tag(text)
+    assert not {"<", ">", '"', "'"} & set(written)

@@ -1,0 +1,244 @@
+"""The page Train: what its form offers and refuses, who may start something there, and a start that is stopped."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+from streamlit import config as streamlit_config
+from streamlit.testing.v1 import AppTest
+
+from tests.extra.grey_faces import write_grey_folder
+from trainer import jobs
+from trainer.config import Config, recipe_defaults
+from trainer.contract import CONFIG_FILE, Tag, metric_key
+from trainer.store.location import open_store
+
+APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+SOURCE = dataclasses.replace(
+    recipe_defaults("report", "resnet18", "layer4", "none"),
+    dataset="sketch", mode="full", epochs=7, seed=3, batch_size=48, hidden=32, label_smoothing=0.05, flip=False,
+)  # fmt: skip
+
+
+@pytest.fixture
+def place(workplace, monkeypatch):
+    """An empty working directory, and a dashboard that listens on this machine only."""
+    monkeypatch.delenv("MOODIFY_ALLOW_TRAINING", raising=False)
+    before = streamlit_config.get_option("server.address")
+    streamlit_config.set_option("server.address", "127.0.0.1")
+    yield workplace
+    streamlit_config.set_option("server.address", before)
+    for job in jobs.jobs(workplace / "mlruns" / "jobs"):
+        if job.alive:
+            psutil.Process(job.pid).kill()
+
+
+def write_run(config: Config, status: str = "FINISHED") -> str:
+    """A run as a training logs it, as far as this page reads it."""
+    store = open_store()
+    client = store.client()
+    run_id = client.create_run(store.experiment_id(config.dataset), run_name="first").info.run_id
+    params = [
+        Param(name, "" if value is None else str(value))
+        for name, value in (dataclasses.asdict(config) | {"torch": "2.15.0"}).items()
+    ]
+    tags = [RunTag(Tag.DATASET, config.dataset), RunTag(Tag.ARCHITECTURE, config.architecture)]
+    now = int(time.time() * 1000)
+    metrics = [Metric("validation/accuracy", 0.5 + epoch / 100, now, epoch) for epoch in (1, 2)]
+    metrics.append(Metric(metric_key("test", "accuracy"), 0.625, now, 0))
+    client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+    client.set_terminated(run_id, status)
+    return run_id
+
+
+def opened(**query: str) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=120).run()
+    app.switch_page("app_pages/train.py")
+    for name, value in query.items():
+        app.query_params[name] = value
+    return shows(app.run())
+
+
+def shows(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].value
+    return app
+
+
+def field(app: AppTest, label: str):
+    [found] = [
+        w for kind in ("selectbox", "number_input", "text_input") for w in app.get(kind) if w.label == label
+    ]
+    return found
+
+
+def choose(app: AppTest, label: str, value: object) -> None:
+    field(app, label).set_value(value)
+    shows(app.run())
+
+
+def button(app: AppTest, beginning: str):
+    [found] = [one for one in app.button if one.label.startswith(beginning)]
+    return found
+
+
+def filled(app: AppTest, label: str) -> object:
+    return field(app, label).value
+
+
+def command(app: AppTest) -> str:
+    return next(code.value for code in app.code if code.value.startswith("python -m trainer train"))
+
+
+def test_the_form_begins_with_the_recipe_and_follows_it(place):
+    app = opened()
+    assert app.header[0].value == "Nothing has been trained yet: choose what to train, and start."
+    assert (filled(app, "Dataset"), filled(app, "Architecture"), filled(app, "Mode")) == (
+        "fer2013",
+        "cnn",
+        "full",
+    )
+    assert (filled(app, "Epochs"), filled(app, "Learning rate"), filled(app, "Label smoothing")) == (
+        12,
+        4e-3,
+        0.1,
+    )
+    assert button(app, "Start").label == "Start training cnn for 12 epochs"
+    assert command(app) == "python -m trainer train"
+
+    choose(app, "Recipe", "report")
+    choose(app, "Architecture", "resnet18")
+    choose(app, "Mode", "layer4")
+    assert (filled(app, "Epochs"), filled(app, "Batch size"), filled(app, "Learning rate")) == (20, 64, 1e-4)
+    assert (filled(app, "Pretrained"), filled(app, "Label smoothing")) == ("auto", 0.0)
+    assert button(app, "Start").label == "Start training resnet18, mode layer4, for 20 epochs"
+    choose(app, "Mode", "full")
+    assert filled(app, "Learning rate") == 1e-5
+    choose(app, "Pretrained", "none")  # the report's recipe trains from scratch at another rate
+    assert filled(app, "Learning rate") == 1e-3
+    choose(app, "Epochs", 3)
+    assert command(app) == (
+        "python -m trainer train --recipe=report --architecture=resnet18 --pretrained=none --epochs=3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "line"),
+    [
+        ({"Dataset": "sketch", "Data dir": "faces"}, "Data dir: sketch is drawn by the program and takes no folder"),
+        ({"Epochs": 0}, "Epochs 0: must lie between 1 and 10000"),
+        ({"Learning rate": 0.0}, "Learning rate 0.0: must lie above 0 and not above 10"),
+        (
+            {"Architecture": "resnet18", "Mode": "fc", "Pretrained": "none"},
+            "Mode fc with pretrained none would freeze random weights: take mode full",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_one_line_and_nothing_is_started(place, chosen, line):
+    app = opened()
+    for label, value in chosen.items():
+        choose(app, label, value)
+    assert [error.value.replace("\\", "") for error in app.error] == [line]
+    assert button(app, "Start").disabled
+    assert not list(place.glob("mlruns/jobs/*"))
+
+
+@pytest.mark.parametrize("address", [None, "0.0.0.0", "192.168.1.7", "faces.example.org"])
+def test_others_on_the_network_start_nothing_unless_the_operator_allows_it(place, monkeypatch, address):
+    streamlit_config.set_option("server.address", address)
+    app = opened()
+    said = app.header[0].value.replace("\\", "")
+    assert said.startswith("Training cannot be started from here")
+    assert (address or "every address of its machine") in said
+    assert any("MOODIFY_ALLOW_TRAINING=1" in code.value for code in app.code)
+    assert not app.button
+    monkeypatch.setenv("MOODIFY_ALLOW_TRAINING", "1")
+    assert not button(shows(app.run()), "Start").disabled
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_this_machine_alone_may_start_a_training(place, address):
+    streamlit_config.set_option("server.address", address)
+    assert button(opened(), "Start")
+
+
+def test_a_run_is_trained_again_with_one_parameter_changed(place):
+    run_id = write_run(SOURCE)
+    app = opened(again=run_id[:8])
+    assert app.header[0].value.replace("\\", "").endswith("first, finished with 0.625 test accuracy.")
+    assert filled(app, "Settings") == run_id
+    for label in (
+        "Dataset",
+        "Architecture",
+        "Mode",
+        "Recipe",
+        "Epochs",
+        "Seed",
+        "Batch size",
+        "Learning rate",
+    ):
+        assert filled(app, label) == getattr(SOURCE, label.lower().replace(" ", "_")), label
+    assert any("Nothing is changed yet" in text.value for text in app.markdown)
+    assert command(app).endswith(" ".join(jobs.flags(SOURCE)))
+    assert {"--flip=False", "--hidden=32"} <= set(jobs.flags(SOURCE))  # they have no field, and are kept
+
+    choose(app, "Seed", 4)
+    assert any("seed 3 → 4" in text.value for text in app.markdown)
+    assert "--seed=4" in command(app)
+    choose(app, "Seed", 3)
+    choose(app, "Architecture", "cnn")  # its own flags stay, and what a CNN has not is left out
+    assert filled(app, "Epochs") == 7
+    assert filled(app, "Learning rate") == recipe_defaults("report", "cnn").learning_rate
+    assert not app.error
+    choose(app, "Settings", "")
+    assert "again" not in app.query_params
+    assert filled(app, "Epochs") == 12
+
+
+def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken(place):
+    run_id = write_run(SOURCE)
+    store = open_store()
+    other = store.client().create_run(store.experiment_id("sketch"), run_name="other").info.run_id
+    store.client().set_terminated(other)
+    for wanted, said in (("0123abcd", "no finished run 0123abcd"), (other[:8], "logged no configuration")):
+        app = opened(again=wanted)
+        assert any(said in text.value.replace("\\", "") for text in app.caption)
+        assert filled(app, "Epochs") == 12
+    assert filled(opened(again=run_id[:8]), "Epochs") == 7
+
+
+def test_an_interrupted_run_with_a_checkpoint_can_go_on_and_one_without_cannot(place):
+    able, unable = write_run(SOURCE, "KILLED"), write_run(SOURCE, "FAILED")
+    folder = open_store().checkpoints / able
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text(SOURCE.to_json())
+    app = opened()
+    assert [one.key for one in app.button if one.label.startswith("Resume")] == [f"resume-{able[:8]}"]
+    assert button(app, "Resume").label.endswith("at epoch 3")
+    assert unable != able
+
+
+def test_a_training_is_started_watched_and_stopped(place):
+    faces = write_grey_folder(place / "faces", train=4, test=2)
+    app = opened()
+    choose(app, "Data dir", str(faces))
+    choose(app, "Epochs", 1)
+    choose(app, "Augmentation", 0.0)
+    shows(button(app, "Start training cnn for 1 epoch").click().run())
+    [job] = jobs.jobs(place / "mlruns" / "jobs")
+    assert job.alive
+    assert job.arguments == (f"--data-dir={faces}", "--epochs=1", "--augmentation=0.0")
+    assert app.header[0].value == "cnn is starting."
+    # The same click again, as by an impatient visitor, starts nothing.
+    shows(button(app, "Start training cnn for 1 epoch").click().run())
+    assert "exactly this training is running already" in app.error[0].value.lower().replace("\\", "")
+    assert len(jobs.jobs(place / "mlruns" / "jobs")) == 1
+
+    shows(button(app, "Stop cnn").click().run())
+    psutil.wait_procs([psutil.Process(job.pid)] if psutil.pid_exists(job.pid) else [], timeout=60)
+    shows(app.run())
+    assert not [one for one in app.button if one.label.startswith("Stop")]
+    assert app.header[0].value.startswith("No training is running")
+    assert [one.label for one in app.expander if one.label.startswith("cnn")]

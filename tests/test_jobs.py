@@ -1,0 +1,229 @@
+"""Trainings as processes: what is started is what was asked for, and only that is ever stopped."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.extra.grey_faces import write_grey_folder
+from trainer import jobs
+from trainer.commands.train import parse
+from trainer.config import Config, Recipe, recipe_defaults
+from trainer.jobs import Job
+from trainer.models import ARCHITECTURES
+from trainer.store.location import open_store
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def values(name: str, kind: Any) -> st.SearchStrategy:
+    """Whatever a field of this type may hold, within reason or not."""
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if options := get_args(kind):
+        return st.one_of(values(name, option) for option in options)
+    return {
+        NoneType: st.none(),
+        bool: st.booleans(),
+        int: st.integers(-(2**31), 2**31),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        # MLflow keeps None as an empty text, and on a command line it is the word None.
+        str: st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter("None".__ne__),
+    }[kind]
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """A recipe's defaults for an architecture and mode, with some settings changed at random."""
+    recipe = draw(st.sampled_from(get_args(Recipe)))
+    architecture = draw(st.sampled_from(list(ARCHITECTURES)))
+    mode = draw(st.sampled_from(list(ARCHITECTURES[architecture].modes)))
+    pretrained = draw(st.sampled_from([None, "none", "auto", "imagenet", "-weights_1.pt"]))
+    defaults = recipe_defaults(recipe, architecture, mode, pretrained)
+    kinds = get_type_hints(Config)
+    changed = draw(st.sets(st.sampled_from(sorted(kinds.keys() - {"recipe", "architecture", "mode"}))))
+    own = {name: draw(values(name, kinds[name]), label=name) for name in sorted(changed)}
+    return Config(**(vars(defaults) | own))
+
+
+def until(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that in time"
+        time.sleep(0.1)
+
+
+def record(folder: Path, process: psutil.Process, *, minute: int = 0, **changed: object) -> Job:
+    """The record of a training, of a process that this test has started itself."""
+    folder.mkdir(exist_ok=True)
+    stem = folder / f"job-{minute:02}-{process.pid}"
+    stem.with_suffix(".log").write_text(f"Loading …\nRun {'a' * 32}: cnn, mode full, at most 1 epochs.\n\n")
+    written = {
+        "pid": process.pid,
+        "create_time": process.create_time(),
+        "arguments": ["--epochs=1"],
+        "started": f"2026-01-01T00:{minute:02}:00+00:00",
+    }
+    stem.with_suffix(".json").write_text(json.dumps(written | changed))
+    return next(job for job in jobs.jobs(folder) if job.log == stem.with_suffix(".log"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(configs())
+def test_the_flags_of_a_configuration_mean_that_configuration(config):
+    assert parse(jobs.flags(config)) == (config, None)
+
+
+@pytest.mark.parametrize("recipe", get_args(Recipe))
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_only_what_differs_from_the_recipe_is_given(recipe, architecture):
+    config = recipe_defaults(recipe, architecture)
+    names = {flag.partition("=")[0] for flag in jobs.flags(config)}
+    assert names <= {"--recipe", "--architecture"}
+    assert jobs.flags(Config(**(vars(config) | {"epochs": 3})))[-1] == "--epochs=3"
+
+
+@settings(deadline=None, max_examples=60)
+@given(configs())
+def test_a_configuration_is_read_back_from_what_its_run_logged(config):
+    logged = {name: "" if value is None else str(value) for name, value in vars(config).items()}
+    assert jobs.configuration(logged | {"torch": "2.15.0", "parameters": "1000"}) == config
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "the run logged no configuration"),
+        ({"recipe": "fast", "architecture": "cnn", "epochs": "many"}, "epochs of the run is 'many'"),
+        ({"recipe": "slow", "architecture": "cnn"}, "recipe of the run is 'slow'"),
+    ],
+)
+def test_parameters_that_are_no_configuration_are_refused(params, message):
+    with pytest.raises(ValueError, match=message):
+        jobs.configuration(params)
+
+
+def test_settings_that_a_run_did_not_know_are_the_recipes():
+    params = {"recipe": "report", "architecture": "resnet18", "mode": "layer4", "seed": "7"}
+    expected = Config(**(vars(recipe_defaults("report", "resnet18", "layer4")) | {"seed": 7}))
+    assert jobs.configuration(params) == expected
+
+
+def test_what_cannot_be_trained_is_refused_line_by_line_and_nothing_is_started(tmp_path):
+    config = Config(architecture="cnn", mode="fc", epochs=0)
+    with pytest.raises(ValueError, match="--mode fc") as refused:
+        jobs.start(tmp_path / "jobs", config)
+    assert len(str(refused.value).splitlines()) == 2
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize("run_id", ["", "4f2a", "../" + "a" * 29, "--help", "a" * 31 + "\n"])
+def test_only_the_id_of_a_run_can_be_resumed(tmp_path, run_id):
+    with pytest.raises(ValueError, match="is no run"):
+        jobs.resume(tmp_path / "jobs", run_id)
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_process_that_has_another_start_time_is_not_the_training_and_is_left_alone(tmp_path):
+    with subprocess.Popen(SLEEP) as child:
+        try:
+            process = psutil.Process(child.pid)
+            job = record(tmp_path, process, create_time=process.create_time() - 3600)
+            assert not job.alive
+            with pytest.raises(ValueError, match="is gone, or is another program by now"):
+                jobs.stop(job)
+            time.sleep(0.2)
+            assert process.status() != psutil.STATUS_ZOMBIE
+            assert child.poll() is None
+        finally:
+            child.kill()
+
+
+def test_a_training_is_asked_to_stop_once_and_counts_as_ended_as_a_zombie(tmp_path):
+    with subprocess.Popen(SLEEP) as child:
+        try:
+            job = record(tmp_path, psutil.Process(child.pid))
+            assert job.alive
+            assert not job.stopping
+            jobs.stop(job)
+            until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE, 10)
+            [after] = jobs.jobs(tmp_path)
+            assert (after.alive, after.stopping) == (False, False)
+            with pytest.raises(ValueError, match="this training has ended"):
+                jobs.stop(after)
+        finally:
+            child.kill()
+
+
+def test_who_is_stopping_is_not_asked_again_before_the_time_is_up(tmp_path):
+    own = psutil.Process()
+    job = record(tmp_path, own, stop_asked=time.time() - 1)
+    assert job.stopping
+    with pytest.raises(ValueError, match="asked to stop already"):
+        jobs.stop(job)
+    assert not record(tmp_path, own, stop_asked=time.time() - 2 * jobs.STOPPING_SECONDS).stopping
+
+
+def test_jobs_come_newest_first_with_their_run_and_the_end_of_their_log(tmp_path):
+    first = record(tmp_path, psutil.Process(), minute=1)
+    second = record(tmp_path, psutil.Process(), minute=2)
+    assert jobs.jobs(tmp_path) == [second, first]
+    assert first.run_id == "a" * 32
+    assert first.tail(1) == [f"Run {'a' * 32}: cnn, mode full, at most 1 epochs."]
+    assert first.tail(9)[0] == "Loading …"
+
+
+def test_it_imports_nothing_heavy():
+    code = "import sys, trainer.jobs; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "mlflow", "streamlit", "pandas", "numpy"}.isdisjoint(done.stdout.split())
+
+
+def test_a_training_runs_by_itself_is_stopped_and_goes_on(workplace, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    store = open_store()
+    folder = store.checkpoints.parent / "jobs"
+    for minute in range(jobs.KEPT + 3):  # trainings of long ago
+        record(folder, psutil.Process(), minute=minute, create_time=0.0)
+    faces = str(write_grey_folder(workplace / "faces"))
+    small = {"blocks": "8 16", "hidden": 16, "batch_size": 16, "data_dir": faces, "epochs": 60}
+    config = Config(**(vars(recipe_defaults("fast", "cnn")) | small))
+    job = jobs.start(folder, config)
+    try:
+        assert job.alive
+        assert len(jobs.jobs(folder)) == jobs.KEPT
+        assert len(list(folder.iterdir())) == 2 * jobs.KEPT
+        assert os.getsid(job.pid) == job.pid  # a session of its own
+        with pytest.raises(ValueError, match="exactly this training is running already"):
+            jobs.start(folder, config)
+        until(lambda: any(line.startswith("epoch   2/60") for line in job.tail(99)))
+        job = jobs.jobs(folder)[0]
+        assert job.run_id
+        jobs.stop(job)
+        assert jobs.jobs(folder)[0].stopping
+        until(lambda: not jobs.jobs(folder)[0].alive, 30)
+        until(lambda: jobs.jobs(folder) and not psutil.pid_exists(job.pid), 10)  # no zombie is left
+        assert store.client().get_run(job.run_id).info.status == "KILLED"
+        assert f"--resume {job.run_id}" in "\n".join(job.tail(3))
+
+        job = jobs.resume(folder, job.run_id)
+        assert job.run_id == jobs.jobs(folder)[1].run_id
+        until(lambda: not jobs.jobs(folder)[0].alive)
+        run = store.client().get_run(job.run_id)
+        assert run.info.status == "FINISHED", job.tail(9)
+        assert jobs.configuration(run.data.params) == config
+        assert len(store.client().get_metric_history(job.run_id, "validation/loss")) == 60
+    finally:
+        for left in jobs.jobs(folder):
+            if left.alive:
+                psutil.Process(left.pid).kill()

@@ -1,0 +1,233 @@
+"""Trainings as processes of their own: they outlive whoever started them, who finds them again by their folder."""
+
+import contextlib
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import psutil
+
+from trainer.config import Config, check, recipe_defaults
+
+COMMAND = ("-m", "trainer", "train")
+KEPT = 20
+"""Ended trainings whose log is kept; older ones go when the next training starts."""
+STOPPING_SECONDS = 60
+"""A training that was asked to stop keeps its best weights first; after so long it may be asked again."""
+_CLOCK_SECONDS = 2.0  # two readings of one process's start differ by less, also where the clock was set
+_HEAD_BYTES, _TAIL_BYTES = 65_536, 16_384
+_RUN = re.compile(r"^Run ([0-9a-f]{32}):", re.MULTILINE)
+# Whoever is not waited for stays as a zombie until its parent ends, and a dashboard runs for weeks.
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that was started here, as it is at the moment.
+
+    create_time: start of the process in seconds since 1970; tells it from another that has its number by now.
+    arguments: those of `python -m trainer train`. started: in UTC. log: what it wrote. alive: whether its
+    process still runs. stopping: whether it was asked to stop a moment ago. run_id: None until it is known.
+    """
+
+    pid: int
+    create_time: float
+    started: datetime
+    arguments: tuple[str, ...]
+    log: Path
+    alive: bool
+    stopping: bool
+    run_id: str | None
+
+    def tail(self, lines: int) -> list[str]:
+        """The last lines of the log that say something, the last one last."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+
+def start(folder: Path, config: Config) -> Job:
+    """Start training `config`, in the working directory and with the environment of this process.
+
+    Raises ValueError, with one line for each mistake, where it cannot be trained or is being trained
+    already; then nothing is started.
+    """
+    check(config)
+    return _launch(folder, flags(config))
+
+
+def resume(folder: Path, run_id: str) -> Job:
+    """Go on with an interrupted run. Raises ValueError where `run_id` is none, or is being resumed already."""
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        raise ValueError(f"'{run_id}' is no run: an id has 32 hex digits")
+    return _launch(folder, ["--resume", run_id])
+
+
+def jobs(folder: Path) -> list[Job]:
+    """What was started with this folder, newest first."""
+    found = [_read(record) for record in folder.glob("*.json")]
+    for child in list(_children):
+        if child.poll() is not None:
+            _children.discard(child)
+    return sorted((job for job in found if job is not None), key=lambda job: job.started, reverse=True)
+
+
+def stop(job: Job) -> None:
+    """Ask a training to stop: its run ends as KILLED with its best weights, and can be resumed.
+
+    Raises ValueError where its process is gone, is another's by now, or was asked a moment ago.
+    """
+    if job.stopping:
+        raise ValueError("it was asked to stop already, and keeps its best weights first")
+    process = _process(job.pid, job.create_time)
+    if process is None:
+        raise ValueError(f"this training has ended: process {job.pid} is gone, or is another program by now")
+    record = job.log.with_suffix(".json")
+    _write(record, json.loads(record.read_text()) | {"stop_asked": time.time()})
+    try:
+        process.terminate()  # psutil looks at the start time once more
+    except psutil.Error as error:
+        raise ValueError(f"this training could not be stopped: {error}") from error
+
+
+def flags(config: Config) -> list[str]:
+    """The shortest arguments of `train` that mean `config`: what differs from its recipe's defaults."""
+    values, plain = dataclasses.asdict(config), dataclasses.asdict(Config())
+    given = [name for name in ("recipe", "architecture", "mode") if values[name] != plain[name]]
+    if config.pretrained != recipe_defaults(config.recipe, config.architecture, config.mode).pretrained:
+        given.append("pretrained")
+    defaults = dataclasses.asdict(defaults_of(config))
+    given += [name for name in values if values[name] != defaults[name]]
+    # One word each, so that a value may begin with a dash.
+    return [f"--{name.replace('_', '-')}={values[name]}" for name in given]
+
+
+def defaults_of(config: Config) -> Config:
+    """What the recipe of `config` sets for its architecture, mode and initial weights."""
+    return recipe_defaults(config.recipe, config.architecture, config.mode, config.pretrained)
+
+
+def configuration(params: Mapping[str, str]) -> Config:
+    """The configuration among the parameters that a run logged; others are passed over.
+
+    What the run did not log, because its version had no such setting, is the recipe's default.
+    Raises ValueError where it logged no recipe, or a value that cannot be read.
+    """
+    kinds = get_type_hints(Config)
+    values = {name: _parse(name, params[name], kind) for name, kind in kinds.items() if name in params}
+    if "recipe" not in values or "architecture" not in values:
+        raise ValueError("the run logged no configuration of Moodify's")
+    mode, pretrained = values.get("mode", "full"), values.get("pretrained")
+    return dataclasses.replace(
+        recipe_defaults(values["recipe"], values["architecture"], mode, pretrained), **values
+    )
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    """A logged parameter as a value of its field's type; MLflow keeps None as an empty text."""
+    is_union = get_origin(kind) not in (None, Literal)
+    options = get_args(kind) if is_union else (kind,)
+    if text == "" and NoneType in options:
+        return None
+    for option in options:
+        if get_origin(option) is Literal:
+            for value in get_args(option):
+                if str(value) == text:
+                    return value
+        elif option is bool:
+            if text in ("True", "False"):
+                return text == "True"
+        elif option in (int, float, str):
+            with contextlib.suppress(ValueError):
+                return option(text)
+        else:
+            assert option is NoneType, f"a field of a new kind: {name}"
+    raise ValueError(f"the parameter {name} of the run is '{text}', which cannot be read")
+
+
+def _launch(folder: Path, arguments: list[str]) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    before = jobs(folder)
+    if any(job.alive and job.arguments == tuple(arguments) for job in before):
+        raise ValueError("exactly this training is running already: change a setting, such as the seed")
+    for old in [job for job in before if not job.alive][KEPT - 1 :]:
+        old.log.with_suffix(".json").unlink(missing_ok=True)
+        old.log.unlink(missing_ok=True)
+    started = datetime.now(UTC)
+    draft = folder / f".{time.time_ns()}.log"
+    try:
+        with draft.open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, *COMMAND, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C and the end of a terminal do not reach it
+            )
+    except (OSError, ValueError):
+        draft.unlink()
+        raise
+    log_path = folder / f"{started:%Y%m%d-%H%M%S}-{child.pid}.log"
+    draft.rename(log_path)
+    record = {
+        "pid": child.pid,
+        "create_time": psutil.Process(child.pid).create_time(),
+        "arguments": arguments,
+        "started": started.isoformat(),
+    }
+    _write(log_path.with_suffix(".json"), record)
+    _children.add(child)
+    job = _read(log_path.with_suffix(".json"))
+    assert job is not None
+    return job
+
+
+def _write(path: Path, record: Mapping[str, object]) -> None:
+    """At once: whoever reads meanwhile sees the old record or the new one."""
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(record, indent=2))
+    draft.replace(path)
+
+
+def _read(path: Path) -> Job | None:
+    """None where the job was cleared away meanwhile."""
+    log = path.with_suffix(".log")
+    try:
+        record = json.loads(path.read_text())
+        with log.open("rb") as file:
+            head = file.read(_HEAD_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    arguments = tuple(record["arguments"])
+    begun = _RUN.search(head)
+    alive = _process(record["pid"], record["create_time"]) is not None
+    return Job(
+        pid=record["pid"],
+        create_time=record["create_time"],
+        started=datetime.fromisoformat(record["started"]),
+        arguments=arguments,
+        log=log,
+        alive=alive,
+        stopping=alive and time.time() - record.get("stop_asked", 0) < STOPPING_SECONDS,
+        run_id=begun[1] if begun else arguments[1] if arguments[:1] == ("--resume",) else None,
+    )
+
+
+def _process(pid: int, create_time: float) -> psutil.Process | None:
+    """The process, where it still is the one that was started; a zombie has ended."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - create_time) < _CLOCK_SECONDS
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
