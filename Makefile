@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Without bytecode every start compiles torch and MLflow anew: a training starts in 15 s instead of 6.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test dashboard bench lint format lock mlflow clean
@@ -19,7 +21,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "Setting up $(VENV) (once; downloads about 3 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' constraints.txt)"
-	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet --editable .
 	@touch $@
 

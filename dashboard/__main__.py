@@ -21,12 +21,16 @@ def dashboard(
         port: Where to listen; the next free port is taken where it is in use.
         browser: Open the page in the browser.
     """
+    # What the pages need is imported before the server says that it is up.
     from streamlit.web import cli
 
     # What every page needs is imported before the server says that it is up.
     import dashboard.cache
     import dashboard.charts
-    import dashboard.table  # noqa: F401
+    import dashboard.frame
+    import dashboard.report
+    import dashboard.table
+    import dashboard.trainings  # noqa: F401
     from trainer.commands.ui import free_port, has_display
 
     port = free_port(port)

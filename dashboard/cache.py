@@ -1,9 +1,10 @@
 """The reader and what follows from it, behind Streamlit's caches; shared between sessions, never changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from trainer.data.pictures import find_pictures, png
@@ -79,6 +80,16 @@ def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _histories(uri: str, run_ids: tuple[str, ...], epochs: int) -> pd.DataFrame:
     return _reader(uri).histories(run_ids)
+
+
+def figure(key: Hashable, build: Callable[[], go.Figure]) -> go.Figure:
+    """The chart that `build` draws, where it was not drawn before; `key` names all that it depends on."""
+    return _figure(store_uri(), key, build)
+
+
+@st.cache_resource(show_spinner=False, max_entries=200)
+def _figure(uri: str, key: Hashable, _build: Callable[[], go.Figure]) -> go.Figure:
+    return _build()
 
 
 def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":

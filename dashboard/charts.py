@@ -37,17 +37,14 @@ def learning_curves(
     """
     figure = go.Figure()
     across = "step" if axis == "epoch" else "minutes"
-    history = history.assign(minutes=history["seconds"] / 60)
-    parts = (
-        {"validation": 2.2, "train": 1.0}
-        if f"train/{quantity}" in set(history["key"])
-        else {"validation": 2.2}
-    )
+    history = history[np.isfinite(history["value"])].assign(minutes=history["seconds"] / 60)
+    widths = {"validation": 2.2, "train": 1.0}
+    wanted = history[history["key"].isin([f"{part}/{quantity}" for part in widths])]
+    curves = dict(iter(wanted.groupby(["run_id", "key"], sort=False)))
     for run in chosen:
-        for part, width in parts.items():
-            rows = history[(history["run_id"] == run.run_id) & (history["key"] == f"{part}/{quantity}")]
-            rows = rows[np.isfinite(rows["value"])]
-            if rows.empty:
+        for part, width in widths.items():
+            rows = curves.get((run.run_id, f"{part}/{quantity}"))
+            if rows is None:
                 continue
             line = {
                 "color": run.colour,
@@ -111,16 +108,11 @@ def class_dots(
             hoverinfo="skip",
             showlegend=False,
         )
-    spread = min(0.16, 0.6 / max(len(chosen), 1)) if len(chosen) > 2 else 0.0
+    # Runs stand one above the other within a class, so that their intervals can be told apart.
+    gap = 0.18 if len(chosen) <= 2 else min(0.16, 0.6 / len(chosen))
     for index, run in enumerate(chosen):
         rows = table[table["run_id"] == run.run_id]
-        shift = (
-            (index - (len(chosen) - 1) / 2) * spread
-            if len(chosen) > 2
-            else (-0.09, 0.09)[index]
-            if len(chosen) == 2
-            else 0
-        )
+        shift = (index - (len(chosen) - 1) / 2) * gap
         figure.add_scatter(
             x=rows["value"], y=[position[name] - shift for name in rows["class"]], mode="markers", name=tag(run.label),
             marker={"color": run.colour, "size": 10, "symbol": run.marker},
@@ -132,16 +124,19 @@ def class_dots(
             hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}: {metric} %{{x:.3f}} "
             "(%{customdata[1]:.3f} to %{customdata[2]:.3f})<extra></extra>",
         )  # fmt: skip
-        if macro.get(run.run_id) == macro.get(run.run_id) and run.run_id in macro:
-            figure.add_vline(
-                macro[run.run_id], line={"color": run.colour, "width": 1, "dash": "dot"}, opacity=0.8
-            )
+    means = [
+        (run.colour, macro[run.run_id])
+        for run in chosen
+        if run.run_id in macro and macro[run.run_id] == macro[run.run_id]
+    ]
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "opacity": 0.8}
+    shapes = [
+        line | {"x0": mean, "x1": mean, "line": {"color": c, "width": 1, "dash": "dot"}} for c, mean in means
+    ]
     interval = " with 95% intervals" if metric != "F1" else ""
-    _style(
-        figure,
-        f"{metric.capitalize() if metric != 'F1' else 'F1'} of each class{interval}; dotted: mean over classes",
-        90 + 52 * len(classes),
-    )
+    name = metric[0].upper() + metric[1:]
+    _style(figure, f"{name} of each class{interval}; dotted: mean over classes", 90 + 52 * len(classes))
+    figure.update_layout(shapes=shapes)
     figure.update_xaxes(range=[-0.01, 1.01], title_text=metric, dtick=0.2)
     figure.update_yaxes(
         tickvals=[position[name] for name in classes], ticktext=labels, showgrid=False, zeroline=False
@@ -246,12 +241,12 @@ def _matrix(
         hovertemplate=f"%{{customdata[0]}} taken for %{{customdata[1]}}: %{{customdata[2]}} {unit}<extra></extra>",
         selected={"marker": {"opacity": 0.25}}, unselected={"marker": {"opacity": 0.0}},
     )  # fmt: skip
-    for i in range(size):
-        figure.add_shape(
-            type="rect", x0=i - 0.5, x1=i + 0.5, y0=i - 0.5, y1=i + 0.5, line={"color": GREY, "width": 1.6}
-        )
+    outline = {"type": "rect", "line": {"color": GREY, "width": 1.6}}
+    diagonal = [outline | {"x0": i - 0.5, "x1": i + 0.5, "y0": i - 0.5, "y1": i + 0.5} for i in range(size)]
     _style(figure, title, 110 + 50 * size)
-    figure.update_layout(showlegend=False, clickmode="event+select", dragmode=False, hovermode="closest")
+    figure.update_layout(
+        showlegend=False, clickmode="event+select", dragmode=False, hovermode="closest", shapes=diagonal
+    )
     ticks = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False, "zeroline": False}
     figure.update_xaxes(title_text="prediction", side="bottom", range=[-0.5, size - 0.5], **ticks)
     figure.update_yaxes(title_text="truth", range=[size - 0.5, -0.5], **ticks)
@@ -330,11 +325,16 @@ def version_lines(table: pd.DataFrame) -> go.Figure:
     return figure
 
 
+def title_of(figure: go.Figure) -> str:
+    """What a chart shows, as HTML; it stands above the chart, where it can wrap."""
+    return (figure.layout.meta or {}).get("title", "")
+
+
 def _style(figure: go.Figure, title: str, height: int) -> None:
     figure.update_layout(
-        title={"text": title, "font": {"size": 14}, "x": 0, "xanchor": "left"},
+        meta={"title": title},
         height=height,
-        margin={"l": 10, "r": 10, "t": 48 if title else 12, "b": 10},
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "right", "x": 1},
         hoverlabel={"namelength": -1},
         paper_bgcolor="rgba(0,0,0,0)",

@@ -63,10 +63,9 @@ def height(rows: int, most: int = 15) -> int | Literal["content"]:
 
 
 def chart(figure: go.Figure, *, alt: str, key: str | None = None, **arguments: Any) -> None:
-    """A figure under its title; as text, the title wraps on a narrow screen."""
-    if title := figure.layout.title.text:
+    """A figure under its title."""
+    if title := charts.title_of(figure):
         st.html(f'<div style="font-weight:600;font-size:.95rem">{title}</div>')
-        figure = go.Figure(figure).update_layout(title_text="", margin_t=30)
     st.plotly_chart(figure, config=charts.CONFIG, key=key, alt=alt, **arguments)
 
 

@@ -79,7 +79,8 @@ def _table(title: str, table: pd.DataFrame) -> str:
 
 
 def _chart(figure: go.Figure, *, first: bool) -> str:
-    """Plotly's own code is written into the file, once."""
-    return figure.to_html(
+    """Under its title; Plotly's own code is written into the file, once."""
+    chart = figure.to_html(
         full_html=False, include_plotlyjs="inline" if first else False, config={"displaylogo": False}
     )
+    return f"<h2>{charts.title_of(figure)}</h2>{chart}"

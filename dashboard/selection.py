@@ -1,5 +1,6 @@
 """Which runs a page is about: chosen once, remembered from page to page, and written into the URL."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,10 +96,12 @@ def describe(snapshot: Snapshot, run_ids: Sequence[str]) -> list[Chosen]:
 
 def full_names(runs: pd.DataFrame) -> dict[str, str]:
     """run_id → its name, with a part of the id where the name is shared or missing."""
-    names = runs["name"].map(short)
-    shared = names.duplicated(keep=False) | (names == "")
-    ids = pd.Series(runs.index.str[:_ID_LENGTH], index=runs.index)
-    return names.where(~shared, (names + " " + ids).str.strip()).to_dict()
+    names = [short(name) for name in runs["name"].tolist()]
+    shared = {name for name, times in Counter(names).items() if times > 1 or not name}
+    return {
+        run_id: f"{name} {run_id[:_ID_LENGTH]}".strip() if name in shared else name
+        for run_id, name in zip(runs.index.tolist(), names, strict=True)
+    }
 
 
 def short_names(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, str]:

@@ -68,10 +68,15 @@ with right:
         smoothing = st.slider(
             "Smoothing", 0.0, 0.95, 0.0, 0.05, key="smoothing", bind="query-params", width=150
         )
-    history = cache.histories([run.run_id for run in chosen], int(runs["epochs_done"].sum()))
-    curves = charts.learning_curves(
-        history, chosen, quantity, axis=axis, smoothing=smoothing, best_epochs=runs["best_epoch"].to_dict()
-    )
+    epochs = int(runs["epochs_done"].sum())
+    best = runs["best_epoch"].to_dict()
+    curves = cache.figure(
+        ("curves", *chosen, *best.values(), epochs, quantity, axis, smoothing),
+        lambda: charts.learning_curves(
+            cache.histories([run.run_id for run in chosen], epochs), chosen, quantity,
+            axis=axis, smoothing=smoothing, best_epochs=best,
+        ),
+    )  # fmt: skip
     frame.chart(
         curves, key="curves",
         alt=f"Validation and training {quantity.replace('_', ' ')} of {several(len(chosen), 'run')} over {axis}",

@@ -1,6 +1,9 @@
 """Confusion: what is taken for what, run beside run, and the images behind a cell."""
 
+from collections.abc import Callable
+
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import cache, charts, frame
@@ -28,13 +31,22 @@ def opening(found: Predictions, label: str) -> str:
     return f"{text}."
 
 
-def clicked(key: str, names: tuple[str, ...]) -> None:
-    """A click on a cell chooses its truth and prediction."""
+def clicked_on(key: str, names: tuple[str, ...], run_id: str) -> Callable[[], None]:
+    return lambda: clicked(key, names, run_id)
+
+
+def clicked(key: str, names: tuple[str, ...], run_id: str) -> None:
+    """A click on a cell chooses its truth and prediction, and the run whose images are shown."""
     if points := st.session_state[key].selection.points:
-        st.session_state["truth"], st.session_state["prediction"] = (
-            names[round(points[0]["y"])],
-            names[round(points[0]["x"])],
-        )
+        st.session_state["truth"] = names[round(points[0]["y"])]
+        st.session_state["prediction"] = names[round(points[0]["x"])]
+        st.session_state["by"] = run_id
+        st.session_state["clicks"] = st.session_state.get("clicks", 0) + 1
+
+
+def chart_key(name: str) -> str:
+    """Another one after each click: the same cell can then be clicked again."""
+    return f"{name}-{st.session_state.get('clicks', 0)}"
 
 
 def difference(a: Chosen, b: Chosen, found: dict[str, Predictions]) -> None:
@@ -48,12 +60,25 @@ def difference(a: Chosen, b: Chosen, found: dict[str, Predictions]) -> None:
     title = f"{b.label} − {a.label}, in points of the truth: {several_cells} {verb} by more than chance"
     frame.chart(
         charts.difference_matrix(points, decided, first.class_names, tag(title), theme=frame.theme()),
-        key="difference", on_select=lambda: clicked("difference", first.class_names),
+        key=(key := chart_key("difference")), on_select=clicked_on(key, first.class_names, b.run_id),
         selection_mode="points", alt=title,
     )  # fmt: skip
     st.caption(
         f"Blue: {plain(b.label)} puts more of the true class there; orange: {plain(a.label)} does. Grey cells may be "
         "chance (exact McNemar in each cell, corrected after Holm for all cells)."
+    )
+
+
+def matrix(run_id: str, predictions: Predictions, title: str, view: str, theme: str) -> go.Figure:
+    return cache.figure(
+        ("matrix", run_id, title, view, theme),
+        lambda: charts.confusion_matrix(
+            predictions.evaluation.confusion,
+            predictions.class_names,
+            title,
+            normalise=NORMALISE[view],
+            theme=theme,
+        ),
     )
 
 
@@ -78,14 +103,11 @@ with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
     for run in shown:
         predictions = found[run.run_id]
         title = f"{run.label}: accuracy {predictions.evaluation.summary['accuracy']:.3f}, n = {len(predictions):,}"
-        key = f"matrix-{run.run_id[:8]}"
+        key = chart_key(f"matrix-{run.run_id[:8]}")
         with st.container():
             frame.chart(
-                charts.confusion_matrix(
-                    predictions.evaluation.confusion, predictions.class_names, tag(title),
-                    normalise=NORMALISE[view], theme=frame.theme(),
-                ),
-                key=key, on_select=lambda key=key, p=predictions: clicked(key, p.class_names),
+                matrix(run.run_id, predictions, tag(title), view, frame.theme()),
+                key=key, on_select=clicked_on(key, predictions.class_names, run.run_id),
                 selection_mode="points", alt=f"Confusion matrix, {title}",
             )  # fmt: skip
     if len(shown) == 2:
@@ -117,9 +139,17 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "Taken for", names, index=default[1], key="prediction", bind="query-params", width=170
     )
     labels = {run.run_id: run.label for run in shown}
+    if st.session_state.get("by", best.run_id) not in labels:
+        del st.session_state["by"]
     of = (
         st.segmented_control(
-            "By", list(labels), default=best.run_id, format_func=labels.__getitem__, key="by", required=True
+            "By",
+            list(labels),
+            default=best.run_id,
+            format_func=labels.__getitem__,
+            key="by",
+            bind="query-params",
+            required=True,
         )
         if len(shown) > 1
         else best.run_id

@@ -134,7 +134,8 @@ if shown.empty:
     st.stop()
 members = list(shown["members"]) if "members" in shown else [[run_id] for run_id in shown.index]
 key = f"table-{hash(tuple(map(tuple, members)))}"
-chosen_rows = [i for i, group in enumerate(members) if set(group) <= set(st.session_state[KEY])]
+ticked = set(st.session_state[KEY])
+chosen_rows = [i for i, group in enumerate(members) if ticked.issuperset(group)]
 table, config = run_table(shown, names, st.session_state.get("columns", DEFAULT_COLUMNS))
 st.dataframe(
     table, column_config=config, hide_index=True, key=key, on_select=lambda: choose(key, members),

@@ -1,12 +1,9 @@
 """Train: start a training, watch it, stop it, go on with it, or train again with one parameter changed."""
 
 import dataclasses
-import ipaddress
 import math
 import os
-import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
@@ -15,9 +12,22 @@ import streamlit as st
 
 from dashboard import cache, frame
 from dashboard.selection import full_names
-from dashboard.text import duration, number, plain, several
+from dashboard.text import number, plain, several
+from dashboard.trainings import (
+    Going,
+    changes,
+    complaint,
+    ending,
+    in_words,
+    is_loopback,
+    job_name,
+    mistakes,
+    opening,
+    proposed,
+    what_goes_on,
+)
 from trainer import jobs
-from trainer.config import ARCHITECTURES, Config, Recipe, check, listing, recipe_defaults
+from trainer.config import ARCHITECTURES, Config, Recipe, listing
 from trainer.contract import CONFIG_FILE
 from trainer.data import DATASETS
 from trainer.jobs import Job
@@ -26,38 +36,9 @@ from trainer.store.reader import Snapshot
 
 AGAIN = "again"
 """The run whose configuration fills the form, by the first digits of its id in the URL."""
+KEPT = "again-kept"
 SWITCH = "MOODIFY_ALLOW_TRAINING"
 MOST_SHOWN = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Going:
-    """A training that goes on: its run once it has begun, and its job where it was started here."""
-
-    name: str
-    run: pd.Series | None
-    job: Job | None
-
-    def progress(self) -> str:
-        """`is training: epoch 4 of 12, 6 min 30 s left`."""
-        if self.job and self.job.stopping:
-            return "is stopping and keeps its best weights"
-        if self.run is None:
-            return "is starting"
-        epochs, done = self.run["epochs"], self.run["epochs_done"]
-        if epochs != epochs:
-            return "is starting"
-        if done >= epochs:
-            return f"has done its {several(int(epochs), 'epoch')} and is being tested"
-        left = self.run["seconds_left"]
-        return f"is training: epoch {done + 1:.0f} of {epochs:.0f}" + (
-            f", {duration(left)} left" if left == left else ""
-        )
-
-    def share(self) -> float:
-        if self.run is None or not self.run["epochs"] > 0:
-            return 0.0
-        return min(self.run["epochs_done"] / self.run["epochs"], 1.0)
 
 
 def refusal() -> str | None:
@@ -66,13 +47,6 @@ def refusal() -> str | None:
     if os.environ.get(SWITCH) == "1" or is_loopback(address):
         return None
     return f"the dashboard listens on {address or 'every address of its machine'}, where others reach it too"
-
-
-def is_loopback(address: str) -> bool:
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def read() -> Snapshot | None:
@@ -101,57 +75,6 @@ def started_here(snapshot: Snapshot | None) -> list[Job]:
 
 def job_folder() -> Path:
     return cache.store().checkpoints.parent / "jobs"
-
-
-def what_goes_on(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> list[Going]:
-    """Those that have not begun first, then the runs, newest first."""
-    alive = [job for job in found if job.alive]
-    of_run = {job.run_id: job for job in alive}
-    running = runs[runs["status"] == "running"] if len(runs) else runs
-    before = [Going(job_name(job, names), None, job) for job in alive if job.run_id not in running.index]
-    return before + [Going(names[run_id], row, of_run.get(run_id)) for run_id, row in running.iterrows()]
-
-
-def job_name(job: Job, names: dict[str, str]) -> str:
-    """Its run's; before there is one, the architecture."""
-    if job.run_id in names:
-        return names[job.run_id]
-    given = [
-        word.removeprefix("--architecture=") for word in job.arguments if word.startswith("--architecture=")
-    ]
-    return given[0] if given else Config().architecture
-
-
-def opening(going: list[Going], runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> str:
-    """What is being trained; else how the last training ended."""
-    if going:
-        texts = [f"{plain(one.name)} {one.progress()}" for one in going[:3]]
-        return "; ".join(texts) + (f"; and {len(going) - 3} more." if len(going) > 3 else ".")
-    newest = runs["started"].max() if len(runs) else pd.Timestamp(0)
-    if found and found[0].run_id is None and pd.Timestamp(found[0].started).tz_localize(None) > newest:
-        return f"No training is running; the last one did not begin: {plain(complaint(found[0]))}."
-    if runs.empty:
-        return "Nothing has been trained yet: choose what to train, and start."
-    run_id = runs["started"].idxmax()
-    return f"No training is running; the last one, {plain(names[run_id])}, {plain(ending(runs.loc[run_id]))}."
-
-
-def complaint(job: Job) -> str:
-    """Why it ended before its run began."""
-    lines = job.tail(25)
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return [*lines[-1:], *errors][-1].rstrip(".")[:200] if lines else "it was ended before it said anything"
-
-
-def ending(run: pd.Series) -> str:
-    """`finished with 0.671 test accuracy`, `was stopped after epoch 5 of 12`."""
-    if run["status"] == "finished":
-        accuracy = run["test_accuracy"]
-        return "finished" + (f" with {number(accuracy)} test accuracy" if accuracy == accuracy else "")
-    words = {"stopped": "was stopped", "failed": "failed", "stale": "ended without a word"}
-    of = f" of {run['epochs']:.0f}" if run["epochs"] == run["epochs"] else ""
-    reason = f": {run['reason']}" if run["status"] == "failed" and run["reason"] else ""
-    return f"{words.get(run['status'], run['status'])} after epoch {run['epochs_done']:.0f}{of}{reason[:300]}"
 
 
 @st.fragment(run_every="2s")
@@ -212,9 +135,11 @@ def choose_source(snapshot: Snapshot | None, names: dict[str, str]) -> tuple[str
     """The finished run whose configuration fills the form: its id and configuration, or ("", None)."""
     runs, _ = runs_of(snapshot)
     finished = [] if snapshot is None or runs.empty else list(runs.index[runs["status"] == "finished"])
-    wanted = st.query_params.get(AGAIN, "")
+    wanted = st.query_params.get(AGAIN) or st.session_state.get(KEPT, "")
     run_id = next((run_id for run_id in finished if wanted and run_id.startswith(wanted)), "")
     st.session_state[AGAIN] = run_id
+    if run_id:
+        fill_from(run_id)
     st.selectbox(
         "Settings", ["", *finished], key=AGAIN, on_change=lambda: fill_from(st.session_state[AGAIN]),
         format_func=lambda option: f"as in {names[option]}" if option else "of a recipe",
@@ -234,27 +159,12 @@ def choose_source(snapshot: Snapshot | None, names: dict[str, str]) -> tuple[str
 
 
 def fill_from(run_id: str) -> None:
+    """Remember the choice in the URL and, as that is gone when the page changes, in the session."""
+    st.session_state[KEPT] = run_id
     if run_id:
         st.query_params[AGAIN] = run_id[:8]
     else:
         st.query_params.pop(AGAIN, None)
-
-
-def proposed(source: Config | None, recipe: Recipe, architecture: str, mode: str) -> Config:
-    """The form before it is edited: what the recipe says, and what `source` set otherwise than its own recipe."""
-    if source is None:
-        return recipe_defaults(recipe, architecture, mode)
-    standard = recipe_defaults(source.recipe, source.architecture, source.mode)
-    pretrained = source.pretrained if source.pretrained != standard.pretrained else None
-    if not listing(architecture).imagenet:
-        pretrained = None
-    before = dataclasses.asdict(jobs.defaults_of(source))
-    own = {name: value for name, value in dataclasses.asdict(source).items() if value != before[name]}
-    foreign = {name for entry in ARCHITECTURES.values() for name in entry.options} - {
-        *listing(architecture).options
-    }
-    kept = {name: value for name, value in own.items() if name not in foreign}
-    return dataclasses.replace(recipe_defaults(recipe, architecture, mode, pretrained), **kept)
 
 
 def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
@@ -331,38 +241,11 @@ def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
     )
 
 
-def mistakes(config: Config) -> list[str]:
-    """What the command line would refuse, in the form's own words; one line each."""
-    try:
-        check(config)
-    except ValueError as error:
-        return [in_words(line) for line in str(error).splitlines()]
-    return []
-
-
-def in_words(line: str) -> str:
-    """`--learning-rate 0: must …` → `Learning rate 0: must …`."""
-    text = re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", " "), line)
-    return text[:1].upper() + text[1:]
-
-
-def changes(config: Config, source: Config) -> str:
-    """`seed 0 → 1, epochs 12 → 20`; empty where nothing was changed."""
-    before, after = dataclasses.asdict(source), dataclasses.asdict(config)
-    shown = {
-        name: tuple("none" if v is None else str(v) for v in (before[name], after[name])) for name in after
-    }
-    return ", ".join(
-        f"{name.replace('_', ' ')} {old} → {new}"
-        for name, (old, new) in shown.items()
-        if before[name] != after[name]
-    )
-
-
 def start(config: Config) -> None:
     try:
-        open_store()  # the first training makes it
-        jobs.start(job_folder(), config)
+        with st.spinner("Starting the training …"):
+            open_store()  # the first training makes it, which takes seconds
+            jobs.start(job_folder(), config)
     except (ValueError, OSError) as error:
         for line in str(error).splitlines():
             st.error(plain(in_words(line)))

@@ -187,6 +187,10 @@ def test_a_run_is_trained_again_with_one_parameter_changed(place):
     choose(app, "Seed", 4)
     assert any("seed 3 → 4" in text.value for text in app.markdown)
     assert "--seed=4" in command(app)
+    app.switch_page("app_pages/runs.py").run()
+    app.query_params.pop("again", None)  # as the browser does when the page changes
+    shows(app.switch_page("app_pages/train.py").run())
+    assert (filled(app, "Settings"), filled(app, "Seed")) == (run_id, 4)
     choose(app, "Seed", 3)
     choose(app, "Architecture", "cnn")  # its own flags stay, and what a CNN has not is left out
     assert filled(app, "Epochs") == 7

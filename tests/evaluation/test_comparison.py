@@ -87,7 +87,9 @@ def test_the_verdict_names_the_better_run_whichever_comes_first(pair):
     gain = 100 * compare(*pair).accuracy.value
     assert sentence.startswith(f"new is better than old by {gain:.1f} points of accuracy (")
     assert "on the same 900 images" in sentence
-    assert verdict(compare(*pair[::-1]), "new", "old").startswith(f"new is better than old by {gain:.1f} points")
+    assert verdict(compare(*pair[::-1]), "new", "old").startswith(
+        f"new is better than old by {gain:.1f} points"
+    )
 
 
 def test_the_verdict_tells_where_it_is_won_and_what_is_undecided():

@@ -1,19 +1,15 @@
 """A store is read at once, from its tables or through MLflow, and whatever stands in it."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from tests.extra.grey_faces import GREY_LEVELS, Trained
 from tests.extra.odd_runs import add_odd_runs, make_run
-from trainer.commands.ui import answers, free_port
-from trainer.contract import EPOCH_METRICS
+from tests.extra.same_store import assert_same
 from trainer.store.location import Store, StoreError, open_store
 from trainer.store.reader import Reader, find_run
 from trainer.store.rows import ClientRows
@@ -34,19 +30,6 @@ def through_mlflow(store: Store) -> Reader:
     reader = Reader(store)
     reader._rows = ClientRows(MlflowClient(store.uri, store.uri))
     return reader
-
-
-def assert_same(one: Reader, other: Reader) -> None:
-    first, second = one.snapshot(), other.snapshot()
-    pd.testing.assert_frame_equal(
-        first.runs.sort_index().drop(columns="seconds"),
-        second.runs.sort_index().drop(columns="seconds"),
-        check_dtype=False,
-    )
-    assert first.params == second.params
-    assert first.versions == second.versions
-    ids = list(first.runs.index)
-    pd.testing.assert_frame_equal(one.histories(ids), other.histories(ids), check_dtype=False)
 
 
 def test_a_finished_run_is_read_with_all_that_the_dashboard_shows(reader: Reader):
@@ -72,21 +55,6 @@ def test_the_tables_and_mlflow_say_the_same(reader: Reader):
 
 def test_the_tables_and_mlflow_say_the_same_of_odd_runs(odd):
     assert_same(Reader(odd[0]), through_mlflow(odd[0]))
-
-
-def test_a_server_says_the_same_as_the_tables(reader: Reader, trained: Trained):
-    port = free_port(5600)
-    command = [sys.executable, "-m", "trainer", "ui", "--no-browser", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            assert answers(port, 60)
-            served = Reader(Store(f"http://127.0.0.1:{port}", None))
-            assert_same(reader, served)
-            calls = served.histories(list(reader.snapshot().runs.index), EPOCH_METRICS)
-            assert len(calls) == 2 * 8 * len(EPOCH_METRICS)
-        finally:
-            server.terminate()
-            server.wait(20)
 
 
 def test_each_odd_run_has_the_state_that_it_is_in(odd):

@@ -20,6 +20,7 @@ from trainer.evaluation.statistics import (
     paired_difference,
 )
 
+RESAMPLES = 1000
 ALPHA = 0.05
 """A difference is called decided where its p value is below this."""
 
@@ -46,13 +47,14 @@ class Predictions:
         if rows.empty:
             raise ValueError(f"there are no predictions for {part}")
         names = tuple(name.removeprefix("p_") for name in table.columns if name.startswith("p_"))
-        position = {name: index for index, name in enumerate(names)}
-        if unknown := sorted(set(rows["label"]) - set(names)):
-            raise ValueError(f"the label {unknown[0]} is not among the classes {', '.join(names)}")
+        target = pd.Index(names).get_indexer(pd.Index(rows["label"]))
+        if (target < 0).any():
+            unknown = rows["label"].iloc[int((target < 0).argmax())]
+            raise ValueError(f"the label {unknown} is not among the classes {', '.join(names)}")
         return cls(
             class_names=names,
-            sample_ids=tuple(rows["sample_id"].astype(str)),
-            target=rows["label"].map(position).to_numpy(np.int64),
+            sample_ids=tuple(map(str, rows["sample_id"].tolist())),
+            target=target.astype(np.int64),
             probabilities=rows[[f"p_{name}" for name in names]].to_numpy(np.float32),
         )
 
@@ -118,7 +120,7 @@ def compare(a: Predictions, b: Predictions) -> Comparison:
     size, num_classes = len(a), len(a.class_names)
     right_a, right_b = a.preds == a.target, b.preds == b.target
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    resampled = bootstrap_differences(joint_table(a.target, a.preds, b.preds, num_classes))
+    resampled = bootstrap_differences(joint_table(a.target, a.preds, b.preds, num_classes), RESAMPLES)
     differences = {
         "accuracy": Interval(*paired_difference(only_a, only_b, size)),
         "macro_recall": cast(Interval, resampled["macro_recall"]),

@@ -2,10 +2,14 @@
 
 import hashlib
 import socket
+import sqlite3
+import tempfile
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -22,9 +26,8 @@ from trainer.contract import (
 )
 from trainer.store.location import SQLITE_PREFIX, Store, StoreError
 from trainer.store.registry import Version, all_versions
-from trainer.store.rows import ClientRows, Rows, SqliteRows
+from trainer.store.rows import BEST_VALIDATION, NAN, ClientRows, Details, Head, Rows, SqliteRows
 
-CURVE = "validation/accuracy"
 SILENCE_SECONDS = 15 * 60
 """A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
 # Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
@@ -32,6 +35,8 @@ _NOT_CONFIGURATION = {
     *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
     *("torch", "torchvision", "moodify", "skipped_files"),
 }
+_ENDED = {"FINISHED", "FAILED", "KILLED"}
+_NOBODY = Head("", "", "", "FINISHED", 0, None, {})
 _STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped", "RUNNING": "running"}
 _TAGS = {
     "dataset": Tag.DATASET,
@@ -67,7 +72,7 @@ class Snapshot:
 
 
 class Reader:
-    """Reads one store, again and again."""
+    """Reads one store, again and again; a run that has ended and is unchanged is not read twice."""
 
     def __init__(self, store: Store):
         self.store = store
@@ -76,68 +81,59 @@ class Reader:
             self._rows = SqliteRows(Path(store.uri.removeprefix(SQLITE_PREFIX)))
         else:
             self._rows = ClientRows(store.client())
+        self._records: dict[str, tuple[Head, dict[str, Any], dict[str, str]]] = {}
         self._last: tuple[object, Snapshot] | None = None
+        self._lock = threading.Lock()
 
     def snapshot(self) -> Snapshot:
-        """What the store holds now. Costs nothing where it is known not to have changed."""
-        version = self._rows.version()
-        if (
-            self._last
-            and version is not None
-            and self._last[0] == version
-            and not _any_running(self._last[1])
-        ):
+        """What the store holds now. Costs nothing where it is known not to have changed.
+
+        Raises StoreError where it cannot be read.
+        """
+        with self._lock:
+            try:
+                version = self._rows.version()
+                known = self._last is not None and version is not None and self._last[0] == version
+                if self._last is None or not known or "running" in set(self._last[1].runs["status"]):
+                    self._last = version, self._read()
+            except (MlflowException, OSError, sqlite3.Error) as error:
+                raise StoreError(
+                    f"the store {self.store.uri} cannot be read: {error}".splitlines()[0]
+                ) from error
             return self._last[1]
-        try:
-            snapshot = self._read()
-        except (MlflowException, OSError) as error:
-            raise StoreError(f"the store {self.store.uri} cannot be read: {error}".splitlines()[0]) from error
-        self._last = version, snapshot
-        return snapshot
 
     def _read(self) -> Snapshot:
-        rows = self._rows
-        runs = rows.runs().set_index("run_id")
-        tags = _wide(rows.tags(), runs.index)
-        pairs = rows.params()
-        params = _wide(pairs, runs.index)
-        summary = [metric_key("test", name) for name in SUMMARY_METRICS]
-        wanted = [*summary, metric_key("validation_best", "accuracy"), *COST_METRICS, "epoch_seconds"]
-        latest = rows.latest([*wanted, "test/recall/%", "test/support/%"])
-        metrics = _wide(latest, runs.index)
+        heads = self._rows.heads()
+        changed = [
+            head
+            for head in heads
+            if head.status not in _ENDED
+            or head.run_id not in self._records
+            or self._records[head.run_id][0] != head
+        ]
+        details = self._rows.details([head.run_id for head in changed]) if changed else {}
+        now = time.time() * 1000
+        for head in changed:
+            found = details[head.run_id]
+            self._records[head.run_id] = head, _record(head, found, now), found.params
+        self._records = {head.run_id: self._records[head.run_id] for head in heads}
         versions = tuple(all_versions(self.store))
-
-        table = pd.DataFrame(index=runs.index)
-        table["name"] = runs["name"].fillna("").astype(str)
-        table["experiment"] = runs["experiment"]
-        for column, key in _TAGS.items():
-            table[column] = _text(tags, key)
-        table["dataset"] = table["dataset"].where(table["dataset"] != "", table["experiment"])
-        for column, key in _NUMBERS.items():
-            source = tags if key in tags else params
-            table[column] = pd.to_numeric(source.get(key, pd.Series(dtype=float)), errors="coerce").reindex(
-                table.index
-            )
-        for name, key in zip(SUMMARY_METRICS, summary, strict=True):
-            table[f"test_{name}"] = _number(metrics, key)
-        for key in COST_METRICS:
-            table[key.rpartition("/")[2]] = _number(metrics, key)
-        _add_curves(
-            table, rows.history([CURVE], None), _number(metrics, metric_key("validation_best", "accuracy"))
+        of_run: dict[str, list[Version]] = {}
+        for version in versions:
+            of_run.setdefault(version.run_id or "", []).append(version)
+        rows = [
+            record | _registered(of_run.get(run_id, [])) for run_id, (_, record, _) in self._records.items()
+        ]
+        columns = [*_record(_NOBODY, Details(), now), *_registered([])]
+        table = pd.DataFrame(
+            rows, index=pd.Index(list(self._records), name="run_id", dtype=str), columns=columns
         )
-        table["recalls"] = _by_class(latest, "test/recall/", table.index)
-        table["supports"] = _by_class(latest, "test/support/", table.index)
-        table["test_images"] = [sum(s.values()) if s else float("nan") for s in table["supports"]]
-        _add_status(table, runs, tags, rows.activity())
-        seconds = _number(metrics, "epoch_seconds")
-        left = (table["epochs"] - table["epochs_done"]) * seconds
-        table["seconds_left"] = left.where(table["status"] == "running")
-        table["configuration"] = _configurations(params, table)
-        _add_versions(table, versions)
-        by_run: dict[str, dict[str, str]] = {run_id: {} for run_id in table.index}
-        for run_id, key, value in zip(*(pairs[name].tolist() for name in pairs), strict=True):
-            by_run[run_id][key] = value
-        return Snapshot(table.sort_values("started", ascending=False, kind="stable"), by_run, versions)
+        table["started"] = pd.to_datetime(table["started"], unit="ms")
+        return Snapshot(
+            table.sort_values("started", ascending=False, kind="stable"),
+            {run_id: params for run_id, (_, _, params) in self._records.items()},
+            versions,
+        )
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:
         """Columns run_id, key, step, value, seconds (since the run's first value); one row a value.
@@ -172,15 +168,22 @@ class Reader:
         return dict(zip(table["sample_id"], table["png"], strict=True))
 
     def _parquet(self, run_id: str, path: str) -> pd.DataFrame | None:
+        """None where the run has no such file."""
+        root = self.store.artifact_root
+        if root is not None and (file := root / run_id / "artifacts" / path).is_file():
+            return _read_parquet(
+                file, run_id, path
+            )  # where MLflow keeps it; asking MLflow costs ten times as much
         client = self.store.client()
+        folder, _, name = path.rpartition("/")
         try:
-            folder, _, name = path.rpartition("/")
             if name not in {item.path.rpartition("/")[2] for item in client.list_artifacts(run_id, folder)}:
                 return None
-            return pd.read_parquet(client.download_artifacts(run_id, path))
-        except (MlflowException, OSError, ValueError) as error:
+            with tempfile.TemporaryDirectory() as scratch:
+                return _read_parquet(Path(client.download_artifacts(run_id, path, scratch)), run_id, path)
+        except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0][:300]
-            raise StoreError(f"{path} of run {run_id[:8]} cannot be read: {reason}") from error
+            raise StoreError(f"{path} of run {run_id[:8]} cannot be fetched: {reason}") from error
 
 
 def find_run(snapshot: Snapshot, reference: str) -> str:
@@ -210,67 +213,59 @@ def find_run(snapshot: Snapshot, reference: str) -> str:
     raise StoreError(f"there is no run '{reference}': `python -m trainer runs` lists those that there are")
 
 
-def _any_running(snapshot: Snapshot) -> bool:
-    """A running run may turn stale without a word to the store."""
-    return bool((snapshot.runs["status"] == "running").any())
+def _read_parquet(file: Path, run_id: str, path: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise StoreError(f"{path} of run {run_id[:8]} cannot be read: {reason}") from error
 
 
-def _wide(pairs: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
-    """One row a run, one column a key."""
-    if pairs.empty:
-        return pd.DataFrame(index=index)
-    return pairs.pivot(index="run_id", columns="key", values="value").reindex(index)
+def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
+    """The row of a run in `Snapshot.runs`, without what the registry says of it."""
+    tags, params, metrics = head.tags, details.params, details.metrics
+    curve = [details.curve[step] for step in sorted(details.curve)]
+    best = _number(metrics.get(BEST_VALIDATION))
+    recalls, supports = (_by_class(metrics, f"test/{name}/") for name in ("recall", "support"))
+    last = details.active_ms or head.started_ms
+    status = _STATES.get(head.status, head.status.lower())
+    if status == "running" and not _lives(tags.get(Tag.HOST), tags.get(Tag.PID), last, now_ms):
+        status = "stale"
+    ended = {"stale": last, "running": now_ms}.get(status, head.ended_ms)
+    record: dict[str, Any] = {"name": head.name, "experiment": head.experiment}
+    record |= {column: tags.get(key, "") for column, key in _TAGS.items()}
+    record["dataset"] = record["dataset"] or head.experiment
+    record |= {column: _number(tags.get(key, params.get(key))) for column, key in _NUMBERS.items()}
+    record |= {f"test_{name}": _number(metrics.get(metric_key("test", name))) for name in SUMMARY_METRICS}
+    record |= {key.rpartition("/")[2]: _number(metrics.get(key)) for key in COST_METRICS}
+    left = (record["epochs"] - len(curve)) * _number(metrics.get("epoch_seconds"))
+    return record | {
+        "curve": curve,
+        "epochs_done": len(curve),
+        "validation_accuracy": best if best == best else max((v for v in curve if v == v), default=NAN),
+        "recalls": recalls,
+        "supports": supports,
+        "test_images": sum(supports.values()) if supports else NAN,
+        "status": status,
+        "started": head.started_ms,
+        "seconds": (ended - head.started_ms) / 1000 if ended else NAN,
+        "seconds_left": left if status == "running" else NAN,
+        "configuration": _configuration(head.run_id, record, params),
+    }
 
 
-def _text(table: pd.DataFrame, key: str) -> pd.Series:
-    return table[key].fillna("").astype(str) if key in table else pd.Series("", index=table.index)
+def _number(value: object) -> float:
+    """NaN for what is no number; infinity, which MLflow stores as the largest float, is none to compare either."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return NAN
+    return number if abs(number) < 1e300 else NAN
 
 
-def _number(table: pd.DataFrame, key: str) -> pd.Series:
-    """Infinity, which MLflow stores as the largest float, is no number to compare either."""
-    if key not in table:
-        return pd.Series(float("nan"), index=table.index)
-    values = pd.to_numeric(table[key], errors="coerce")
-    return values.where(values.abs() < 1e300)
-
-
-def _by_class(latest: pd.DataFrame, prefix: str, index: pd.Index) -> list[dict[str, float]]:
-    """For each run: class → value, by class name."""
-    found: dict[str, dict[str, float]] = {}
-    table = latest[latest["key"].str.startswith(prefix)].sort_values("key")
-    columns = (
-        table[name].tolist() for name in ("run_id", "key", "value")
-    )  # lists: Arrow text is slow to iterate
-    for run_id, key, value in zip(*columns, strict=True):
-        found.setdefault(run_id, {})[key.removeprefix(prefix)] = value
-    return [found.get(run_id, {}) for run_id in index]
-
-
-def _add_curves(table: pd.DataFrame, history: pd.DataFrame, best: pd.Series) -> None:
-    """curve, epochs_done and validation_accuracy."""
-    history = history.drop_duplicates(["run_id", "step"], keep="last")
-    curves = history.groupby("run_id", sort=False)["value"].agg(list)
-    table["curve"] = [curves.get(run_id, []) for run_id in table.index]
-    table["epochs_done"] = [len(curve) for curve in table["curve"]]
-    highest = [max((v for v in curve if v == v), default=float("nan")) for curve in table["curve"]]
-    table["validation_accuracy"] = best.where(best.notna(), pd.Series(highest, index=table.index))
-
-
-def _add_status(table: pd.DataFrame, runs: pd.DataFrame, tags: pd.DataFrame, activity: pd.DataFrame) -> None:
-    """status, started and seconds."""
-    now = time.time() * 1000
-    started, ended = pd.to_numeric(runs["started_ms"]), pd.to_numeric(runs["ended_ms"])
-    active = activity.set_index("run_id")["timestamp_ms"] if len(activity) else pd.Series(dtype=float)
-    last = active.reindex(table.index).fillna(started)
-    status = runs["status"].map(lambda value: _STATES.get(value, str(value).lower()))
-    for run_id in table.index[status == "running"]:
-        host, pid = (tags[key].get(run_id) if key in tags else None for key in (Tag.HOST, Tag.PID))
-        if not _lives(host, pid, last[run_id], now):
-            status[run_id] = "stale"
-    table["status"] = status
-    table["started"] = pd.to_datetime(started, unit="ms")
-    end = ended.where(status != "stale", last).where(status != "running", now)
-    table["seconds"] = (end - started) / 1000
+def _by_class(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """class → value, by class name."""
+    return {key.removeprefix(prefix): metrics[key] for key in sorted(metrics) if key.startswith(prefix)}
 
 
 def _lives(host: object, pid: object, last_ms: float, now_ms: float) -> bool:
@@ -285,26 +280,20 @@ def _lives(host: object, pid: object, last_ms: float, now_ms: float) -> bool:
     return now_ms - last_ms < SILENCE_SECONDS * 1000
 
 
-def _configurations(params: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """Ten hex digits for each run; the run's own id where it logged no parameters."""
-    kept = [key for key in sorted(params) if key not in _NOT_CONFIGURATION]
-    values = params[kept].fillna("").to_numpy(str).tolist() if kept else [[]] * len(table)
-    facts = zip(table["dataset"].tolist(), table["test_fingerprint"].tolist(), strict=True)
-    return [
-        _digest("\x1f".join((*fact, *row))) if any(row) else run_id
-        for run_id, fact, row in zip(table.index, facts, values, strict=True)
-    ]
+def _configuration(run_id: str, record: Mapping[str, Any], params: Mapping[str, str]) -> str:
+    """Ten hex digits; the run's own id where it logged no parameters."""
+    kept = [f"{key}={params[key]}" for key in sorted(params) if key not in _NOT_CONFIGURATION]
+    return _digest("\x1f".join((record["dataset"], record["test_fingerprint"], *kept))) if kept else run_id
 
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
-def _add_versions(table: pd.DataFrame, versions: Iterable[Version]) -> None:
-    of_run: dict[str, list[Version]] = {}
-    for version in versions:
-        of_run.setdefault(version.run_id or "", []).append(version)
-    found = [of_run.get(run_id, []) for run_id in table.index]
-    table["registered"] = [versions[0].name if versions else "" for versions in found]
-    table["versions"] = [[version.version for version in versions] for versions in found]
-    table["aliases"] = [sorted({alias for v in versions for alias in v.aliases}) for versions in found]
+def _registered(versions: Sequence[Version]) -> dict[str, Any]:
+    """What the registry says of a run."""
+    return {
+        "registered": versions[0].name if versions else "",
+        "versions": [version.version for version in versions],
+        "aliases": sorted({alias for version in versions for alias in version.aliases}),
+    }
