@@ -8,13 +8,14 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from tests.benchmarks import tables
 from tests.benchmarks.conditions import conditions, load_average, settle
+from tests.benchmarks.dashboard import measure_dashboard
 from tests.benchmarks.images import (
     Loading,
     Source,
@@ -28,21 +29,31 @@ from tests.benchmarks.throughput import Comparison, Effort, Say, compare, networ
 from tests.benchmarks.worker import Worker
 
 QUICK = Effort(rounds=1, seconds=0.4)
+QUICK_RUNS = 60
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure speed: training throughput, data loading and the cost of logging. Run nothing beside it."""
+    """Measure speed: training throughput, data loading, the cost of logging; the dashboard on a big store.
 
+    Run nothing beside it.
+    """
+
+    only: Literal["training", "dashboard"] | None = None
+    """Leave the other one out."""
     means: Flag = False
     """Also measure what each means to speed gains by itself (twice the time)."""
     quick: Flag = False
     """One round with few steps: shows that everything runs, and measures nothing."""
     rounds: int = 3
-    """Rounds of every comparison."""
+    """Rounds of every comparison; new processes of the dashboard."""
     seconds: float = 4.0
     """About how long one line takes in a round."""
+    runs: int = 1000
+    """Runs in the store that the dashboard is measured on."""
+    store: Path | None = None
+    """Folder of a store that `python -m tests.benchmarks.big_store` wrote; a copy is read. Default: a new one."""
     json: Path | None = None
     """Write all numbers to this file."""
 
@@ -54,14 +65,19 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
+    say = make_say()
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="moodify-bench-") as scratch:
-        results = measure_all(Path(scratch), effort, options.means, console, make_say())
+        if options.only != "dashboard":
+            results |= measure_training(Path(scratch), effort, options.means, console, say)
+        if options.only != "training":
+            results |= measure_on_big_store(Path(scratch), effort.rounds, options, console, say)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2, default=_as_json))
         console.print(f"All numbers: {options.json}")
 
 
-def measure_all(
+def measure_training(
     scratch: Path, effort: Effort, with_means: bool, console: Console, say: Say
 ) -> dict[str, Any]:
     """Measure one thing after the other, and print each table as soon as it is known."""
@@ -110,6 +126,23 @@ def measure_all(
         "logging": cost,
         "logging_share": share,
     }
+
+
+def measure_on_big_store(
+    scratch: Path, rounds: int, options: Options, console: Console, say: Say
+) -> dict[str, Any]:
+    """The store's reader and the dashboard on top of it."""
+    if options.only == "dashboard":
+        with Worker() as worker:
+            tables.print_conditions(
+                console, worker.call(conditions) | {"load_average_before": load_average()}
+            )
+    runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
+    result = measure_dashboard(scratch, runs, options.store, rounds, say)
+    tables.print_reading(console, result.reading)
+    tables.print_pages(console, result.pages)
+    console.print(f"Load average after {load_average():.1f}.")
+    return {"dashboard": result}
 
 
 def load_data(source: Source, cache: dict[str, str], say: Say) -> Loading:

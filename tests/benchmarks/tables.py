@@ -1,28 +1,38 @@
 """The tables that a run of the benchmarks prints."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.dashboard import Pages, View
 from tests.benchmarks.images import Loading
 from tests.benchmarks.logging_cost import TARGET_EPOCHS, RunCost, Share
 from tests.benchmarks.means import Effect
+from tests.benchmarks.reading import HISTORIES, SAMPLE, Reading
 from tests.benchmarks.throughput import REPORT_BATCH, Comparison, Effort
 
 OURS_OF_LIMIT = 0.9
 OURS_OF_REPORT = 2.0
 CACHED_SECONDS = 0.5
 LOGGING_SHARE = 0.05
+FIRST_VIEW_SECONDS = 2.0
+CLICK_SECONDS = 0.15
+COMPARE_FIRST_SECONDS = 0.5
+COMPARE_LATER_SECONDS = 0.1
+MEMORY_MIB = 600
 
 
-def print_conditions(console: Console, facts: Mapping[str, object], effort: Effort) -> None:
+def print_conditions(console: Console, facts: Mapping[str, object], effort: Effort | None = None) -> None:
     table = Table("", "", title="Conditions", show_header=False)
     for name, value in facts.items():
         if value != "":
             table.add_row(name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else str(value))
-    table.add_row("rounds", f"{effort.rounds}, each about {effort.seconds:g} s of every line, interleaved")
+    if effort is not None:
+        table.add_row(
+            "rounds", f"{effort.rounds}, each about {effort.seconds:g} s of every line, interleaved"
+        )
     console.print(table)
 
 
@@ -104,11 +114,79 @@ def print_logging(console: Console, cost: RunCost, share: Share) -> None:
         table.add_row(what, f"{seconds:.2f}")
     console.print(table)
     console.print(
-        f"Training the report's CNN for {TARGET_EPOCHS} epochs on FER-2013's train takes {share.training_seconds:.0f} s "
-        f"at {share.images_per_second:.0f} images/s (ours, batch 64). All of the above is {share.share:.1%} of that "
-        f"{_met(share.share < LOGGING_SHARE)} (target: below {LOGGING_SHARE:.0%}); without imports and making the "
-        f"store it is {share.store_share:.1%}.\nNot counted: importing torch and Fabric, {cost.importing_training:.1f} s."
+        f"Training the report's CNN for {TARGET_EPOCHS} epochs on FER-2013's train takes "
+        f"{share.training_seconds:.0f} s at {share.images_per_second:.0f} images/s (ours, batch 64). All of the above "
+        f"is {share.share:.1%} of that {_met(share.share < LOGGING_SHARE)} (target: below {LOGGING_SHARE:.0%}); "
+        f"without imports and making the store it is {share.store_share:.1%}.\n"
+        f"Not counted: importing torch and Fabric, {cost.importing_training:.1f} s."
     )
+
+
+def print_reading(console: Console, reading: Reading) -> None:
+    """Milliseconds; medians over the rounds, with the lowest and the highest."""
+    table = Table(
+        title=f"Reading {reading.runs:,} runs, {reading.values:,} values of curves: ms, median (lowest–highest)"
+    )
+    for column in ("what", "ours", "MLflow's own calls", "times"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for what, ours, theirs in (
+        ("snapshot, new reader", reading.snapshot, reading.mlflow_snapshot),
+        ("snapshot, nothing new", reading.unchanged, reading.mlflow_snapshot),
+        ("snapshot, after a commit", reading.after_commit, reading.mlflow_snapshot),
+        ("snapshot, nothing new, a run is running", reading.beside_training, reading.mlflow_snapshot),
+        (f"histories of {HISTORIES} runs", reading.histories_some, reading.mlflow_histories(HISTORIES)),
+        ("histories of all runs", reading.histories_all, reading.mlflow_histories(reading.runs)),
+    ):
+        ratio = theirs / statistics.median(ours)
+        table.add_row(what, milliseconds(ours), f"≈ {1000 * theirs:,.0f}", f"{ratio:,.0f}")
+    console.print(table)
+    console.print(
+        f"MLflow's figures are reckoned from search_runs, all pages, {milliseconds(reading.mlflow_search)} ms (runs, "
+        f"parameters, tags, last metrics), and get_metric_history, {milliseconds(reading.mlflow_history)} ms a call of "
+        f"one metric of one run, measured on {min(SAMPLE, reading.runs)} runs: one call a run for a snapshot, which "
+        "shows validation curves, and one for each metric and run for histories."
+    )
+
+
+def print_pages(console: Console, pages: Sequence[Pages]) -> None:
+    """Milliseconds of scripts; medians over all views of all processes."""
+    table = Table(
+        title=f"Pages of the dashboard, {len(pages)} new processes: ms of the script, median (lowest–highest)"
+    )
+    for column in ("what", "ms", "of imports, not counted", "target"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    lines: list[tuple[str, Callable[[Pages], Sequence[View]], float | None]] = [
+        ("Runs, first view", lambda p: [p.first], FIRST_VIEW_SECONDS),
+        ("a filter", lambda p: p.filters, CLICK_SECONDS),
+        ("a selection", lambda p: p.selections, CLICK_SECONDS),
+        ("a filter, just after a training has logged", lambda p: p.beside_training, CLICK_SECONDS),
+        ("Compare with 10 runs, first", lambda p: [p.compare_first], COMPARE_FIRST_SECONDS),
+        ("Compare with 10 runs, again", lambda p: p.compare_later, COMPARE_LATER_SECONDS),
+    ]
+    lines += [
+        (f"{name.capitalize()}, first", lambda p, name=name: [p.others[name]], None)  # type: ignore[misc]
+        for name in pages[0].others
+    ]
+    for what, views_of, target in lines:
+        views = [view for process in pages for view in views_of(process)]
+        seconds = [view.seconds for view in views]
+        met = "" if target is None else f"{1000 * target:,.0f} {_met(statistics.median(seconds) <= target)}"
+        table.add_row(what, milliseconds(seconds), milliseconds([view.importing for view in views]), met)
+    console.print(table)
+    peak = max(process.peak_mib for process in pages)
+    imported = any(process.torch_imported for process in pages)
+    console.print(
+        f"Peak memory of the process {peak:.0f} MiB {_met(peak < MEMORY_MIB)} (target: below {MEMORY_MIB}); torch was "
+        f"{'' if imported else 'not '}imported {_met(not imported)}. Scripts run by Streamlit's AppTest: browser, "
+        "network and web server come on top."
+    )
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Median (lowest–highest)."""
+    middle, low, high = (1000 * value for value in (statistics.median(seconds), min(seconds), max(seconds)))
+    digits = 0 if middle >= 10 else 2
+    return f"{middle:,.{digits}f} ({low:,.{digits}f}–{high:,.{digits}f})"
 
 
 def spread(values: Sequence[float], digits: int) -> str:

@@ -30,7 +30,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,))
-        with _environment(environment or {}):
+        with environment_variables(environment or {}):
             self._process.start()
         theirs.close()
         self.idle_seconds = 0.0
@@ -82,7 +82,7 @@ def _serve(connection: Connection) -> None:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment_variables(variables: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.update(variables)
     try:
