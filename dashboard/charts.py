@@ -91,7 +91,7 @@ def class_dots(
     """
     classes = list(dict.fromkeys(table["class"]))
     support = table.groupby("class")["support"].first()
-    labels = [f"{tag(name)}  <span style='opacity:.6'>n = {count(support[name])}</span>" for name in classes]
+    labels = [f"{tag(name)}  n = {count(support[name])}" for name in classes]
     position = {name: -index for index, name in enumerate(classes)}
     figure = go.Figure()
     if len(chosen) == 2:
@@ -262,7 +262,7 @@ def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit:
             continue
         figure.add_scatter(
             x=[row[cost]], y=[row["test_accuracy"]], mode="markers+text", text=[tag(run.label)], name=tag(run.label),
-            textposition="middle right", marker={"color": run.colour, "size": 12, "symbol": run.marker},
+            textposition="top center", marker={"color": run.colour, "size": 12, "symbol": run.marker},
             error_y={
                 "type": "data", "array": [row["high"] - row["test_accuracy"]],
                 "arrayminus": [row["test_accuracy"] - row["low"]], "color": run.colour, "width": 0, "thickness": 1.4,

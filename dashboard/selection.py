@@ -55,7 +55,13 @@ def restore(snapshot: Snapshot) -> None:
     runs = snapshot.runs
     if KEY not in st.session_state:
         wanted = st.query_params.get_all(KEY)
-        found = [run_id for short_id in wanted for run_id in runs.index if run_id.startswith(short_id)]
+        found = [
+            run_id
+            for short_id in wanted
+            if len(short_id) >= 4
+            for run_id in runs.index
+            if run_id.startswith(short_id)
+        ]
         st.session_state[KEY] = list(dict.fromkeys(found)) if wanted else best_two(runs)
     elif gone := [run_id for run_id in st.session_state[KEY] if run_id not in runs.index]:
         st.session_state[KEY] = [run_id for run_id in st.session_state[KEY] if run_id not in gone]
@@ -112,7 +118,7 @@ def short_names(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, str]:
         values = runs[name].map(
             lambda v: "" if v == "" or v != v else f"seed {v:.0f}" if isinstance(v, float) else v
         )
-        if name == "architecture" or values.nunique() > 1:
+        if name == "architecture" or values[values != ""].nunique() > 1:
             parts[name] = values
     labels = (
         parts.agg(lambda row: " · ".join(filter(None, row)), axis=1) if len(runs) else pd.Series(dtype=str)

@@ -95,7 +95,12 @@ if tabs[0].open:
                 else "Choose a second run to see what differs."
             )
         else:
-            st.dataframe(table, height=frame.height(len(table)), alt="Parameters, one column a run")
+            st.dataframe(
+                table,
+                height=frame.height(len(table)),
+                alt="Parameters, one column a run",
+                column_config={"_index": st.column_config.TextColumn("parameter", width=190)},
+            )
 if tabs[1].open:
     with tabs[1]:
         name = st.segmented_control(
@@ -130,7 +135,8 @@ if tabs[2].open:
                 rows.assign(**scaled).set_axis(columns, axis=1),
                 hide_index=True,
                 alt="Recall of each class in both runs and the difference",
-                column_config={"p (Holm)": st.column_config.NumberColumn(format="%.3f")},
+                column_config={"p (Holm)": st.column_config.NumberColumn(format="%.3f")}
+                | {name: st.column_config.NumberColumn(format="%.1f") for name in columns[2:7]},
             )
             st.caption(
                 "p: exact McNemar on the images of the class, corrected after Holm for looking at all classes."

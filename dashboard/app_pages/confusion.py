@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import cache, charts, frame
-from dashboard.gallery import gallery
+from dashboard.gallery import gallery, key_line
 from dashboard.selection import Chosen, choose_runs
 from dashboard.text import plain, several, tag
 from trainer.evaluation.comparison import Predictions, difference_matrix, same_images
@@ -125,36 +125,30 @@ with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
         st.caption(f"Of {plain(best.label)}.")
 
 st.subheader("The images behind a cell", anchor=False)
-names = found[best.run_id].class_names
-pair = confused_pairs(found[best.run_id].evaluation)
-for key in ("truth", "prediction"):
-    if st.session_state.get(key) not in names and key in st.session_state:
-        del st.session_state[key]
-default = (
-    (names.index(pair.iloc[0]["truth"]), names.index(pair.iloc[0]["prediction"])) if len(pair) else (0, 0)
-)
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    truth = st.selectbox("Truth", names, index=default[0], key="truth", bind="query-params", width=170)
-    prediction = st.selectbox(
-        "Taken for", names, index=default[1], key="prediction", bind="query-params", width=170
-    )
-    labels = {run.run_id: run.label for run in shown}
-    if st.session_state.get("by", best.run_id) not in labels:
-        del st.session_state["by"]
-    of = (
-        st.segmented_control(
+labels = {run.run_id: run.label for run in shown}
+if st.session_state.get("by", best.run_id) not in labels:
+    del st.session_state["by"]
+with st.container(horizontal=True, vertical_alignment="top"):
+    of = best.run_id
+    if len(shown) > 1:
+        of = st.segmented_control(
             "By",
             list(labels),
-            default=best.run_id,
+            default=of,
             format_func=labels.__getitem__,
             key="by",
             bind="query-params",
             required=True,
         )
-        if len(shown) > 1
-        else best.run_id
-    )
-predictions = found[of]
+    predictions = found[of]
+    names = predictions.class_names
+    for key in ("truth", "prediction"):
+        if key in st.session_state and st.session_state[key] not in names:
+            del st.session_state[key]
+    pairs = confused_pairs(predictions.evaluation)
+    start = [names.index(pairs.iloc[0][key]) if len(pairs) else 0 for key in ("truth", "prediction")]
+    truth = st.selectbox("Truth", names, start[0], key="truth", bind="query-params", width=170)
+    prediction = st.selectbox("Taken for", names, start[1], key="prediction", bind="query-params", width=170)
 cell = np.flatnonzero(
     (predictions.target == names.index(truth)) & (predictions.preds == names.index(prediction))
 )
@@ -175,4 +169,6 @@ if len(cell):
         st.caption(
             "The pictures are neither decoded on this machine nor kept by the run; the answers are shown without them."
         )
+    if others:
+        st.html(key_line([run, *others]))
     st.html(gallery(cell[:SHOWN_IMAGES].tolist(), [run, *others], found, pictures))

@@ -108,7 +108,7 @@ with top:
 
 first = found[shown[0].run_id]
 names = first.class_names
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True, vertical_alignment="top"):
     orders = [name for name in ORDERS if len(shown) > 1 or name != "disagreement"]
     order = st.segmented_control(
         "Sort by", orders, default=orders[0], key="by-what", bind="query-params", required=True
@@ -133,18 +133,21 @@ if truth != "any":
     kept &= first.target == names.index(truth)
 if prediction != "any":
     kept &= np.any([found[run.run_id].preds == names.index(prediction) for run in shown], axis=0)
-parts = {name: index[kept[index]] for name, index in parts.items()}
-tabs = st.tabs(
-    [f"{plain(name)} ({len(index):,})" for name, index in parts.items()], key="part", on_change="rerun"
-)
-for number, (tab, (name, index)) in enumerate(zip(tabs, parts.items(), strict=True)):
+labels = [f"{plain(name)} ({len(index):,})" for name, index in parts.items()]
+tabs = st.tabs(labels, key="part", on_change="rerun", bind="query-params")
+for number, (tab, (name, everything)) in enumerate(zip(tabs, parts.items(), strict=True)):
     if not tab.open:
         continue
+    index = everything[kept[everything]]
     with tab:
         if name == "Suspected label errors":
             st.caption(
                 f"Every chosen run gives the label less than {SUSPECT_LABEL:.0%} and one other class more than "
                 f"{SUSPECT_OTHER:.0%}. Models can be wrong together: look before you call it an error."
+            )
+        if len(index) < len(everything):
+            st.caption(
+                f"{len(index):,} of {several(len(everything), 'image')} have this truth and prediction."
             )
         if not len(index):
             st.markdown("No image is here.")

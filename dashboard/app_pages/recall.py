@@ -20,10 +20,12 @@ def opening(found: dict[str, Predictions], chosen: list[Chosen]) -> str:
     other = ""
     if len(found) > 1:
         other = (
-            f"; no run exceeds {percent(highest)}"
-            if highest <= recall
-            else f"; another run reaches {percent(highest)}"
+            f"; another run reaches {percent(highest)}"
+            if highest > recall
+            else f"; no run exceeds {percent(highest)}"
         )
+    if recall == 1:
+        return f"Every class is found in every case{where}."
     return f"{plain(name.capitalize())} is found in {percent(recall)} of cases{where}{mistaken}{other}."
 
 

@@ -89,7 +89,8 @@ def change(table: pd.DataFrame, now: int | None, version: int, alias: str) -> st
             f"Version {now} loses {plain(alias)}. Test accuracy changes by {gain:+.1f} points; whether that "
             f"is more than chance cannot be told: {plain(str(error))}."
         )
-    return f"Version {now} loses {plain(alias)}. {plain(verdict(found, *labels))}"
+    sentence = verdict(found, *labels)
+    return f"Version {now} loses {plain(alias)}. {plain(sentence[0].upper() + sentence[1:])}"
 
 
 @st.dialog("Move an alias")
@@ -190,11 +191,15 @@ with right:
     st.subheader("Promote a version", anchor=False)
     numbers = list(shown["version"])
     version = st.selectbox(
-        "Version", numbers, format_func=lambda v: f"{v}: {table.at[v, 'label']}", key="version"
+        "Version",
+        numbers,
+        format_func=lambda v: f"{v}: {table.at[v, 'label']}",
+        key="version",
+        bind="query-params",
     )
     known = sorted({CHAMPION, CHALLENGER} | {alias for v in versions for alias in v.aliases})
     known.sort(key=lambda alias: (alias != CHAMPION, alias != CHALLENGER, alias))
-    alias = st.selectbox("Alias", [*known, OTHER], key="alias")
+    alias = st.selectbox("Alias", [*known, OTHER], key="alias", bind="query-params")
     if alias == OTHER:
         alias = st.text_input(
             "Name of the alias", key="new-alias", max_chars=100, validate="^[A-Za-z0-9_-]+$"
@@ -215,9 +220,12 @@ with right:
             and alias != CHAMPION
             and st.button(f"Remove the alias {plain(alias)}", key="remove")
         ):
-            remove_alias(cache.store(), model, alias)
-            cache.forget()
-            st.rerun()
+            try:
+                remove_alias(cache.store(), model, alias)
+                cache.forget()
+                st.rerun()
+            except StoreError as error:
+                st.error(plain(str(error)))
 with st.expander("Tags of the versions"):
     tags = pd.DataFrame({f"version {v.version}": v.tags for v in reversed(versions[-12:])}).sort_index()
     st.dataframe(tags, placeholder="–", alt="Tags, one column a version")

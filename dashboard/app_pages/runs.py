@@ -26,7 +26,7 @@ def opening(runs: pd.DataFrame, names: dict[str, str]) -> str:
     for run_id, row in list(running.iterrows())[:1]:
         left = f", {duration(row['seconds_left'])} left" if row["seconds_left"] == row["seconds_left"] else ""
         epoch = (
-            f"epoch {row['epochs_done'] + 1:.0f} of {row['epochs']:.0f}"
+            f"epoch {row['epochs_done']:.0f} of {row['epochs']:.0f}"
             if row["epochs"] == row["epochs"]
             else "begun"
         )
@@ -42,7 +42,7 @@ def state_of(runs: pd.DataFrame) -> frozenset[tuple[str, str]]:
 
 @st.fragment(run_every="3s")
 def live(state: frozenset[tuple[str, str]]) -> None:
-    """Running trainings, read again every few seconds without a reload of the page."""
+    """The answer and the running trainings, read again every few seconds without a reload of the page."""
     try:
         runs = cache.snapshot().runs
     except StoreError:
@@ -50,6 +50,7 @@ def live(state: frozenset[tuple[str, str]]) -> None:
     if state_of(runs) != state:
         st.rerun()  # a run began, ended or went: the table has to know
     names = full_names(runs)
+    frame.answer("Runs", opening(runs, names))
     running = runs[runs["status"] == "running"]
     with st.grid("auto", min_column_width=300):
         for run_id, row in running.head(6).iterrows():
@@ -124,7 +125,6 @@ SORTS = {
 snapshot: Snapshot = frame.load("Runs")
 runs, names = snapshot.runs, full_names(snapshot.runs)
 restore(snapshot)
-frame.answer("Runs", opening(runs, names))
 live(state_of(runs))
 
 shown = filtered(runs, names)

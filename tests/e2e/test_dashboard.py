@@ -14,12 +14,12 @@ from playwright.sync_api import Locator, Page, expect
 from dashboard.app import PAGES
 from tests.e2e.conftest import MODEL, Browser, Place, Tab, opened
 from tests.extra.grey_faces import GREY_LEVELS
-from trainer.contract import CHAMPION
+from tests.extra.same_store import assert_same
+from trainer.contract import CHAMPION, EPOCH_METRICS
 from trainer.evaluation.comparison import Predictions, compare, verdict
+from trainer.store.location import Store
 from trainer.store.reader import Reader
 from trainer.store.writer import RunWriter
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 CLASSES = sorted(GREY_LEVELS)
 PHONE_PX, ROW_PX = 390, 35
@@ -369,3 +369,11 @@ def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_server_says_the_same_as_the_tables(place: Place, mlflow_ui: str):
+    served = Reader(Store(mlflow_ui, None))
+    assert_same(Reader(place.store), served)
+    history = served.histories([place.runs[name] for name in ("cnn", "resnet18")], EPOCH_METRICS)
+    assert len(history) == 2 * 8 * len(EPOCH_METRICS)
+    assert served.predictions(place.runs["cnn"]) is not None
