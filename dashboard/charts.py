@@ -21,7 +21,6 @@ DIVERGING = {
 UNDECIDED = {"light": "#D9DDE1", "dark": "#3A4147"}
 DIFFERENCE_LIMIT = 20
 """Points at which the colours of a difference matrix end; larger differences are written in the cell."""
-MOST_BARS = 12
 CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "toImageButtonOptions": {"scale": 2}}
 """Of every chart: its picture can be downloaded, and nothing else clutters it."""
 
