@@ -42,7 +42,7 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
     console.print(table)
     last = outcomes[-1]
     console.print(
-        f"\nLook at the runs:    make mlflow\n"
+        f"\nCompare the runs:    make dashboard\n"
         f"List them here:      python -m trainer runs\n"
         f"Try a model:         python -m trainer predict {last.model_name}@champion IMAGE\n"
         f"Promote a version:   python -m trainer promote {last.model_name} {last.version} --alias champion",
