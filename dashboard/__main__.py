@@ -1,5 +1,6 @@
 """`python -m dashboard`: the dashboard at 127.0.0.1, on the store that MLFLOW_TRACKING_URI names."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -21,18 +22,19 @@ def dashboard(
         port: Where to listen; the next free port is taken where it is in use.
         browser: Open the page in the browser.
     """
-    # What the pages need is imported before the server says that it is up.
+    # What the pages need is imported, and the store read, before the server says that it is up.
+    import pyarrow.parquet  # noqa: F401
     from streamlit.web import cli
 
-    # What every page needs is imported before the server says that it is up.
     import dashboard.cache
-    import dashboard.charts
-    import dashboard.frame
     import dashboard.report
     import dashboard.table
-    import dashboard.trainings  # noqa: F401
+    import dashboard.trainings
     from trainer.commands.ui import free_port, has_display
+    from trainer.store.location import StoreError
 
+    with contextlib.suppress(StoreError):  # the pages say what is amiss
+        dashboard.cache.reader().snapshot()
     port = free_port(port)
     flags = {"server.port": port, "server.headless": str(not (browser and has_display())).lower()}
     print(f"Dashboard: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
