@@ -19,6 +19,8 @@ BEST_FOLDER = "best"
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "model.json"
 EXTRA_FILES = "extra_files"
+# Larger ones are neither fetched nor read.
+LARGEST_FILES = {SPEC_FILE: 64 * 1024, WEIGHTS_FILE: 1024**3}
 
 # Metrics logged once per epoch, with the epoch (1-based) as step.
 EPOCH_METRICS = (

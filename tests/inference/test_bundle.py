@@ -8,12 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainer.contract import SPEC_FILE, WEIGHTS_FILE
+from trainer.contract import LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
 from trainer.inference.bundle import (
     FORMAT_VERSION,
     MAX_CLASSES,
-    MAX_SPEC_BYTES,
-    MAX_WEIGHTS_BYTES,
     BundleError,
     ModelSpec,
     read,
@@ -222,7 +220,7 @@ def test_a_description_that_is_none_is_refused(folder, content, reason):
 
 def test_a_description_may_be_as_long_as_the_limit_and_no_longer(folder):
     path = folder / SPEC_FILE
-    path.write_text(path.read_text().ljust(MAX_SPEC_BYTES))
+    path.write_text(path.read_text().ljust(LARGEST_FILES[SPEC_FILE]))
     assert read_spec(path) == make_spec()
     path.write_text(path.read_text() + " ")
     with pytest.raises(BundleError, match="has 65,537 bytes; at most 65,536 are read"):
@@ -231,7 +229,7 @@ def test_a_description_may_be_as_long_as_the_limit_and_no_longer(folder):
 
 def test_weights_over_the_limit_are_not_read(folder):
     with (folder / WEIGHTS_FILE).open("r+b") as file:
-        file.truncate(MAX_WEIGHTS_BYTES + 1)  # a hole: it takes no room on the disk
+        file.truncate(LARGEST_FILES[WEIGHTS_FILE] + 1)  # a hole: it takes no room on the disk
     with pytest.raises(BundleError, match="has 1,073,741,825 bytes; at most 1,073,741,824 are read"):
         read(folder)
 

@@ -12,12 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainer.contract import SPEC_FILE, WEIGHTS_FILE
+from trainer.contract import LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
 from trainer.models.base import Classifier, build_network
 
 FORMAT_VERSION = 1
-MAX_SPEC_BYTES = 64 * 1024
-MAX_WEIGHTS_BYTES = 1024**3
 MAX_CLASSES = 1000
 
 
@@ -77,7 +75,7 @@ def read(folder: Path) -> tuple[Classifier, ModelSpec]:
     """
     spec = read_spec(folder / SPEC_FILE)
     path = folder / WEIGHTS_FILE
-    _check_size(path, MAX_WEIGHTS_BYTES)
+    _check_size(path)
     try:
         weights = load_file(path)
     except (ValueError, SafetensorError) as error:
@@ -103,7 +101,7 @@ def read(folder: Path) -> tuple[Classifier, ModelSpec]:
 
 def read_spec(path: Path) -> ModelSpec:
     """Raises BundleError where the file is not a spec of this version in every field."""
-    _check_size(path, MAX_SPEC_BYTES)
+    _check_size(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -155,7 +153,8 @@ def _is_number(value: object) -> bool:
     return abs(value) < 1e6  # also false for NaN; an int of any length compares
 
 
-def _check_size(path: Path, limit: int) -> None:
+def _check_size(path: Path) -> None:
+    limit = LARGEST_FILES[path.name]
     if not path.is_file():
         raise BundleError(
             f"there is no {path.name} in {path.parent}: this is not a model of Moodify's format"

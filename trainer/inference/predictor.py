@@ -1,5 +1,7 @@
-"""A model that answers: grey faces in, named probabilities out."""
+"""A model of our format that answers: faces in, named probabilities out."""
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +9,32 @@ import torch
 from torch import Tensor
 
 from trainer.inference.bundle import ModelSpec, read
+from trainer.inference.saliency import layer_cam
 from trainer.models.base import Classifier, Probabilities, to_unit_range
 
 BATCH_SIZE = 64
 
 
 class Predictor:
-    """A classifier of our format, ready for faces.
+    """A classifier of our format, ready for faces; a `trainer.inference.model.Model`.
 
     Attributes:
         spec: what the model says of itself; `spec.class_names` name the columns of the answers.
     """
 
+    channels = 1
+    notes: tuple[str, ...] = ()
+
     def __init__(self, classifier: Classifier, spec: ModelSpec):
         self.spec = spec
+        self.class_names = spec.class_names
+        self.size = spec.source_size
+        self.temperature = spec.temperature
+        self.size_bytes = sum(t.numel() * t.element_size() for t in classifier.state_dict().values())
         self._model = Probabilities(classifier, spec.temperature).eval()
+        self._explaining = (
+            threading.Lock()
+        )  # hooks of two sessions on one network would see each other's features
 
     @classmethod
     def load(cls, folder: Path) -> "Predictor":
@@ -31,12 +44,24 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, K), of images, uint8 (N, 1, S, S), S being `spec.source_size`."""
+        answers = [self._model(to_unit_range(batch)) for batch in self._checked(images).split(BATCH_SIZE)]
+        return torch.cat(answers).numpy() if answers else np.empty((0, len(self.class_names)), np.float32)
+
+    def saliency(self, images: Tensor | np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
+        """As Model.saliency; see `layer_cam`."""
+        images = self._checked(images)
+        if not len(images):
+            return np.empty((0, self.size, self.size), np.float32)
+        with self._explaining:
+            try:
+                return layer_cam(self._model.classifier, to_unit_range(images), classes).numpy()
+            except ValueError:
+                return None
+
+    def _checked(self, images: Tensor | np.ndarray) -> Tensor:
         images = torch.as_tensor(images)
-        expected = (1, self.spec.source_size, self.spec.source_size)
+        expected = (self.channels, self.size, self.size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
             found = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"expected uint8 images (N, {', '.join(map(str, expected))}), got {found}")
-        answers = [self._model(to_unit_range(batch)) for batch in images.split(BATCH_SIZE)]
-        return (
-            torch.cat(answers).numpy() if answers else np.empty((0, len(self.spec.class_names)), np.float32)
-        )
+        return images
