@@ -44,9 +44,11 @@ def test_each_grey_level_is_predicted_under_its_own_name(trained, tmp_path, caps
     paths = {name: tmp_path / f"{name}.png" for name in NAMES}
     for name, path in paths.items():
         Image.fromarray(grey_face(generator, GREY_LEVELS[name])).save(path)
-    assert main(["predict", f"fer2013-emotion/{version}", *map(str, paths.values()), "--json"]) == 0
+    assert (
+        main(["predict", f"fer2013-emotion/{version}", *map(str, paths.values()), "--whole", "--json"]) == 0
+    )
     predictions = json.loads(capsys.readouterr().out)["predictions"]
-    assert {Path(p["image"]).stem: p["answer"] for p in predictions} == {name: name for name in NAMES}
+    assert {Path(p["photo"]).stem: p["answer"] for p in predictions} == {name: name for name in NAMES}
 
 
 @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
@@ -65,7 +67,7 @@ def test_both_stored_forms_give_the_probabilities_of_the_trained_network(trained
     images = SOURCE.load(trained.data_dir, ("test",)).parts["test"].images
     images = images.repeat(2, 1, 1, 1)[:64]
     expected = np.tile(expected, (2, 1))[:64]
-    predictor = Predictor.load(bundle_folder(store, find_version(store, f"fer2013-emotion/{version}")))
+    predictor = Predictor.load(bundle_folder(find_version(store, f"fer2013-emotion/{version}")))
     exported = mlflow.pytorch.load_model(f"models:/fer2013-emotion/{version}")
     for start in range(0, len(images), batch):
         some, wanted = images[start : start + batch], expected[start : start + batch]

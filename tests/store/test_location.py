@@ -74,11 +74,14 @@ def test_a_moved_project_keeps_its_artifacts(trained: Trained, tmp_path, monkeyp
     store = open_store(create=False)
     assert f"{tmp_path}/mlruns; its artifact paths were set right" in caplog.text
     version = find_version(store, "fer2013-emotion@champion")
-    assert bundle_folder(store, version).is_relative_to(tmp_path)
+    assert bundle_folder(version).is_relative_to(tmp_path)
     run = store.client().get_run(version.run_id)
     assert run.info.artifact_uri.startswith(str(tmp_path))
     assert store.client().list_artifacts(version.run_id, "evaluation")
-    assert main(["predict", "fer2013-emotion@champion", str(next(trained.data_dir.rglob("*.png")))]) == 0
+    assert (
+        main(["predict", "fer2013-emotion@champion", str(next(trained.data_dir.rglob("*.png"))), "--whole"])
+        == 0
+    )
     caplog.clear()
     open_store(create=False)
     assert "set right" not in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
-from trainer.contract import CHAMPION, EXTRA_FILES, SPEC_FILE, WEIGHTS_FILE
+from trainer.contract import CHAMPION, EXTRA_FILES, LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
 from trainer.store.location import Store, StoreError
 
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
@@ -78,20 +78,45 @@ def find_version(store: Store, reference: str) -> Version:
     raise StoreError(f"'{reference}': {name} has versions {', '.join(have)}")
 
 
-def bundle_folder(store: Store, version: Version) -> Path:
-    """A local folder with the version's weights and spec; downloaded where the store is a server.
+def has_bundle(version: Version) -> bool:
+    """Whether the version carries the files of our format. Raises StoreError where that cannot be told."""
+    return set(_bundle_sizes(version)) >= {SPEC_FILE, WEIGHTS_FILE}
 
-    Raises StoreError where the version carries none (a foreign format), or they cannot be fetched.
+
+def bundle_folder(version: Version, into: Path | None = None) -> Path:
+    """A local folder with the version's weights and spec; fetched (below `into`) where the store is a server.
+
+    Raises StoreError where the version carries none (a foreign format), they are too large, or cannot be fetched.
     """
+    sizes = _bundle_sizes(version)
+    for name, limit in LARGEST_FILES.items():
+        if name not in sizes:
+            raise StoreError(f"{version.uri} has no {name}: it is not of Moodify's format")
+        if sizes[name] > limit:
+            raise StoreError(f"{name} of {version.uri} has {sizes[name]:,} bytes; at most {limit:,} are read")
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(f"{version.uri}/{EXTRA_FILES}"))
+        fetched = [
+            Path(
+                mlflow.artifacts.download_artifacts(
+                    f"{version.uri}/{EXTRA_FILES}/{name}", dst_path=str(into) if into else None
+                )
+            )
+            for name in LARGEST_FILES
+        ]
     except (MlflowException, OSError) as error:
         raise StoreError(f"the files of {version.uri} cannot be fetched: {error}".splitlines()[0]) from error
-    if not all((folder / name).is_file() for name in (WEIGHTS_FILE, SPEC_FILE)):
-        raise StoreError(
-            f"{version.uri} has no {WEIGHTS_FILE} and {SPEC_FILE}: it is not of Moodify's format"
-        )
-    return folder
+    return fetched[0].parent
+
+
+def _bundle_sizes(version: Version) -> dict[str, int]:
+    """File name → bytes of what lies beside the version's MLflow model."""
+    try:
+        found = mlflow.artifacts.list_artifacts(f"{version.uri}/{EXTRA_FILES}")
+        if not found and not mlflow.artifacts.list_artifacts(version.uri):
+            raise StoreError(f"the files of {version.uri} are gone from the store")
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"the files of {version.uri} cannot be listed: {error}".splitlines()[0]) from error
+    return {Path(file.path).name: file.file_size or 0 for file in found if not file.is_dir}
 
 
 def run_bundle_folder(store: Store, run_id: str, artifact_path: str) -> Path:
