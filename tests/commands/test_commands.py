@@ -95,7 +95,9 @@ def test_predict_names_each_failure_and_still_answers_the_rest(trained: Trained,
     good, broken, missing = tmp_path / "good.png", tmp_path / "broken.png", tmp_path / "missing.png"
     Image.fromarray(np.full((48, 48), GREY_LEVELS["sad"], np.uint8)).save(good)
     broken.write_bytes(good.read_bytes()[:60])
-    assert main(["predict", "fer2013-emotion/1", str(good), str(broken), str(missing), "--json"]) == 1
+    assert (
+        main(["predict", "fer2013-emotion/1", str(good), str(broken), str(missing), "--whole", "--json"]) == 1
+    )
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert [p["answer"] for p in found["predictions"]] == ["sad"]
@@ -107,7 +109,7 @@ def test_predict_names_each_failure_and_still_answers_the_rest(trained: Trained,
 def test_predict_prints_a_table(trained: Trained, tmp_path, capsys):
     path = tmp_path / "face.png"
     Image.fromarray(np.full((200, 150), GREY_LEVELS["happy"], np.uint8)).convert("RGB").save(path)
-    assert main(["predict", "fer2013-emotion@champion", str(path)]) == 0
+    assert main(["predict", "fer2013-emotion@champion", str(path), "--whole"]) == 0
     assert "happy" in capsys.readouterr().out
 
 

@@ -1,12 +1,26 @@
-"""`predict`: the emotion on images, each taken as one face."""
+"""`predict`: the emotion of every face on photos."""
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trainer.inference.faces import Face, Photo
+    from trainer.inference.model import Model
+
+BATCH_FACES = 64
+WORKERS = 2
+IN_FLIGHT = 8
+"""Photos that are read ahead; each takes at most 13 MB once it is decoded."""
+WRITTEN = (".csv", ".json", ".parquet")
+ANNOTATED_PX = 1600
 
 
 def main(arguments: list[str]) -> int:
@@ -15,61 +29,261 @@ def main(arguments: list[str]) -> int:
 
 def predict(
     model: Annotated[str, tyro.conf.Positional],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")],
     /,
     *,
-    json: bool = False,
+    whole: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    output: Path | None = None,
+    annotate: Path | None = None,
 ) -> int:
-    """Name the emotion on images; each whole image is taken as one face.
+    """Find the faces on photos and name their emotions.
 
-    Ends with exit code 1 where an image could not be read.
+    Every face is turned upright and cropped as the training images are. Ends with exit code 1 where a photo could
+    not be read or shows no face; each is named.
 
     Args:
-        model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format.
-        images: Files in any format that Pillow reads.
+        model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format. Several, with
+            commas between them, answer side by side.
+        paths: Files, folders (with all that is below them) or quoted patterns ('photos/**/*.jpg').
+        whole: Take each image as one face, without looking for faces: for images that are such crops already.
         json: Print one JSON object instead of a table.
+        output: Write the answers to this file as well: .csv, .json or .parquet.
+        annotate: Write each photo, with its faces and answers drawn on it, into this folder.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    from trainer.commands.models import load_predictor
-    from trainer.data.images import read_grey
-
-    if not images:
+    if output is not None and output.suffix not in WRITTEN:
+        raise ValueError(f"--output {output}: the name must end in {', '.join(WRITTEN)}")
+    photos = expand(paths)
+    if not photos:
         raise ValueError("name at least one image after the model")
-    predictor, name = load_predictor(model)
-    names, size = predictor.spec.class_names, predictor.spec.source_size
-    faces, read, failed = [], [], {}
-    for path in images:
-        try:
-            faces.append(read_grey(path, size))
-            read.append(path)
-        except ValueError as error:
-            failed[str(path)] = str(error)
-    answers = predictor(np.stack(faces)[:, None]) if faces else np.empty((0, len(names)), np.float32)
+    from trainer.commands.models import load_any
+
+    models = {}
+    for reference in filter(None, model.split(",")):
+        found, name = load_any(reference)
+        models[name.removeprefix("models:/")] = found
+    if not models:
+        raise ValueError("name a model: NAME@champion, NAME/3 or a folder")
+    for folder in (annotate, output.parent if output else None):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    answers, failed = [], {}
+    with progress(len(photos), quiet=json) as advance:
+        for item in ask_all(photos, models, whole):
+            answers += item.rows
+            if item.failure:
+                failed[item.path] = item.failure
+            if annotate is not None and item.rows:
+                write_annotated(item, annotate)
+            advance()
+    if output is not None:
+        write_answers(output, list(models), answers, failed)
     if json:
-        print_answers(name, names, [str(path) for path in read], answers, failed)
-    elif faces:
-        table = Table(show_edge=False)
-        for column in ("image", "answer", *names):
-            table.add_column(column, justify="left" if column in ("image", "answer") else "right")
-        for path, row in zip(read, answers, strict=True):
-            table.add_row(str(path), names[int(row.argmax())], *(f"{value:.3f}" for value in row))
-        Console().print(table)
-    for name, reason in failed.items():
-        print(f"error: {name}: {reason}", file=sys.stderr)
+        print(as_json(list(models), answers, failed))
+    elif answers:
+        print_table(answers)
+    for path, reason in failed.items():
+        print(f"error: {one_line(path)}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def print_answers(
-    model: str, names: tuple[str, ...], paths: list[str], answers: np.ndarray, failed: dict[str, str]
+def expand(paths: Sequence[str]) -> list[str]:
+    """Files in the order named, each once; folders and patterns in order of name."""
+    from glob import glob, has_magic
+
+    from trainer.data.images import SUFFIXES
+
+    found: list[str] = []
+    for path in paths:
+        if Path(path).is_dir():
+            inside = [str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES]
+            if not inside:
+                raise ValueError(f"there are no images in {path} ({', '.join(sorted(SUFFIXES))})")
+            found += sorted(inside)
+        elif has_magic(path) and not Path(path).exists():
+            matches = sorted(name for name in glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207  (patterns may be absolute)
+            if not matches:
+                raise ValueError(f"no file matches '{path}'")
+            found += matches
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+@dataclass
+class Item:
+    """A photo on its way: what was seen on it, then what the models answered."""
+
+    path: str
+    photo: "Photo | None" = None
+    faces: "Sequence[Face]" = ()
+    flags: Sequence[list[str]] = ()
+    images: "dict[tuple[int, int], np.ndarray]" = None  # type: ignore[assignment]
+    failure: str = ""
+    rows: list[dict[str, Any]] = None  # type: ignore[assignment]
+
+
+def ask_all(photos: Sequence[str], models: "dict[str, Model]", whole: bool) -> Iterator[Item]:
+    """Photos in their order, with answers. Reading and detection run in threads, beside the networks."""
+    from collections import deque
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    import cv2
+
+    kinds = {(model.size, model.channels) for model in models.values()}
+    cv2.setNumThreads(1)  # one thread a photo is faster than several threads on one
+    waiting: deque[Future[Item]] = deque()
+    batch: list[Item] = []
+    names = iter(photos)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        while True:
+            while len(waiting) < IN_FLIGHT and (path := next(names, None)) is not None:
+                waiting.append(pool.submit(look, path, kinds, whole))
+            if waiting:
+                batch.append(waiting.popleft().result())
+            if (
+                not waiting
+                or sum(len(item.faces) for item in batch) >= BATCH_FACES
+                or len(batch) >= BATCH_FACES
+            ):
+                answer(batch, models)
+                yield from batch
+                batch = []
+            if not waiting:
+                return
+
+
+def look(path: str, kinds: set[tuple[int, int]], whole: bool) -> Item:
+    """Decode, find faces, crop; runs in a thread."""
+    from trainer.data.images import ImageError
+    from trainer.inference import faces
+    from trainer.inference.quality import flags
+
+    item = Item(path, images={}, rows=[])
+    try:
+        photo = faces.read_photo(Path(path))
+    except ImageError as error:
+        item.failure = str(error)
+        return item
+    item.faces = [faces.whole(photo)] if whole else faces.find_faces(photo)
+    if not item.faces:
+        item.failure = "no face was found; --whole takes the whole image as the face"
+        return item
+    item.flags = [flags(photo, face) for face in item.faces]
+    item.images = {kind: faces.crops(photo, item.faces, *kind) for kind in kinds}
+    item.photo = photo
+    return item
+
+
+def answer(batch: Sequence[Item], models: "dict[str, Model]") -> None:
+    """Fill in the rows of a batch: each model is asked once for all its faces."""
+    import numpy as np
+
+    from trainer.inference.answers import Answer, rows
+
+    full = [item for item in batch if item.faces]
+    if not full:
+        return
+    given = []
+    for name, model in models.items():
+        probabilities = model(np.concatenate([item.images[model.size, model.channels] for item in full]))
+        given.append([Answer(name, model.class_names, row) for row in probabilities])
+    answers = zip(*given, strict=True)
+    for item in full:
+        for number, (face, flags) in enumerate(zip(item.faces, item.flags, strict=True), start=1):
+            item.rows += rows(item.path, number, face, flags, next(answers))
+
+
+def write_annotated(item: Item, folder: Path) -> None:
+    from trainer.inference.annotate import annotated, encoded
+
+    assert item.photo is not None
+    per_face: dict[int, list[str]] = {}
+    for row in item.rows:
+        words = f"{row['answer']} {row['probability']:.2f}" if row["sure"] else "not sure"
+        per_face.setdefault(row["face"], []).append(words)
+    labels = [f"{number}  {' / '.join(words)}" for number, words in per_face.items()]
+    picture = annotated(item.photo, item.faces, labels, ANNOTATED_PX)
+    # Photos of several folders may share a name.
+    name = Path(item.path).with_suffix(".jpg").name
+    path, count = folder / name, 1
+    while path.exists():
+        count += 1
+        path = folder / f"{Path(name).stem}-{count}.jpg"
+    path.write_bytes(encoded(picture, "JPEG"))
+
+
+def write_answers(
+    path: Path, models: Sequence[str], answers: Sequence[dict[str, Any]], failed: dict[str, str]
 ) -> None:
-    predictions = [
-        {
-            "image": path,
-            "answer": names[int(row.argmax())],
-            "probabilities": {name: round(float(value), 6) for name, value in zip(names, row, strict=True)},
-        }
-        for path, row in zip(paths, answers, strict=True)
-    ]
-    print(json.dumps({"model": model, "predictions": predictions, "failed": failed}, ensure_ascii=False))
+    from trainer.inference.answers import csv_text, table
+
+    if path.suffix == ".parquet":
+        table(answers).to_parquet(path, index=False)
+    elif path.suffix == ".csv":
+        path.write_text(csv_text(answers), encoding="utf-8")
+    else:
+        path.write_text(as_json(models, answers, failed) + "\n", encoding="utf-8")
+
+
+def as_json(models: Sequence[str], answers: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
+    content = {"models": list(models), "predictions": list(answers), "failed": failed}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def print_table(answers: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    several = len({row["model"] for row in answers}) > 1
+    numbered = len(answers) > len({(row["photo"], row["model"]) for row in answers})
+    flagged = any(row["flags"] for row in answers)
+    paths = {row["photo"] for row in answers}
+    short = len({Path(path).name for path in paths}) == len(paths)
+    table = Table(show_edge=False)
+    table.add_column("photo", overflow="fold")
+    for column in ("face",) * numbered + ("model",) * several:
+        table.add_column(column, no_wrap=True)
+    table.add_column("answer")
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("then")
+    if flagged:
+        table.add_column("mind that it is")
+    for row in answers:
+        ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
+        cells = [one_line(Path(row["photo"]).name if short else row["photo"])]
+        cells += [str(row["face"])] * numbered + [row["model"]] * several
+        cells += [row["answer"] if row["sure"] else f"not sure: {ranked[0][0]} or {ranked[1][0]}"]
+        cells += [
+            f"{row['probability']:.3f}",
+            ", ".join(f"{name} {value:.3f}" for name, value in ranked[1:3]),
+        ]
+        cells += [", ".join(row["flags"])] * flagged
+        table.add_row(*map(Text, cells))
+    Console().print(table)
+
+
+def one_line(text: str) -> str:
+    """A file's name without what would move the cursor or turn the direction of writing."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+def progress(total: int, *, quiet: bool) -> Any:
+    """A bar on stderr, where a person sees it and there is something to wait for."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    @contextmanager
+    def shown() -> Iterator[Any]:
+        console = Console(stderr=True)
+        hidden = quiet or total < 8 or not console.is_terminal
+        bar = Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(),
+                       console=console, disable=hidden, transient=True)  # fmt: skip
+        with bar:
+            task = bar.add_task("photos", total=total)
+            yield lambda: bar.advance(task)
+
+    return shown()
