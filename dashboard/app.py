@@ -5,6 +5,7 @@ The folder is not called `pages`: Streamlit would then open a link to a page wit
 
 import streamlit as st
 
+from dashboard import photos
 from dashboard.frame import icon
 
 PAGES = {
@@ -13,6 +14,7 @@ PAGES = {
     "recall.py": "Per-class recall",
     "confusion.py": "Confusion",
     "mistakes.py": "Mistakes",
+    "try_it.py": "Try it",
     "registry.py": "Registry",
     "train.py": "Train",
 }
@@ -21,4 +23,6 @@ st.set_page_config(page_title="Moodify", page_icon=icon(), layout="wide")
 page = st.navigation(
     [st.Page(f"app_pages/{file}", title=title, default=file == "runs.py") for file, title in PAGES.items()]
 )
+if getattr(page, "title", None) != PAGES["try_it.py"]:  # without a browser a page has no title
+    photos.forget()
 page.run()

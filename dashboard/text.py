@@ -21,6 +21,11 @@ def tag(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def printable(text: str) -> str:
+    """A file's name without what breaks lines or turns the direction of writing; shortened."""
+    return short("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
+
+
 def short(text: str, longest: int = LONGEST_NAME) -> str:
     """The beginning and the end of a long name."""
     text = " ".join(text.split())

@@ -1,0 +1,257 @@
+"""What is seen on a session's photos, and what the chosen models say of it."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.data.images import ImageError
+from trainer.inference import annotate, faces, quality
+from trainer.inference.answers import Answer, agreement, rows
+from trainer.inference.faces import Face, Photo, Region
+from trainer.inference.model import Model
+
+if TYPE_CHECKING:
+    from dashboard.models import Candidate, Key
+
+MOST_PHOTOS = 200
+LARGEST_BYTES = 40 * 1024**2
+SHOWN_PX, SAVED_PX, FACE_PX = 1000, 1600, 144
+_decoding = threading.Lock()
+"""One photo at a time in the whole server: this bounds its memory. Others wait for some tenths of a second."""
+
+
+@dataclass(eq=False)
+class Spot:
+    """A face on a photo: where it was found, where it is taken from, and what came of it.
+
+    inputs: (size, channels) → what a model is shown, uint8 (channels, size, size). answers, looks, milliseconds:
+    by model; a look is the picture of what spoke for the answer.
+    """
+
+    number: int
+    face: Face
+    found: Region
+    flags: list[str]
+    used: bool = True
+    inputs: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    answers: "dict[Key, Answer]" = field(default_factory=dict)
+    milliseconds: "dict[Key, float]" = field(default_factory=dict)
+    looks: "dict[Key, bytes | None]" = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Seen:
+    """A photo and its faces, left to right; failure: why there is nothing to see, or empty."""
+
+    file_id: str
+    name: str
+    failure: str = ""
+    width: int = 0
+    height: int = 0
+    milliseconds: float = 0.0
+    spots: list[Spot] = field(default_factory=list)
+    whole: bool = False
+
+    @property
+    def used(self) -> list[Spot]:
+        return [spot for spot in self.spots if spot.used]
+
+
+class Album:
+    """The photos of one session. Pixels are kept of the photo that was used last; others are decoded anew.
+
+    seen: file id → what was seen, in the order of the uploads.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Seen] = {}
+        self._sources: dict[str, Any] = {}
+        self._pixels: tuple[str, Photo] | None = None
+
+    def update(self, uploads: Sequence[Any], progress: Callable[[float, str], object]) -> None:
+        """Look at what is new among `uploads` (Streamlit's), and drop what is no longer there."""
+        self._sources = {upload.file_id: upload for upload in uploads[:MOST_PHOTOS]}
+        self.seen = {file_id: seen for file_id, seen in self.seen.items() if file_id in self._sources}
+        if self._pixels is not None and self._pixels[0] not in self._sources:
+            self._pixels = None
+        new = [upload for file_id, upload in self._sources.items() if file_id not in self.seen]
+        for index, upload in enumerate(new):
+            progress(index / len(new), f"Photo {index + 1} of {len(new)}")
+            self.seen[upload.file_id] = self._look(upload)
+        self.seen = {file_id: self.seen[file_id] for file_id in self._sources}
+
+    def take_whole(self, seen: Seen, whole: bool) -> None:
+        """Take the whole photo as one face, or look for faces (again)."""
+        seen.whole = whole
+        photo = self.photo(seen)
+        found = [faces.whole(photo)] if whole else faces.find_faces(photo)
+        seen.spots = [_spot(number, photo, face) for number, face in enumerate(found, start=1)]
+
+    def add(self, seen: Seen) -> None:
+        """A face that was not found, in the middle of the photo for a start."""
+        photo = self.photo(seen)
+        region = Region(photo.width / 2, photo.height / 2, min(photo.width, photo.height) / 2)
+        seen.spots.append(_spot(len(seen.spots) + 1, photo, Face(region)))
+
+    def adjust(self, seen: Seen, spot: Spot, region: Region) -> None:
+        """Take the face from another square; what models said of the former one is dropped."""
+        if region == spot.face.region:
+            return
+        photo = self.photo(seen)
+        face = Face(region, spot.face.score, spot.face.landmarks)
+        spot.face, spot.flags = face, quality.flags(photo, face)
+        spot.inputs, spot.answers, spot.looks, spot.milliseconds = {}, {}, {}, {}
+
+    def photo(self, seen: Seen) -> Photo:
+        """Raises ImageError."""
+        if self._pixels is None or self._pixels[0] != seen.file_id:
+            with _decoding:
+                self._pixels = seen.file_id, faces.read_photo(self._sources[seen.file_id].getvalue())
+        return self._pixels[1]
+
+    def ask(self, candidate: "Candidate", model: Model) -> None:
+        """Let a model answer about every face that it has not seen. Raises ValueError where it fails."""
+        new = [
+            (seen, spot)
+            for seen in self.seen.values()
+            for spot in seen.used
+            if candidate.key not in spot.answers
+        ]
+        if not new:
+            return
+        images = np.stack([self._input(seen, spot, model) for seen, spot in new])
+        started = time.perf_counter()
+        probabilities = model(images)
+        milliseconds = 1000 * (time.perf_counter() - started) / len(new)
+        for (_, spot), row in zip(new, probabilities, strict=True):
+            spot.answers[candidate.key] = Answer(candidate.name, model.class_names, row)
+            spot.milliseconds[candidate.key] = milliseconds
+
+    def explain(self, seen: Seen, candidate: "Candidate", model: Model) -> None:
+        """Have the pictures of what the model looked at, for the faces of one photo."""
+        new = [
+            spot for spot in seen.used if candidate.key not in spot.looks and candidate.key in spot.answers
+        ]
+        if not new:
+            return
+        images = np.stack([self._input(seen, spot, model) for spot in new])
+        maps = model.saliency(images, [spot.answers[candidate.key].order[0] for spot in new])
+        for index, spot in enumerate(new):
+            spot.looks[candidate.key] = (
+                None
+                if maps is None
+                else annotate.encoded(annotate.overlay(images[index], maps[index], FACE_PX))
+            )
+
+    def _input(self, seen: Seen, spot: Spot, model: Model) -> np.ndarray:
+        kind = (model.size, model.channels)
+        if kind not in spot.inputs:
+            spot.inputs[kind] = faces.crop(self.photo(seen), spot.face.region, *kind)
+        return spot.inputs[kind]
+
+    def _look(self, upload: Any) -> Seen:
+        seen = Seen(upload.file_id, upload.name)
+        started = time.perf_counter()
+        if upload.size > LARGEST_BYTES:
+            seen.failure = (
+                f"it has {upload.size / 1024**2:.0f} MB; at most {LARGEST_BYTES // 1024**2} MB are read"
+            )
+            return seen
+        try:
+            photo = self.photo(seen)
+        except ImageError as error:
+            seen.failure = str(error)
+            return seen
+        seen.width, seen.height = photo.width, photo.height
+        found = faces.find_faces(photo)
+        seen.spots = [_spot(number, photo, face) for number, face in enumerate(found, start=1)]
+        for spot in seen.spots:  # of the usual size at once, while the pixels are here
+            spot.inputs[48, 1] = faces.crop(photo, spot.face.region, 48, 1)
+        seen.milliseconds = 1000 * (time.perf_counter() - started)
+        return seen
+
+    def records(self, chosen: "Sequence[Candidate]") -> list[dict[str, Any]]:
+        """One row an answer, as `python -m trainer predict` gives them."""
+        return [
+            row
+            for seen in self.seen.values()
+            for spot in seen.used
+            for row in rows(seen.name, spot.number, spot.face, spot.flags, answers_of(spot, chosen))
+        ]
+
+    def picture(self, seen: Seen, chosen: "Sequence[Candidate]", most_px: int, *, words: bool) -> bytes:
+        """The photo with its faces drawn on it, as a JPEG: with numbers, or with answers as well."""
+        labels = []
+        for spot in seen.used:
+            said = [
+                f"{a.best} {a.probability:.2f}" if a.sure else "not sure" for a in answers_of(spot, chosen)
+            ]
+            labels.append(f"{spot.number}  {' / '.join(said)}" if words else f"{spot.number}")
+        spots = [spot.face for spot in seen.used]
+        return annotate.encoded(annotate.annotated(self.photo(seen), spots, labels, most_px), "JPEG")
+
+
+def answers_of(spot: Spot, chosen: "Sequence[Candidate]") -> list[Answer]:
+    return [spot.answers[candidate.key] for candidate in chosen if candidate.key in spot.answers]
+
+
+def _spot(number: int, photo: Photo, face: Face) -> Spot:
+    return Spot(number, face, face.region, quality.flags(photo, face))
+
+
+def sentence(album: Album, chosen: "Sequence[Candidate]") -> str:
+    """What a person came for: what was found on the photos, in one or two sentences."""
+    readable = [seen for seen in album.seen.values() if not seen.failure]
+    failed = len(album.seen) - len(readable)
+    spots = [spot for seen in readable for spot in seen.used]
+    if not readable:
+        return "This photo cannot be read." if failed == 1 else f"None of {failed} photos can be read."
+    lost = f" {failed} cannot be read." if failed else ""
+    many = len(album.seen) > 1
+    if not spots:
+        return f"No face was found on {len(readable)} photos.{lost}" if many else "No face was found."
+    number = _number(len(spots))
+    count = f"{len(album.seen)} photos, {number}" if many else number.capitalize()
+    if len(spots) > 2 or many:
+        return f"{count}{_tally(spots, chosen)}.{lost}"
+    said = [_said(spot, chosen) for spot in spots]
+    if not all(said):
+        return f"{count}."
+    return f"{count}: {said[0]}." if len(said) == 1 else f"{count}. Left: {said[0]}. Right: {said[1]}."
+
+
+def _number(of_faces: int) -> str:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return f"{words[of_faces] if of_faces < len(words) else of_faces} face{'' if of_faces == 1 else 's'}"
+
+
+def _tally(spots: Sequence[Spot], chosen: "Sequence[Candidate]") -> str:
+    """How often the first model gives each answer, the most frequent first."""
+    first = [answers[0] for spot in spots if (answers := answers_of(spot, chosen))]
+    if not first:
+        return ""
+    counts: dict[str, int] = {}
+    for answer in first:
+        name = answer.best if answer.sure else "not sure"
+        counts[name] = counts.get(name, 0) + 1
+    ranked = sorted(counts.items(), key=lambda item: (item[0] == "not sure", -item[1]))
+    several = len(chosen) > 1
+    disagree = sum(len({answer.best for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
+    rest = f"; the models disagree on {disagree}" if disagree else "; all models agree" if several else ""
+    says = f" {chosen[0].label} says" if several else ""
+    return f":{says} " + ", ".join(f"{count} {name}" for name, count in ranked) + rest
+
+
+def _said(spot: Spot, chosen: "Sequence[Candidate]") -> str:
+    answers = answers_of(spot, chosen)
+    if not answers:
+        return ""
+    together = agreement(answers)
+    if len({answer.best for answer in answers}) > 1:
+        labels = [candidate.label for candidate in chosen if candidate.key in spot.answers]
+        return ", ".join(f"{a.words()} says {label}" for a, label in zip(answers, labels, strict=True))
+    return f"{answers[0].words()}{f', {together}' if together else ''}"

@@ -1,0 +1,262 @@
+"""Try it: any registered model on photos of your own."""
+
+import json
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard import cache, frame, limits, models, photos
+from dashboard.album import MOST_PHOTOS, SAVED_PX, SHOWN_PX, Album, Seen, Spot, sentence
+from dashboard.face_cards import face_card, photo_view
+from dashboard.models import Candidate
+from dashboard.text import plain, printable, several
+from trainer.data.images import ImageError
+from trainer.inference.answers import csv_text, table
+from trainer.inference.faces import Region
+from trainer.inference.model import Model
+from trainer.store.reader import Snapshot
+
+SOURCES = ("Photos", "A folder", "The camera")
+TYPES = [
+    "jpg",
+    "jpeg",
+    "jfif",
+    "png",
+    "webp",
+    "gif",
+    "bmp",
+    "tif",
+    "tiff",
+    "pgm",
+    "ppm",
+    "pbm",
+    "avif",
+    "heic",
+]
+PRIVACY = (
+    "Photos stay in the memory of this server while this page is open in your browser: nothing of them is written to "
+    "a disk or a log, or sent to anyone else. Leaving the page frees them."
+)
+CARDS = 12
+"""Faces of one photo that are shown with all details; the table and the downloads have all."""
+
+
+def upload() -> list:
+    """What the person gave: files or a picture of the camera."""
+    source = st.segmented_control("From", SOURCES, default=SOURCES[0], key="source", required=True)
+    if source == SOURCES[2]:
+        taken = st.camera_input("Take a picture", key="camera")
+        return [taken] if taken is not None else []
+    folder = source == SOURCES[1]
+    return (
+        st.file_uploader(
+            "A folder of photos" if folder else "Photos",
+            TYPES,
+            accept_multiple_files="directory" if folder else True,
+            key="folder" if folder else "files",
+        )
+        or []
+    )
+
+
+def load_models(chosen: Sequence[Candidate]) -> dict[str, Model]:
+    """name → model, of those that can be loaded; says why another cannot."""
+    loaded = {}
+    for candidate in chosen:
+        try:
+            with st.spinner(f"Loading {plain(candidate.label)}", show_time=True):
+                loaded[candidate.name], _ = models.load(candidate)
+        except ValueError as error:
+            st.warning(plain(str(error)))
+    return loaded
+
+
+def choose_photo(album: Album) -> Seen:
+    seen = list(album.seen.values())
+    if len(seen) == 1:
+        return seen[0]
+    numbers = list(range(len(seen)))
+    st.session_state["photo"] = min(st.session_state.get("photo", 0), len(seen) - 1)
+    chosen = st.selectbox(
+        f"Photo (of {len(seen)})",
+        numbers,
+        format_func=lambda index: f"{index + 1}: {printable(seen[index].name)} ({verdict(seen[index])})",
+        key="photo",
+    )
+    return seen[chosen]
+
+
+def verdict(seen: Seen) -> str:
+    return "cannot be read" if seen.failure else several(len(seen.used), "face") if seen.used else "no face"
+
+
+def controls(album: Album, seen: Seen, spot: Spot) -> None:
+    """Leave a face out, or move its square."""
+    key = f"{seen.file_id}-{seen.whole}-{spot.number}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        used = st.checkbox(f"Use face {spot.number}", spot.used, key=f"use-{key}")
+        if used != spot.used:
+            spot.used = used
+            st.rerun()
+        if not spot.used:
+            return
+        with st.popover(f"Adjust face {spot.number}"):
+            st.caption("Move the square that is taken for the face; in percent of its side, and in degrees.")
+            across = st.slider("To the right", -100, 100, 0, format="%d%%", key=f"across-{key}")
+            down = st.slider("Down", -100, 100, 0, format="%d%%", key=f"down-{key}")
+            size = st.slider("Side", 25, 300, 100, format="%d%%", key=f"size-{key}")
+            turn = st.slider("Turn clockwise", -180, 180, 0, format="%d°", key=f"turn-{key}")
+    side = spot.found.side
+    x, y = spot.found.x + side * across / 100, spot.found.y + side * down / 100
+    region = Region(x, y, side * size / 100, spot.found.angle + turn)
+    if region != spot.face.region:
+        album.adjust(seen, spot, region)
+        st.rerun()
+
+
+def show_photo(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
+    """The photo with its squares, and what can be changed about them."""
+    st.html(photo_view(album.picture(seen, chosen, SHOWN_PX, words=False), seen))
+    st.caption(
+        f"{plain(printable(seen.name))}, {seen.width:,} × {seen.height:,} px; read and searched for faces in "
+        f"{seen.milliseconds:.0f} ms"
+    )
+    with st.container(horizontal=True):
+        whole = st.toggle("Take the whole image as the face", seen.whole, key=f"whole-{seen.file_id}")
+        if whole != seen.whole:
+            album.take_whole(seen, whole)
+            st.rerun()
+        if st.button("Add a face by hand", key="add", disabled=seen.whole):
+            album.add(seen)
+            st.rerun()
+    for spot in seen.spots[:CARDS]:
+        controls(album, seen, spot)
+
+
+def show_faces(
+    album: Album, seen: Seen, chosen: Sequence[Candidate], snapshot: Snapshot, loaded: dict[str, Model]
+) -> None:
+    if not seen.spots:
+        st.markdown(
+            "No face was found on this photo. If it is one, take the whole image as the face, or add one."
+        )
+    briefs = {candidate.name: limits.brief(snapshot, candidate) for candidate in chosen}
+    for candidate in chosen:
+        if candidate.name in loaded:
+            album.explain(seen, candidate, loaded[candidate.name])
+    for spot in seen.used[:CARDS]:
+        st.html(face_card(spot, chosen, briefs, numbered=len(seen.spots) > 1))
+    if len(seen.used) > CARDS:
+        st.caption(f"The first {CARDS} of {len(seen.used)} faces; the downloads have all.")
+
+
+def show_answers(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
+    """All of them, to read and to take away."""
+    records = album.records(chosen)
+    if len(records) > len(seen.used) * len(chosen):
+        with st.expander("All answers"):
+            st.dataframe(
+                table(records).drop(columns=["x", "y", "side", "angle", "detection_score"]), hide_index=True,
+                height=frame.height(len(records)), alt="One row for each face and model",
+                column_config={"probability": st.column_config.NumberColumn(format="%.3f")}
+                | {
+                    name: st.column_config.NumberColumn(name.removeprefix("probability/"), format="%.3f")
+                    for name in table(records)
+                    if name.startswith("probability/")
+                },
+            )  # fmt: skip
+    failed = {one.name: one.failure for one in album.seen.values() if one.failure}
+    content = {"models": [c.name for c in chosen], "predictions": records, "failed": failed}
+    with st.container(horizontal=True):
+        st.download_button(
+            "Answers as CSV", lambda: csv_text(records).encode(), "answers.csv", "text/csv",
+            disabled=not records, on_click="ignore", key="csv",
+        )  # fmt: skip
+        st.download_button(
+            "Answers as JSON", lambda: json.dumps(content, ensure_ascii=False).encode(), "answers.json",
+            "application/json", disabled=not records, on_click="ignore", key="json",
+        )  # fmt: skip
+        st.download_button(
+            "Annotated picture", lambda: album.picture(seen, chosen, SAVED_PX, words=True), "annotated.jpg",
+            "image/jpeg", disabled=bool(seen.failure) or not seen.used, on_click="ignore", key="picture",
+        )  # fmt: skip
+
+
+def show_models(snapshot: Snapshot, chosen: Sequence[Candidate], loaded: dict[str, Model]) -> None:
+    """What stands beside the answers: limits and intended use."""
+    with st.expander("What these models know, and what they are not for", expanded=True):
+        for candidate in chosen:
+            if candidate.name not in loaded:
+                continue
+            run_id = candidate.version.run_id
+            known = run_id in snapshot.runs.index
+            found = (
+                cache.predictions(run_id, snapshot.runs.at[run_id, "status"]) if run_id and known else None
+            )
+            lines = limits.about(snapshot, candidate, loaded[candidate.name], found)
+            st.markdown(f"**{plain(candidate.label)}.** {' '.join(lines)}")
+        st.markdown(limits.ETHICS)
+
+
+cache.forget()  # an alias that was moved is followed at once
+snapshot = frame.load("Try it")
+if not snapshot.versions:
+    frame.answer("Try it", "No model is registered yet.")
+    st.markdown("Every training that ends well registers a version:")
+    st.code("make train", language="bash")
+    st.stop()
+top = st.container()
+if (album := st.session_state.get(photos.KEY)) is None:
+    album = Album()
+photos.keep(album)
+left, right = st.columns([3, 2], gap="large")
+with left:
+    uploads = upload()
+with right:
+    chosen = models.choose_models(snapshot)
+    st.caption(PRIVACY)
+
+bar = st.empty()
+album.update(uploads, bar.progress)
+bar.empty()
+if not album.seen:
+    with top:
+        frame.answer("Try it", "Which emotion, says which model, and why? Try it on a photo of your own.")
+    models.load_ahead()
+    with st.expander("What the models are not for", expanded=True):
+        st.markdown(limits.ETHICS)
+    st.stop()
+if len(uploads) > MOST_PHOTOS:
+    st.warning(
+        f"These are {len(uploads)} photos; the first {MOST_PHOTOS} are looked at. The command takes any number."
+    )
+loaded = load_models(chosen)
+for candidate in list(chosen):
+    if candidate.name in loaded:
+        try:
+            album.ask(candidate, loaded[candidate.name])
+        except (ValueError, ImageError) as error:
+            st.warning(f"{plain(candidate.label)} gives no answer: {plain(str(error))}")
+            del loaded[candidate.name]
+answering = [candidate for candidate in chosen if candidate.name in loaded]
+with top:
+    frame.answer("Try it", plain(sentence(album, answering)))
+if not chosen:
+    st.info("Choose a model above to have an answer.")
+
+seen = choose_photo(album)
+if seen.failure:
+    st.error(f"{plain(printable(seen.name))}: {plain(seen.failure)}.")
+else:
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        show_photo(album, seen, answering)
+    with right:
+        show_faces(album, seen, answering, snapshot, loaded)
+failures = [one for one in album.seen.values() if one.failure and one is not seen]
+if failures:
+    with st.expander(f"{several(len(failures), 'photo')} cannot be read"):
+        for one in failures:
+            st.markdown(f"{plain(printable(one.name))}: {plain(one.failure)}.")
+show_answers(album, seen, answering)
+show_models(snapshot, answering, loaded)
