@@ -1,0 +1,276 @@
+"""The Try it page in every state: photos of all kinds, several models, adjusted faces, and nothing kept."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import streamlit as st
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from dashboard import models, photos
+from dashboard.album import Album, Seen
+from tests.dashboard.test_pages import answer, open_page, text
+from tests.extra.drawn_photos import encoded, scene
+from tests.extra.grey_faces import GREY_LEVELS, Trained, grey_face
+from trainer.__main__ import main
+from trainer.store.location import open_store
+from trainer.store.registry import all_versions, set_alias
+
+PAGE = "try_it.py"
+CNN, RESNET = "fer2013-emotion/1", "fer2013-emotion/2"
+ONE = [(300, 100)]
+TWO = [(80, 60), (600, 300)]
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_read():
+    st.cache_resource.clear()
+    models._loaded.clear()
+
+
+@pytest.fixture
+def store(trained: Trained):
+    """With version 1 as the champion, before and after."""
+    store = open_store(create=False)
+    set_alias(store, "fer2013-emotion", 1, "champion")
+    yield store
+    set_alias(store, "fer2013-emotion", 1, "champion")
+
+
+def photo(places=ONE, **options) -> bytes:
+    return encoded(scene(places, **options), quality=92)
+
+
+def grey(name: str) -> bytes:
+    return encoded(Image.fromarray(grey_face(np.random.default_rng(0), GREY_LEVELS[name])), "PNG")
+
+
+def upload(app: AppTest, **files: bytes) -> AppTest:
+    given = [(name.replace("_dot_", "."), data, "image/jpeg") for name, data in files.items()]
+    app.file_uploader(key="files").set_value(given).run()
+    assert not app.exception, app.exception
+    return app
+
+
+def try_it(*chosen: str, **files: bytes) -> AppTest:
+    app = open_page(PAGE, **({"models": list(chosen)} if chosen else {}))
+    return upload(app, **files) if files else app
+
+
+def album(app: AppTest) -> Album:
+    return app.session_state[photos.KEY]
+
+
+def seen(app: AppTest) -> list[Seen]:
+    return list(album(app).seen.values())
+
+
+def cards(app: AppTest) -> str:
+    return " ".join(element.proto.body for element in app.get("html"))
+
+
+def press(app: AppTest, element) -> AppTest:
+    element.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def test_before_a_photo_the_page_invites_and_the_champion_is_chosen(store):
+    app = try_it()
+    assert answer(app).startswith("Which emotion, says which model")
+    assert app.multiselect(key="models").value == ["fer2013-emotion@champion"]
+    assert "Leaving the page frees them" in text(app)
+    assert "Do not use it for decisions about people" in text(app)
+
+
+def test_without_a_registered_model_the_page_says_what_makes_one(trained: Trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = open_store().client()
+    client.create_run(client.create_experiment("empty", str(tmp_path)))
+    app = try_it()
+    assert answer(app) == "No model is registered yet."
+    assert [code.value for code in app.code] == ["make train"]
+
+
+def test_a_face_is_answered_shown_and_explained(store):
+    app = try_it(CNN, photo_dot_jpg=photo())
+    assert re.match(r"One face: (not sure: )?\w+", answer(app))
+    shown = cards(app)
+    assert "what the models see: 48×48 grey" in shown
+    assert "what spoke for" in shown
+    assert shown.count('class="track"') == len(GREY_LEVELS)
+    assert re.search(r"fer2013, test accuracy 1\.000; found least", shown)
+    assert "Trained on 108 images of fer2013" in text(app)
+    assert "Below 0.50 it counts as not sure" in text(app)
+
+
+def test_the_page_and_the_command_give_the_same_answers(store, tmp_path, capsys):
+    data = photo(TWO)
+    path = tmp_path / "two.jpg"
+    path.write_bytes(data)
+    app = try_it(CNN, RESNET, two_dot_jpg=data)
+    chosen = models.candidates([(name, version_of(name)) for name in (CNN, RESNET)])
+    capsys.readouterr()
+    assert main(["predict", f"{CNN},{RESNET}", str(path), "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["predictions"]
+    found = album(app).records(chosen)
+    assert len(found) == len(expected) == 4
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine | {"photo": "", "probabilities": {}, "probability": 0} == (
+            theirs | {"photo": "", "probabilities": {}, "probability": 0}
+        )
+        assert mine["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
+
+
+def version_of(reference: str):
+    name, number = reference.split("/")
+    return next(
+        v for v in all_versions(open_store(create=False)) if (v.name, v.version) == (name, int(number))
+    )
+
+
+@pytest.mark.parametrize("reference", [CNN, RESNET])
+def test_each_grey_level_is_answered_under_its_own_name(store, reference):
+    """The names travel from the folders through training, the registry and the page."""
+    app = try_it(reference, **{f"{name}_dot_png": grey(name) for name in GREY_LEVELS})
+    assert answer(app) == "No face was found on 5 photos."
+    for index, name in enumerate(GREY_LEVELS):
+        press(app, app.selectbox(key="photo").set_value(index))
+        press(app, app.toggle[0].set_value(True))
+        assert seen(app)[index].whole
+        ((found,),) = [spot.answers.values() for spot in seen(app)[index].spots]
+        assert found.best == name
+        assert re.search(f'class="answer">(not sure: )?{name} ', cards(app))
+
+
+def test_two_faces_are_left_and_right_and_models_stand_side_by_side(store):
+    app = try_it(CNN, RESNET, two_dot_jpg=photo(TWO))
+    assert re.match(r"Two faces\. Left: .+\. Right: .+\.$", answer(app))
+    assert "cnn · version 1" in cards(app)
+    assert "resnet18 · version 2" in cards(app)
+    assert cards(app).count('class="said"') == 4
+    assert re.search("Face 1: (both models agree|the models disagree)", cards(app))
+
+
+def test_many_photos_are_counted_and_what_cannot_be_read_is_named(store):
+    app = try_it(
+        CNN, a_dot_jpg=photo(), b_dot_jpg=photo(TWO), broken_dot_jpg=photo()[:900], empty_dot_png=b""
+    )
+    assert answer(app).startswith("4 photos, three faces: ")
+    assert answer(app).endswith("2 cannot be read.")
+    assert [bool(one.failure) for one in seen(app)] == [False, False, True, True]
+    assert "the file is empty" in text(app)
+    press(app, app.selectbox(key="photo").set_value(2))
+    assert "the image is damaged" in app.error[0].value
+
+
+def test_a_face_is_left_out_and_comes_back(store):
+    app = try_it(CNN, two_dot_jpg=photo(TWO))
+    press(app, app.checkbox[0].set_value(False))
+    assert answer(app).startswith("One face: ")
+    assert cards(app).count('class="said"') == 1
+    press(app, app.checkbox[0].set_value(True))
+    assert answer(app).startswith("Two faces. ")
+
+
+def test_an_adjusted_square_is_answered_anew(store):
+    app = try_it(CNN, one_dot_jpg=photo())
+    before = seen(app)[0].spots[0]
+    region, shown = before.face.region, before.inputs[48, 1].copy()
+    (size,) = [slider for slider in app.slider if slider.label == "Side"]
+    press(app, size.set_value(250))
+    after = seen(app)[0].spots[0]
+    assert after.face.region.side == pytest.approx(2.5 * region.side)
+    assert (after.face.region.x, after.face.region.angle) == (region.x, region.angle)
+    assert np.abs(after.inputs[48, 1].astype(int) - shown).mean() > 5
+    assert len(after.answers) == len(after.looks) == 1
+    (turn,) = [slider for slider in app.slider if slider.label == "Turn clockwise"]
+    press(app, turn.set_value(90))
+    assert seen(app)[0].spots[0].face.region.angle == pytest.approx(region.angle + 90)
+
+
+def test_a_face_is_added_by_hand_and_the_whole_image_is_taken(store):
+    app = try_it(CNN, sky_dot_png=encoded(Image.new("RGB", (300, 200), "skyblue"), "PNG"))
+    assert answer(app) == "No face was found."
+    press(app, app.button(key="add").click())
+    assert answer(app).startswith("One face: ")
+    assert seen(app)[0].spots[0].face.score is None
+    press(app, app.toggle[0].set_value(True))
+    assert seen(app)[0].spots[0].face.region.side == 200
+    press(app, app.toggle[0].set_value(False))
+    assert answer(app) == "No face was found."
+
+
+def test_a_moved_alias_takes_effect_with_the_next_prediction(store):
+    app = try_it(one_dot_jpg=photo())
+    assert "cnn · version 1" in cards(app)
+    set_alias(store, "fer2013-emotion", 2, "champion")
+    press(app, app.checkbox[0])
+    assert "resnet18 · version 2" in cards(app)
+    assert app.multiselect(key="models").value == ["fer2013-emotion@champion"]
+
+
+def test_a_picture_of_the_camera_is_a_photo(store):
+    app = try_it(CNN)
+    press(app, app.segmented_control(key="source").set_value("The camera"))
+    press(app, app.camera_input(key="camera").set_value(("camera.jpg", photo(), "image/jpeg")))
+    assert answer(app).startswith("One face: ")
+
+
+def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
+    trained: Trained, tmp_path, monkeypatch
+):
+    import shutil
+
+    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
+    monkeypatch.chdir(tmp_path)
+    client = open_store(create=False).client()
+    for path in (tmp_path / "mlruns").rglob("weights.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    app = try_it(CNN, RESNET, one_dot_jpg=photo())
+    assert answer(app) == "One face."
+    assert len(app.warning) == 2
+    assert "fer2013-emotion/1: weights.safetensors cannot be read" in app.warning[0].value.replace("\\", "")
+    assert str(tmp_path) not in app.warning[0].value.replace("\\", "")
+    client.delete_model_version("fer2013-emotion", "2")
+    press(app, app.checkbox[0])
+    assert app.multiselect(key="models").value == [CNN]
+
+
+def test_leaving_the_page_frees_the_photos(store):
+    app = try_it(CNN, one_dot_jpg=photo())
+    assert photos.KEY in app.session_state
+    app.switch_page("app_pages/runs.py").run()
+    assert photos.KEY not in app.session_state
+    app.switch_page(f"app_pages/{PAGE}").run()
+    assert answer(app).startswith("Which emotion")
+
+
+def test_removing_a_photo_removes_what_was_seen_of_it(store):
+    app = try_it(CNN, a_dot_jpg=photo(), b_dot_jpg=photo(TWO))
+    assert len(seen(app)) == 2
+    upload(app, b_dot_jpg=photo(TWO))
+    assert [one.name for one in seen(app)] == ["b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<img src=x onerror=alert(1)>.jpg", "a\nb.jpg", "**bold** [x](http://y).jpg", "\u202egpj.exe.jpg"],
+)
+def test_a_files_name_is_text_and_nothing_else(store, name):
+    app = open_page(PAGE, models=[CNN])
+    app.file_uploader(key="files").set_value([(name, photo(), "image/jpeg")]).run()
+    assert not app.exception
+    assert "<img src=x" not in cards(app)
+    assert "\u202e" not in text(app)
+    assert "[x](http" not in " ".join(caption.value for caption in app.caption)
+
+
+def test_torch_and_the_models_are_shared_between_sessions(store):
+    try_it(CNN, one_dot_jpg=photo())
+    loaded = dict(models._loaded)
+    try_it(CNN, one_dot_jpg=photo())
+    assert dict(models._loaded) == loaded
+    assert len(loaded) == 1
