@@ -25,10 +25,10 @@ ALL_UPLOADS_BYTES = 1024**3
 SWEEP_SECONDS = 5
 GONE_SECONDS = 15
 """So long after its tab was closed a session and its photos are dropped; until then a lost connection can come back."""
-# Streamlit's own page starts one script from its text, named here by its hash; its charts compile code at run time.
+# Streamlit's own page starts one script from its text, named here by its hash; the camera reads a data: address.
 POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-eval' {inline}; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self' {inline}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; connect-src 'self' data: blob:; "
     "worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

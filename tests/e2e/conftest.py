@@ -28,6 +28,7 @@ MODEL = "fer2013-emotion"
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # a camera, and nobody to ask
 )
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 """Opened by a link, a page first asks for these below its own address, before it asks at the root."""
@@ -169,8 +170,8 @@ def opened(context: BrowserContext, *, width: int = 1440, scheme: str = "light")
 
 
 @contextmanager
-def serving(log: Path, *command: str) -> Iterator[None]:
-    """`python -m` something that listens until it is told to stop."""
+def serving(log: Path, *command: str) -> Iterator[int]:
+    """`python -m` something that listens until it is told to stop; its process id."""
     with log.open("w") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", *command, "--no-browser"],
@@ -180,7 +181,7 @@ def serving(log: Path, *command: str) -> Iterator[None]:
             stderr=subprocess.STDOUT,
         )
         try:
-            yield
+            yield server.pid
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             try:
