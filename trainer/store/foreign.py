@@ -4,6 +4,7 @@ Loading one runs code that comes with it, so it is done only where the operator 
 """
 
 import contextlib
+import itertools
 import math
 import os
 import threading
@@ -48,7 +49,9 @@ class Layout:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Of uint8 (N, channels, size, size)."""
-        values = images if self.dtype == np.uint8 else images.astype(self.dtype) / self.dtype.type(255)
+        values = images.astype(self.dtype)  # a copy: whoever gets it may write to it
+        if self.dtype != np.uint8:
+            values /= self.dtype.type(255)
         if self.axes == "NHWC":
             return np.ascontiguousarray(np.moveaxis(values, 1, 3))
         if self.axes == "NCHW":
@@ -69,7 +72,8 @@ class ForeignModel:
         size_bytes: int, notes: Sequence[str],
     ):  # fmt: skip
         """Tries the layouts in turn. Raises StoreError where none is answered with one number a class."""
-        self._ask = ask
+        self._model = ask
+        self._one_by_one = False
         self._lock = threading.Lock()
         self.size_bytes = size_bytes
         layout, answers, columns = self._first_answer(layouts)
@@ -79,14 +83,16 @@ class ForeignModel:
         if len(layouts) > 1:
             kind = "grey" if layout.channels == 1 else "RGB"
             found.append(
-                f"It has no signature; {kind} images of {layout.size} px are what it was found to take."
+                f"It does not say what it takes; {kind} images of {layout.size} px are what it was found to take."
             )
         self._scale, told = scale_of(answers)
         found += told
-        names = names if names is not None else columns
+        if names is None or (columns is not None and sorted(columns) == sorted(names)):
+            names = columns  # they name the numbers themselves: their order is the right one
         if names is None or len(names) != answers.shape[1] or len(set(names)) < len(names):
             if names is not None:
-                found.append(f"It names {len(names)} classes and answers with {answers.shape[1]}.")
+                same = " (some by the same name)" if len(set(names)) < len(names) else ""
+                found.append(f"It names {len(names)} classes{same} and answers with {answers.shape[1]}.")
             found.append("Its classes have no names, so they are numbered in the order of its answers.")
             names = [f"class {index}" for index in range(answers.shape[1])]
         self.class_names = tuple(names)
@@ -97,15 +103,15 @@ class ForeignModel:
         """Runs code of the model's. Raises StoreError where it cannot be loaded or understood."""
         where = f"{version.name}/{version.version}"
         try:
-            info = mlflow.models.get_model_info(version.uri)
+            info = mlflow.models.Model.load(version.uri)
             if "pytorch" in info.flavors:
-                ask = _torch_caller(mlflow.pytorch.load_model(version.uri))
+                ask = _torch_caller(mlflow.pytorch.load_model(version.uri, map_location="cpu"))
             elif "python_function" in info.flavors:
                 ask = mlflow.pyfunc.load_model(version.uri).predict
             else:
                 kinds = ", ".join(info.flavors) or "none"
                 raise StoreError(f"it has the flavours {kinds}; pytorch or python_function is needed")
-            size_bytes = int(getattr(info, "model_size_bytes", None) or 256 * 1024**2)
+            size_bytes = int(info.model_size_bytes or 256 * 1024**2)
             return cls(ask, _layouts(info.signature), _class_names(info, version), size_bytes, ())
         except StoreError as error:
             raise StoreError(f"{where}: {error}") from error
@@ -119,33 +125,51 @@ class ForeignModel:
             return np.empty((0, len(self.class_names)), np.float32)
         try:
             with self._lock:
-                answers = np.concatenate([_table(self._ask(self._layout(part)))[0] for part in parts])
+                answers = np.concatenate([self._ask(self._layout(part))[0] for part in parts])
         except Exception as error:  # as in load
             raise StoreError(f"the model failed: {_one_line(error)}") from error
         if answers.shape != (len(images), len(self.class_names)) or not np.isfinite(answers).all():
             raise StoreError("the model did not answer with one finite number a class")
-        return self._scale(answers).astype(np.float32)
+        scaled = self._scale(answers)
+        if scaled.min() < -1e-3 or scaled.max() > 1 + 1e-3:
+            raise StoreError("the model answers these images with other numbers than those it was tried with")
+        return scaled.clip(0, 1).astype(np.float32)
 
     def saliency(self, images: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
         """It cannot tell: a stranger's network is not looked into."""
         return None
 
+    def _ask(self, images: np.ndarray) -> tuple[np.ndarray, list[str] | None]:
+        """As _table, of images in the model's layout."""
+        if not self._one_by_one:
+            return _table(self._model(images))
+        answers = [_table(self._model(images[index : index + 1])) for index in range(len(images))]
+        return np.concatenate([table for table, _ in answers]), answers[0][1]
+
     def _first_answer(self, layouts: Sequence[Layout]) -> tuple[Layout, np.ndarray, list[str] | None]:
         reason = ""
-        for layout in layouts:
+        refused = set()
+        # What was exported with one image as its example takes one image at a time.
+        for self._one_by_one, layout in itertools.product((False, True), layouts):
+            if self._one_by_one and layout not in refused:
+                continue
             probe = np.random.default_rng(0).integers(
                 0, 256, (4, layout.channels, layout.size, layout.size), np.uint8
             )
             try:
-                answers, columns = _table(self._ask(layout(probe)))
+                answers, columns = self._ask(layout(probe))
             except Exception as error:  # as in load
                 reason = reason or _one_line(error)
+                refused.add(layout)
                 continue
-            if answers.ndim == 2 and len(answers) == 4 and answers.shape[1] >= 2:
+            if answers.ndim != 2 or len(answers) != 4 or answers.shape[1] < 2:
+                reason = (
+                    f"it answers 4 images with an array of shape {answers.shape}, not with one number a class"
+                )
+            elif not np.isfinite(answers).all():
+                reason = "it answers with numbers that are not finite"
+            else:
                 return layout, answers, columns
-            reason = (
-                f"it answers 4 images with an array of shape {answers.shape}, not with one number a class"
-            )
         raise StoreError(f"no images that were tried are answered: {reason}")
 
 
@@ -189,8 +213,10 @@ def _layouts(signature: Any) -> list[Layout]:
     shape, dtype = tuple(inputs[0].shape), np.dtype(inputs[0].type)
     if dtype not in (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.uint8)):
         raise StoreError(f"its signature wants {dtype} values; float32, float64 and uint8 are understood")
-    if len(shape) == 2 and shape[1] > 0 and math.isqrt(shape[1]) ** 2 == shape[1]:
-        return [Layout("NP", 1, math.isqrt(shape[1]), dtype)]
+    if len(shape) == 2 and shape[1] > 0:
+        side = math.isqrt(shape[1])
+        if side**2 == shape[1] and 8 <= side <= 1024:
+            return [Layout("NP", 1, side, dtype)]
     for axes, channel, sides in (("NCHW", 1, (2, 3)), ("NHWC", 3, (1, 2)), ("NHW", None, (1, 2))):
         if len(shape) != len(axes) or (channel is not None and shape[channel] not in (1, 3)):
             continue
