@@ -91,11 +91,9 @@ class Album:
         found = [faces.whole(photo)] if whole else faces.find_faces(photo)
         seen.spots = [_spot(number, photo, face) for number, face in enumerate(found, start=1)]
 
-    def add(self, seen: Seen) -> None:
-        """A face that was not found, in the middle of the photo for a start."""
-        photo = self.photo(seen)
-        region = Region(photo.width / 2, photo.height / 2, min(photo.width, photo.height) / 2)
-        seen.spots.append(_spot(len(seen.spots) + 1, photo, Face(region)))
+    def add(self, seen: Seen, region: Region) -> None:
+        """A face that was not found."""
+        seen.spots.append(_spot(len(seen.spots) + 1, self.photo(seen), Face(region)))
 
     def adjust(self, seen: Seen, spot: Spot, region: Region) -> None:
         """Take the face from another square; what models said of the former one is dropped."""
@@ -182,6 +180,10 @@ class Album:
             for spot in seen.used
             for row in rows(seen.name, spot.number, spot.face, spot.flags, answers_of(spot, chosen))
         ]
+
+    def plain_picture(self, seen: Seen) -> bytes:
+        """The photo alone, as a JPEG of SHOWN_PX."""
+        return annotate.encoded(annotate.annotated(self.photo(seen), [], [], SHOWN_PX), "JPEG")
 
     def picture(self, seen: Seen, chosen: "Sequence[Candidate]", most_px: int, *, words: bool) -> bytes:
         """The photo with its faces drawn on it, as a JPEG: with numbers, or with answers as well."""

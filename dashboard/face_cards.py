@@ -33,7 +33,7 @@ font-size:.82rem;font-variant-numeric:tabular-nums}
 def photo_view(picture: bytes, seen: Seen) -> str:
     """The whole photo; its name and faces in words for those who cannot see it."""
     words = f"{seen.name}: {len(seen.used)} numbered face{'' if len(seen.used) == 1 else 's'}"
-    return f'{STYLE}<img class="photo" src="{_source(picture, "jpeg")}" alt="{tag(words)}">'
+    return f'{STYLE}<img class="photo" src="{source(picture, "jpeg")}" alt="{tag(words)}">'
 
 
 def face_card(spot: Spot, chosen: Sequence[Candidate], limits: Mapping[str, str], numbered: bool) -> str:
@@ -65,7 +65,7 @@ def _input(kind: tuple[int, int], spot: Spot) -> str:
     image = annotate.as_image(spot.inputs[kind])
     words = f"what the models see: {size}×{size} {'grey' if channels == 1 else 'colour'}"
     return (
-        f'<figure><img src="{_source(annotate.encoded(image), "png")}" alt="the input of face {spot.number}">'
+        f'<figure><img src="{source(annotate.encoded(image), "png")}" alt="the input of face {spot.number}">'
         f"<figcaption>{words}</figcaption></figure>"
     )
 
@@ -74,7 +74,7 @@ def _said(candidate: Candidate, spot: Spot, limits: str) -> str:
     answer = spot.answers[candidate.key]
     look = spot.looks.get(candidate.key)
     looked = (
-        f'<figure><img src="{_source(look, "png")}" alt="what spoke for {tag(answer.best)}">'
+        f'<figure><img src="{source(look, "png")}" alt="what spoke for {tag(answer.best)}">'
         f"<figcaption>what spoke for {tag(answer.best)}</figcaption></figure>"
         if look
         else ""
@@ -102,5 +102,5 @@ def _bars(answer: Answer, colour: str) -> str:
     return f'<div class="bars">{"".join(lines)}</div>'
 
 
-def _source(data: bytes, kind: str) -> str:
+def source(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

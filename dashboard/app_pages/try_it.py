@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import cache, frame, limits, models, photos
+from dashboard import cache, charts, frame, limits, models, photos
 from dashboard.album import MOST_PHOTOS, SAVED_PX, SHOWN_PX, Album, Seen, Spot, sentence
-from dashboard.face_cards import face_card, photo_view
+from dashboard.face_cards import face_card, photo_view, source
 from dashboard.models import Candidate
 from dashboard.text import plain, printable, several
 from trainer.data.images import ImageError
@@ -43,11 +43,11 @@ CARDS = 12
 
 def upload() -> list:
     """What the person gave: files or a picture of the camera."""
-    source = st.segmented_control("From", SOURCES, default=SOURCES[0], key="source", required=True)
-    if source == SOURCES[2]:
+    origin = st.segmented_control("From", SOURCES, default=SOURCES[0], key="source", required=True)
+    if origin == SOURCES[2]:
         taken = st.camera_input("Take a picture", key="camera")
         return [taken] if taken is not None else []
-    folder = source == SOURCES[1]
+    folder = origin == SOURCES[1]
     return (
         st.file_uploader(
             "A folder of photos" if folder else "Photos",
@@ -114,6 +114,38 @@ def controls(album: Album, seen: Seen, spot: Spot) -> None:
         st.rerun()
 
 
+@st.dialog("Draw a square around the face", width="large")
+def draw_face(album: Album, seen: Seen) -> None:
+    """A face that was not found, or was found badly."""
+    figure = charts.drawable(
+        source(album.plain_picture(seen), "jpeg"), seen.width, seen.height,
+        [spot.face.region.corners() for spot in seen.used],
+    )  # fmt: skip
+    drawn = st.plotly_chart(
+        figure, on_select="rerun", selection_mode="box", key="drawing", config=charts.CONFIG,
+        alt=f"{printable(seen.name)}, to draw on",
+    )  # fmt: skip
+    box = drawn.selection.box[-1] if drawn.selection.box else None
+    st.caption(
+        "Drag from corner to corner, a little more than ear to ear and brow to chin; it becomes a square."
+    )
+    with st.container(horizontal=True):
+        if st.button("Take this square", type="primary", disabled=box is None, key="take"):
+            album.add(seen, square(box["x"], box["y"]))  # type: ignore[index]
+            st.rerun()
+        if st.button("Take the middle of the photo", key="middle"):
+            album.add(
+                seen, square((seen.width * 0.25, seen.width * 0.75), (seen.height * 0.25, seen.height * 0.75))
+            )
+            st.rerun()
+
+
+def square(x: Sequence[float], y: Sequence[float]) -> Region:
+    """Around the middle of a box, as long as its sides are on average."""
+    across, down = abs(x[1] - x[0]), abs(y[1] - y[0])
+    return Region(sum(x) / 2, sum(y) / 2, max(8.0, (across + down) / 2))
+
+
 def show_photo(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
     """The photo with its squares, and what can be changed about them."""
     st.html(photo_view(album.picture(seen, chosen, SHOWN_PX, words=False), seen))
@@ -126,9 +158,8 @@ def show_photo(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
         if whole != seen.whole:
             album.take_whole(seen, whole)
             st.rerun()
-        if st.button("Add a face by hand", key="add", disabled=seen.whole):
-            album.add(seen)
-            st.rerun()
+        if st.button("Draw a face", key="draw", disabled=seen.whole):
+            draw_face(album, seen)
     for spot in seen.spots[:CARDS]:
         controls(album, seen, spot)
 
@@ -138,7 +169,7 @@ def show_faces(
 ) -> None:
     if not seen.spots:
         st.markdown(
-            "No face was found on this photo. If it is one, take the whole image as the face, or add one."
+            "No face was found on this photo. If it is one, take the whole image as the face, or draw it."
         )
     briefs = {candidate.name: limits.brief(snapshot, candidate) for candidate in chosen}
     for candidate in chosen:

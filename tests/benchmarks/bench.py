@@ -25,23 +25,25 @@ from tests.benchmarks.images import (
 )
 from tests.benchmarks.logging_cost import RunCost, logging_share, measure_run, warm_up
 from tests.benchmarks.means import measure_means
+from tests.benchmarks.photos import FOLDER_PHOTOS, measure_photos
 from tests.benchmarks.throughput import Comparison, Effort, Say, compare, networks
 from tests.benchmarks.worker import Worker
 
 QUICK = Effort(rounds=1, seconds=0.4)
 QUICK_RUNS = 60
+QUICK_PHOTOS = 40
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure speed: training throughput, data loading, the cost of logging; the dashboard on a big store.
+    """Measure speed: training throughput, data loading, the cost of logging; the dashboard on a big store; photos.
 
     Run nothing beside it.
     """
 
-    only: Literal["training", "dashboard"] | None = None
-    """Leave the other one out."""
+    only: Literal["training", "dashboard", "photos"] | None = None
+    """Leave the others out."""
     means: Flag = False
     """Also measure what each means to speed gains by itself (twice the time)."""
     quick: Flag = False
@@ -68,10 +70,12 @@ def main() -> None:
     say = make_say()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="moodify-bench-") as scratch:
-        if options.only != "dashboard":
+        if options.only in (None, "training"):
             results |= measure_training(Path(scratch), effort, options.means, console, say)
-        if options.only != "training":
+        if options.only in (None, "dashboard"):
             results |= measure_on_big_store(Path(scratch), effort.rounds, options, console, say)
+        if options.only in (None, "photos"):
+            results |= measure_on_photos(Path(scratch), effort.rounds, options, console, say)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2, default=_as_json))
         console.print(f"All numbers: {options.json}")
@@ -143,6 +147,21 @@ def measure_on_big_store(
     tables.print_pages(console, result.pages)
     console.print(f"Load average after {load_average():.1f}.")
     return {"dashboard": result}
+
+
+def measure_on_photos(
+    scratch: Path, rounds: int, options: Options, console: Console, say: Say
+) -> dict[str, Any]:
+    """What it takes from a photo to an answer."""
+    if options.only == "photos":
+        with Worker() as worker:
+            facts = worker.call(conditions) | {"load_average_before": load_average()}
+            tables.print_conditions(console, facts)
+    count = QUICK_PHOTOS if options.quick else FOLDER_PHOTOS
+    result = measure_photos(scratch, rounds, count, say)
+    tables.print_photos(console, result)
+    console.print(f"Load average after {load_average():.1f}.")
+    return {"photos": result}
 
 
 def load_data(source: Source, cache: dict[str, str], say: Say) -> Loading:

@@ -10,6 +10,7 @@ from tests.benchmarks.dashboard import Pages, View
 from tests.benchmarks.images import Loading
 from tests.benchmarks.logging_cost import TARGET_EPOCHS, RunCost, Share
 from tests.benchmarks.means import Effect
+from tests.benchmarks.photos import Photos, median_ms
 from tests.benchmarks.reading import HISTORIES, SAMPLE, Reading
 from tests.benchmarks.throughput import REPORT_BATCH, Comparison, Effort
 
@@ -22,6 +23,10 @@ CLICK_SECONDS = 0.15
 COMPARE_FIRST_SECONDS = 0.5
 COMPARE_LATER_SECONDS = 0.1
 MEMORY_MIB = 600
+PHOTO_MS = 300
+CROP_MS = {"report's CNN": 10, "fast CNN": 10, "ResNet18 at 48 px": 30}
+LOADING_SECONDS = 1.0
+COMMAND_SHARE = 0.8
 
 
 def print_conditions(console: Console, facts: Mapping[str, object], effort: Effort | None = None) -> None:
@@ -179,6 +184,43 @@ def print_pages(console: Console, pages: Sequence[Pages]) -> None:
         f"Peak memory of the process {peak:.0f} MiB {_met(peak < MEMORY_MIB)} (target: below {MEMORY_MIB}); torch was "
         f"{'' if imported else 'not '}imported {_met(not imported)}. Scripts run by Streamlit's AppTest: browser, "
         "network and web server come on top."
+    )
+
+
+def print_photos(console: Console, found: Photos) -> None:
+    """Medians over all trials, with the lowest and the highest."""
+    table = Table(title="A photo of 12 megapixels with two faces, report's CNN: ms on the server")
+    for column in ("what", "ms", "target"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, seconds in found.stages.items():
+        met = f"{PHOTO_MS} {_met(median_ms(seconds) <= PHOTO_MS)}" if name == "all" else ""
+        table.add_row(name, milliseconds(seconds), met)
+    console.print(table)
+    runtimes = Table(title="One crop: ms")
+    for column in (
+        "network",
+        "torch",
+        "ONNX Runtime",
+        "torch / ONNX Runtime",
+        "largest difference",
+        "target",
+    ):
+        runtimes.add_column(column, justify="left" if column == "network" else "right")
+    for network, times in found.runtimes.items():
+        torch_ms, other_ms = median_ms(times["torch"]), median_ms(times["ONNX Runtime"])
+        runtimes.add_row(
+            network, milliseconds(times["torch"]), milliseconds(times["ONNX Runtime"]), f"{torch_ms / other_ms:.2f}",
+            f"{found.differences[network]:.0e}", f"{CROP_MS[network]} {_met(torch_ms <= CROP_MS[network])}",
+        )  # fmt: skip
+    console.print(runtimes)
+    shares = [alone / command for alone, command in zip(found.alone, found.command, strict=True)]
+    rates = [found.photos / seconds for seconds in found.command]
+    met = _met(statistics.median(found.loading) <= LOADING_SECONDS)
+    console.print(
+        f"First model: {milliseconds(found.loading)} ms {met} beyond {milliseconds(found.importing)} ms of imports.\n"
+        f"The command on {found.photos} photos of 2 megapixels: {spread(rates, 1)} photos/s, "
+        f"{against(shares, COMMAND_SHARE)} of detector and network alone (target {COMMAND_SHARE}).\n"
+        f"Peak memory of the page's process, torch and OpenCV included: {found.peak_mib:.0f} MiB."
     )
 
 
