@@ -1,15 +1,24 @@
 """From any image file to pixels: grey faces for data sets, photos in colour."""
 
+import math
+import re
 import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, TiffImagePlugin, features
 
 PIXEL_LIMIT = 64_000_000
 """Larger images are refused before they are decoded: width × height."""
+
+SCAN_LIMIT = 100 * PIXEL_LIMIT
+"""A JPEG of some kilobytes can have thousands of scans, each of which goes over all pixels: scans × pixels."""
+SEGMENT_LIMIT = 1000
+"""Of a JPEG. Pillow joins those with EXIF one by one: for 40 MB of the shortest, that would take some minutes."""
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+"""In a JPEG, the start of a segment that has a length; or its end, D9."""
 
 # A list, because some of Pillow's other plugins start programs (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
@@ -32,12 +41,24 @@ SUFFIXES = frozenset(
     )
 )
 
-_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
-"""EXIF's tag, and those of its values that exchange width and height."""
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
+"""EXIF's tag; what brings a photo upright for each of its values; and those that exchange width and height."""
 
 # Pillow warns between its limit and twice that, and decodes all the same; ours lies lower, so this
 # only turns a warning beside our refusal into part of it.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+# "Corrupt EXIF data" and the like: either the pixels can be read all the same, or there is an error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class ImageError(ValueError):
@@ -63,7 +84,7 @@ def read_grey(source: Path | bytes | BinaryIO, size: int | None = 48) -> np.ndar
     """
     image = _open(_read(source))
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        image = _upright(image, _orientation(image))
         if size is not None and image.width != image.height:
             image = image.crop(_central_square(*image.size))
         pixels = _grey(image)
@@ -79,7 +100,8 @@ def read_grey(source: Path | bytes | BinaryIO, size: int | None = 48) -> np.ndar
 def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode one photo: upright by its EXIF orientation, transparent parts on white, the first of several frames.
 
-    Memory while decoding stays below about 12 bytes a pixel, so below 0.8 GB at PIXEL_LIMIT.
+    Memory while decoding stays below about 12 bytes a pixel, so below 0.8 GB at PIXEL_LIMIT; a WebP takes up to 17
+    bytes a pixel, 1.1 GB, which is libwebp's own.
 
     Args:
         most_px: the longer side is scaled down to this. A JPEG is decoded at a half, a quarter or an eighth where
@@ -94,23 +116,22 @@ def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarr
     image = _open(_read(source))
     width, height = image.size
     try:
-        if image.format == "JPEG":
+        if image.format in ("JPEG", "MPO"):  # a phone's JPEG that carries further pictures is opened as MPO
             image.draft(None, (most_px * 3 // 4,) * 2)
-        turned = image.getexif().get(_ORIENTATION) in _LYING
-        factor = max(image.size) // most_px
-        if factor > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK"):
-            exif = image.getexif()
+        orientation = _orientation(image)
+        if image.format == "TIFF":  # turned upright by Pillow itself
+            width, height = image.size
+        if (factor := max(image.size) // most_px) > 1:
+            image = _reducible(image)  # in two steps: the former pixels are let go in between
             image = image.reduce(factor)
-            image.info["exif"] = exif.tobytes()
-        ImageOps.exif_transpose(image, in_place=True)
-        image = _colour(image)
+        image = _colour(_upright(image, orientation))
         image.thumbnail((most_px, most_px), Image.Resampling.BICUBIC)
         pixels = np.array(image)
     except ImageError:
         raise
     except Exception as error:  # as in read_grey
         raise ImageError(f"the image is damaged: {_one_line(error)}") from error
-    return pixels, (height, width) if turned else (width, height)
+    return pixels, (height, width) if orientation in _LYING else (width, height)
 
 
 def _read(source: Path | bytes | BinaryIO) -> bytes:
@@ -127,6 +148,11 @@ def _read(source: Path | bytes | BinaryIO) -> bytes:
 
 def _open(data: bytes) -> Image.Image:
     """Read the header only."""
+    scans = 0
+    if data.startswith(b"\xff\xd8"):
+        segments, scans = _jpeg_parts(data)
+        if segments > SEGMENT_LIMIT:
+            raise ImageError(f"the image has {segments:,} segments, which would take too long")
     too_large = f"the image has more than {PIXEL_LIMIT:,} pixels"
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
@@ -136,9 +162,25 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(too_large) from error
     except Exception as error:  # as in read_grey
         raise ImageError(f"the image is damaged: {_one_line(error)}") from error
-    if image.width * image.height > PIXEL_LIMIT:
+    pixels = image.width * image.height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded as a whole, and may be larger
+        sides = [image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+        pixels = max(pixels, math.prod(side for side in sides if isinstance(side, int)))
+    if pixels > PIXEL_LIMIT:
         raise ImageError(too_large)
+    if scans * pixels > SCAN_LIMIT:
+        raise ImageError(f"the image has {scans:,} scans, which would take too long")
     return image
+
+
+def _jpeg_parts(data: bytes) -> tuple[int, int]:
+    """How many segments it has, and how many of them are scans: one, or about ten where it is progressive."""
+    place, segments, scans = 2, 0, 0
+    while (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
+        segments += 1
+        scans += marker[1] == b"\xda"
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return segments, scans
 
 
 def _unidentified(data: bytes) -> str:
@@ -152,6 +194,20 @@ def _central_square(width: int, height: int) -> tuple[int, int, int, int]:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
+
+
+def _orientation(image: Image.Image) -> int:
+    """Decode; then EXIF's number for how the pixels lie. A photo whose EXIF is damaged is taken as it lies."""
+    image.load()  # a PNG may have its EXIF after the pixels
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+        return orientation if orientation in _TURNS else 1
+    except Exception:  # as in read_grey
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _grey(image: Image.Image) -> np.ndarray:
@@ -169,21 +225,34 @@ def _colour(image: Image.Image) -> Image.Image:
 
 def _flat(image: Image.Image) -> Image.Image:
     """Without transparency, and with 8 bits a channel."""
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no known white; save the image with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return Image.fromarray(_from_16_bits(np.asarray(image)))
+    image = _8_bits(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA"))
     return image
 
 
+def _reducible(image: Image.Image) -> Image.Image:
+    """In a mode whose pixels can be averaged: 8 bits a channel, no palette; transparency is kept."""
+    image = _8_bits(image)
+    if image.has_transparency_data and image.mode not in ("RGBA", "LA"):
+        return image.convert("RGBA")
+    return image.convert("RGB") if image.mode in ("1", "P") else image
+
+
+def _8_bits(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no known white; save the image with 8 or 16 bits")
+    return Image.fromarray(_from_16_bits(np.asarray(image))) if image.mode.startswith("I") else image
+
+
 def _from_16_bits(values: np.ndarray) -> np.ndarray:
     """Scale 0..65535 to 0..255; where mode I holds larger values, its largest is white."""
-    values = values.astype(np.float64).clip(0)
-    white = max(65535.0, values.max())
-    return np.rint(values * (255 / white)).astype(np.uint8)
+    scale = 255 / max(65535.0, values.max())
+    pixels = np.empty(values.shape, np.uint8)
+    for row, line in zip(pixels, values, strict=True):  # one by one: as float64 all of them would be large
+        row[:] = np.rint(line.astype(np.float64).clip(0) * scale)
+    return pixels
 
 
 def _one_line(error: Exception) -> str:
