@@ -1,11 +1,15 @@
 """What a user types and reads, on a store that was really trained."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from trainer.__main__ import COMMANDS, main
 from trainer.store.location import open_store
@@ -104,6 +108,104 @@ def test_predict_names_each_failure_and_still_answers_the_rest(trained: Trained,
     assert set(found["failed"]) == {str(broken), str(missing)}
     assert "broken.png" in shown.err
     assert "missing.png" in shown.err
+
+
+FACES = [(60, 60), (560, 300)]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two drawn photos, one in a folder below, with three faces together, and one without a face."""
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    (folder / "two.jpg").write_bytes(encoded(scene(FACES)))
+    (folder / "below" / "one.png").write_bytes(encoded(scene(FACES[:1]), "PNG"))
+    (folder / "sky.png").write_bytes(encoded(Image.new("RGB", (300, 200), "skyblue"), "PNG"))
+    return folder
+
+
+def test_predict_finds_the_faces_in_a_folder_for_several_models(trained: Trained, photos, capsys):
+    models = "fer2013-emotion/1,fer2013-emotion@champion,fer2013-emotion/2"
+    assert main(["predict", models, str(photos), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"] == ["fer2013-emotion/1", "fer2013-emotion/2"]
+    assert found["failed"] == {
+        str(photos / "sky.png"): "no face was found; --whole takes the whole image as the face"
+    }
+    keys = [(Path(row["photo"]).name, row["face"], row["model"][-1]) for row in found["predictions"]]
+    assert keys == [(n, f, m) for n, f in (("one.png", 1), ("two.jpg", 1), ("two.jpg", 2)) for m in "12"]
+    for row in found["predictions"]:
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert row["sure"] == (row["probability"] >= 0.5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
+def test_predict_writes_what_it_found(trained: Trained, photos, tmp_path, capsys, suffix):
+    output = tmp_path / "new" / f"answers{suffix}"
+    pattern = str(photos / "**" / "*.[jp][pn]g")
+    assert (
+        main(
+            [
+                "predict",
+                "fer2013-emotion/1",
+                pattern,
+                "--output",
+                str(output),
+                "--annotate",
+                str(tmp_path / "seen"),
+            ]
+        )
+        == 1
+    )
+    if suffix == ".json":
+        rows = json.loads(output.read_text())["predictions"]
+        faces = [row["face"] for row in rows]
+    else:
+        faces = list((pd.read_csv if suffix == ".csv" else pd.read_parquet)(output)["face"])
+    assert faces == [1, 1, 2]
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == {"one.jpg", "two.jpg"}
+    assert "not sure" in (shown := capsys.readouterr().out) or "angry" in shown or "happy" in shown
+
+
+def test_predict_answers_in_order_however_many_photos_there_are(trained: Trained, photos, tmp_path, capsys):
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(70):
+        name = "sky.png" if index % 7 == 3 else "two.jpg"
+        (many / f"{index:03}-{name}").write_bytes((photos / name).read_bytes())
+    assert main(["predict", "fer2013-emotion/1", str(many), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    names = [row["photo"] for row in found["predictions"]]
+    assert names == sorted(names)
+    assert len(names) == 120
+    assert len(found["failed"]) == 10
+
+
+def test_predict_survives_a_name_that_is_no_text(trained: Trained, photos, tmp_path, capsys):
+    odd = os.fsencode(tmp_path) + b"/odd\xff.jpg"
+    try:
+        with open(odd, "wb") as file:  # noqa: PTH123  (bytes)
+            file.write((photos / "two.jpg").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    output = tmp_path / "answers.csv"
+    assert main(["predict", "fer2013-emotion/1", os.fsdecode(odd), "--output", str(output)]) == 0
+    assert "odd\ufffd.jpg" in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{photos}/*.tiff"], "no file matches"),
+        (["{photos}/empty"], "there are no images in"),
+        (["{photos}", "--output", "answers.xlsx"], "the name must end in .csv, .json, .parquet"),
+    ],
+)
+def test_predict_refuses_what_it_cannot_do_at_once(trained: Trained, photos, capsys, arguments, message):
+    (photos / "empty").mkdir()
+    given = [argument.format(photos=photos) for argument in arguments]
+    assert main(["predict", "fer2013-emotion/1", *given]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_predict_prints_a_table(trained: Trained, tmp_path, capsys):

@@ -1,9 +1,10 @@
 """`predict`: the emotion of every face on photos."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,7 @@ def predict(
         for item in ask_all(photos, models, whole):
             answers += item.rows
             if item.failure:
-                failed[item.path] = item.failure
+                failed[item.name] = item.failure
             if annotate is not None and item.rows:
                 write_annotated(item, annotate)
             advance()
@@ -118,9 +119,14 @@ class Item:
     photo: "Photo | None" = None
     faces: "Sequence[Face]" = ()
     flags: Sequence[list[str]] = ()
-    images: "dict[tuple[int, int], np.ndarray]" = None  # type: ignore[assignment]
+    images: "dict[tuple[int, int], np.ndarray]" = field(default_factory=dict)
     failure: str = ""
-    rows: list[dict[str, Any]] = None  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The path, with a sign for each byte that is no UTF-8: no file of answers could hold it."""
+        return os.fsencode(self.path).decode(errors="replace")
 
 
 def ask_all(photos: Sequence[str], models: "dict[str, Model]", whole: bool) -> Iterator[Item]:
@@ -159,7 +165,7 @@ def look(path: str, kinds: set[tuple[int, int]], whole: bool) -> Item:
     from trainer.inference import faces
     from trainer.inference.quality import flags
 
-    item = Item(path, images={}, rows=[])
+    item = Item(path)
     try:
         photo = faces.read_photo(Path(path))
     except ImageError as error:
@@ -191,7 +197,7 @@ def answer(batch: Sequence[Item], models: "dict[str, Model]") -> None:
     answers = zip(*given, strict=True)
     for item in full:
         for number, (face, flags) in enumerate(zip(item.faces, item.flags, strict=True), start=1):
-            item.rows += rows(item.path, number, face, flags, next(answers))
+            item.rows += rows(item.name, number, face, flags, next(answers))
 
 
 def write_annotated(item: Item, folder: Path) -> None:
