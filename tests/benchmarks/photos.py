@@ -5,6 +5,8 @@ The networks have the recipes' shapes and fresh weights: speed does not depend o
 
 import io
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +70,7 @@ def measure_photos(scratch: Path, rounds: int, photos: int, say: Callable[[str],
     for number in range(1, rounds + 1):
         say(f"loading, and a folder of {photos} photos, round {number} of {rounds}")
         with Worker() as worker:
-            both = worker.call(first_load, folders["report's CNN"])
+            both = first_load(folders["report's CNN"])
             importing.append(both[0])
             loading.append(both[1])
             # Interleaved: a disturbance of the machine falls on both.
@@ -199,15 +201,18 @@ def crop_latencies(model: Path) -> tuple[dict[str, list[float]], float]:
 
 
 def first_load(model: Path) -> tuple[float, float]:
-    """Seconds to import torch with all that a model needs, and to load the first model and have an answer."""
-    clock = Clock()
-    from trainer.inference.predictor import Predictor
-
-    clock.stop("import")
-    predictor = Predictor.load(model)
-    predictor(np.zeros((1, 1, 48, 48), np.uint8))
-    clock.stop("load")
-    return clock.laps["import"], clock.laps["load"]
+    """Seconds to import torch with all that a model needs, and to load the first model and be answered; new."""
+    code = (
+        "import sys, time\nstart = time.perf_counter()\nimport numpy as np\nfrom pathlib import Path\n"
+        "from trainer.inference.predictor import Predictor\nimported = time.perf_counter()\n"
+        "Predictor.load(Path(sys.argv[1]))(np.zeros((1, 1, 48, 48), np.uint8))\n"
+        "print(imported - start, time.perf_counter() - imported)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, check=True
+    )
+    importing, loading = map(float, found.stdout.split())
+    return importing, loading
 
 
 def detector_and_network(model: Path, folder: Path, count: int) -> float:
@@ -235,7 +240,8 @@ def run_command(model: Path, folder: Path) -> float:
     """Seconds of the whole command, imports apart."""
     from trainer.__main__ import main
 
-    main(["predict", str(model), str(next(folder.iterdir())), "--json"])  # imports what it needs
+    with redirect_stdout(io.StringIO()):
+        main(["predict", str(model), str(next(folder.iterdir())), "--json"])  # imports what it needs
 
     def call() -> None:
         with redirect_stdout(io.StringIO()):

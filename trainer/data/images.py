@@ -105,7 +105,7 @@ def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarr
 
     Args:
         most_px: the longer side is scaled down to this. A JPEG is decoded at a half, a quarter or an eighth where
-            both sides keep at least three quarters of it, which takes a quarter of the time or less.
+            the longer side keeps at least three quarters of it, which takes a quarter of the time or less.
 
     Returns:
         uint8 (H, W, 3), red first; and the width and height in px that the upright photo has itself.
@@ -117,7 +117,8 @@ def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarr
     width, height = image.size
     try:
         if image.format in ("JPEG", "MPO"):  # a phone's JPEG that carries further pictures is opened as MPO
-            image.draft(None, (most_px * 3 // 4,) * 2)
+            share = 0.75 * most_px / max(image.size)
+            image.draft(None, (max(1, round(width * share)), max(1, round(height * share))))
         orientation = _orientation(image)
         if image.format == "TIFF":  # turned upright by Pillow itself
             width, height = image.size
@@ -220,7 +221,8 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 def _colour(image: Image.Image) -> Image.Image:
     """Mode RGB of an image of any mode."""
-    return _flat(image).convert("RGB")
+    image = _flat(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _flat(image: Image.Image) -> Image.Image:
