@@ -14,8 +14,11 @@ from trainer.store.location import StoreError, store_uri
 from trainer.store.reader import Snapshot
 
 
-def load(title: str) -> Snapshot:
-    """The store's content; where there is none, says what to do and ends the page."""
+def load(title: str, *, without_runs: bool = False) -> Snapshot:
+    """The store's content; where there is none, says what to do and ends the page.
+
+    without_runs: whether the page has something to show where there are none.
+    """
     try:
         snapshot = cache.snapshot()
     except StoreError as error:
@@ -30,7 +33,7 @@ def load(title: str) -> Snapshot:
                 "Check `MLFLOW_TRACKING_URI` and that the server runs; this page tries again when it is reloaded."
             )
         st.stop()
-    if snapshot.runs.empty:
+    if snapshot.runs.empty and not without_runs:
         answer(title, "There are no runs yet.")
         st.markdown("Train the first two models, a CNN and a ResNet18; it takes a few minutes:")
         st.code("make train", language="bash")

@@ -116,8 +116,9 @@ def load(candidate: Candidate) -> tuple[Model, float]:
     with _loading:
         if (model := _loaded.get(candidate.key)) is not None:
             return model, 0.0
-        from trainer.store.models import load_model
+        from trainer.store.models import load_model, share_cores
 
+        share_cores()
         model = load_model(cache.store(), candidate.version)
         model(
             np.zeros((1, model.channels, model.size, model.size), np.uint8)

@@ -133,7 +133,7 @@ def fingerprint(snapshot: Snapshot) -> tuple[object, ...]:
     return tuple((v.name, v.version, v.aliases) for v in snapshot.versions)
 
 
-snapshot = frame.load("Registry")
+snapshot = frame.load("Registry", without_runs=True)
 if not snapshot.versions:
     frame.answer("Registry", "No model is registered yet.")
     st.markdown("Every training that ends well registers a version:")

@@ -230,7 +230,7 @@ def show_models(snapshot: Snapshot, chosen: Sequence[Candidate], loaded: dict[st
 
 
 cache.forget()  # an alias that was moved is followed at once
-snapshot = frame.load("Try it")
+snapshot = frame.load("Try it", without_runs=True)
 if not snapshot.versions:
     frame.answer("Try it", "No model is registered yet.")
     st.markdown("Every training that ends well registers a version:")

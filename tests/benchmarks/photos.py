@@ -124,8 +124,9 @@ def page_stages(model: Path) -> tuple[dict[str, list[float]], float]:
     import resource
 
     from dashboard.album import SHOWN_PX, Album
-    from trainer.inference.predictor import Predictor
+    from trainer.inference.predictor import Predictor, share_cores
 
+    share_cores()
     large = scene([(300, 100), (620, 300)]).resize(PHOTO_PX, Image.Resampling.BICUBIC)
     grain = np.random.default_rng(0).normal(0, 3, (*PHOTO_PX[::-1], 1))
     data = encoded(Image.fromarray((np.asarray(large) + grain).clip(0, 255).astype(np.uint8)), quality=92)
@@ -173,6 +174,7 @@ def crop_latencies(model: Path) -> tuple[dict[str, list[float]], float]:
     from trainer.inference.predictor import Predictor
     from trainer.models.base import Probabilities
 
+    torch.set_num_threads(1)  # as the page does
     predictor = Predictor.load(model)
     images = np.random.default_rng(0).integers(0, 256, (1, 1, 48, 48), dtype=np.uint8)
     floats = images.astype(np.float32) / 255
@@ -186,7 +188,9 @@ def crop_latencies(model: Path) -> tuple[dict[str, list[float]], float]:
             verbose=False,
         )
         exported.save(stream)  # type: ignore[union-attr]
-    session = onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(stream.getvalue(), options, providers=["CPUExecutionProvider"])
     (name,) = (one.name for one in session.get_inputs())
     calls = {
         "torch": lambda: predictor(images),
@@ -221,9 +225,10 @@ def detector_and_network(model: Path, folder: Path, count: int) -> float:
 
     from trainer.commands.predict import BATCH_FACES, WORKERS
     from trainer.inference.faces import find_faces, read_photo
-    from trainer.inference.predictor import Predictor
+    from trainer.inference.predictor import Predictor, share_cores
 
     cv2.setNumThreads(1)
+    share_cores()
     predictor = Predictor.load(model)
     photos = [read_photo(path) for path in sorted(folder.iterdir())[:SAMPLE]]
     batch = np.zeros((BATCH_FACES, 1, 48, 48), np.uint8)

@@ -14,6 +14,7 @@ from dashboard.album import Album, Seen
 from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, grey_face
+from tests.store.test_foreign import make_network, register, takes
 from trainer.__main__ import main
 from trainer.inference.faces import Region
 from trainer.store.location import open_store
@@ -241,6 +242,29 @@ def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
     client.delete_model_version("fer2013-emotion", "2")
     press(app, app.checkbox[0])
     assert app.multiselect(key="models").value == [CNN]
+
+
+def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted(workplace, monkeypatch):
+    import mlflow
+
+    store = open_store()
+    mlflow.set_experiment(experiment_id=store.experiment_id("strangers"))
+    network = make_network(3, 32)  # colour, another size, logits, three classes without names
+    kind = takes("float32", -1, 3, 32, 32)
+    version = register(store, mlflow.pytorch, network, serialization_format="pickle", signature=kind)
+    reference = f"strange/{version.version}"
+    app = try_it(reference, one_dot_jpg=photo())
+    assert answer(app) == "One face."
+    assert "is not of Moodify's format, and loading it runs code" in app.warning[0].value.replace("\\", "")
+    assert "MOODIFY_TRUST_REGISTRY=1" in app.warning[0].value.replace("\\", "")
+    monkeypatch.setenv("MOODIFY_TRUST_REGISTRY", "1")
+    press(app, app.checkbox[0])
+    assert [w.value for w in app.warning] == []
+    assert re.match(r"One face: (not sure: )?class \d", answer(app))
+    assert "what the models see: 32×32 colour" in cards(app)
+    assert "what spoke for" not in cards(app)
+    assert "It answers with logits" in text(app)
+    assert "they are numbered in the order of its answers" in text(app)
 
 
 def test_leaving_the_page_frees_the_photos(store):

@@ -136,8 +136,11 @@ def ask_all(photos: Sequence[str], models: "dict[str, Model]", whole: bool) -> I
 
     import cv2
 
+    from trainer.inference.predictor import share_cores
+
     kinds = {(model.size, model.channels) for model in models.values()}
     cv2.setNumThreads(1)  # one thread a photo is faster than several threads on one
+    share_cores()
     waiting: deque[Future[Item]] = deque()
     batch: list[Item] = []
     names = iter(photos)

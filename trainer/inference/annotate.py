@@ -14,7 +14,9 @@ OUTLINE, INK, PAPER = "#FFFFFF", "#0B5C8A", "#FFFFFF"
 def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_px: int) -> Image.Image:
     """The photo, its longer side at most `most_px`, with a numbered square around each face and its label below."""
     image = Image.fromarray(photo.pixels)
-    image.thumbnail((most_px, most_px), Image.Resampling.BICUBIC, reducing_gap=1.0)  # to look at, not to measure
+    image.thumbnail(
+        (most_px, most_px), Image.Resampling.BICUBIC, reducing_gap=1.0
+    )  # to look at, not to measure
     scale = image.width / photo.width
     draw = ImageDraw.Draw(image)
     text_px = max(14, round(max(image.size) / 42))

@@ -15,7 +15,7 @@ UNCERTAIN_SCORE = 0.7
 """Below it the detector itself is in doubt."""
 # 2% of FER-2013's images are beyond each: `python -m tests.benchmarks.crop`.
 BLURRED = 0.5
-TURNED_AWAY = 0.95
+TURNED_AWAY = 1.0
 
 
 def flags(photo: Photo, face: Face) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from trainer.inference.bundle import BundleError
 from trainer.inference.model import Model
 from trainer.inference.predictor import Predictor
+from trainer.inference.predictor import share_cores as share_cores  # for a screen that may not know torch
 from trainer.store.foreign import ForeignModel, trusted
 from trainer.store.location import Store, StoreError
 from trainer.store.registry import Version, bundle_folder, has_bundle
