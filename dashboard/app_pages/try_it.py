@@ -1,6 +1,5 @@
 """Try it: any registered model on photos of your own."""
 
-import json
 from collections.abc import Sequence
 
 import streamlit as st
@@ -11,7 +10,7 @@ from dashboard.face_cards import face_card, photo_view, source
 from dashboard.models import Candidate
 from dashboard.text import plain, printable, several
 from trainer.data.images import ImageError
-from trainer.inference.answers import csv_text, table
+from trainer.inference.answers import csv_text, json_text, table
 from trainer.inference.faces import Region
 from trainer.inference.model import Model
 from trainer.store.reader import Snapshot
@@ -182,34 +181,37 @@ def show_faces(
 
 
 def show_answers(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
-    """All of them, to read and to take away."""
-    records = album.records(chosen)
-    if len(records) > len(seen.used) * len(chosen):
-        with st.expander("All answers"):
-            st.dataframe(
-                table(records).drop(columns=["x", "y", "side", "angle", "detection_score"]), hide_index=True,
-                height=frame.height(len(records)), alt="One row for each face and model",
-                column_config={"probability": st.column_config.NumberColumn(format="%.3f")}
-                | {
+    """All of them, to read and to take away; put together only when somebody asks for them."""
+    answered = bool(chosen) and any(one.used for one in album.seen.values())
+    if answered and len(album.seen) > 1:
+        with st.expander("All answers", on_change="rerun", key="all") as everything:
+            if everything.open:
+                found = table(album.records(chosen)).drop(
+                    columns=["x", "y", "side", "angle", "detection_score"]
+                )
+                numbers = {
                     name: st.column_config.NumberColumn(name.removeprefix("probability/"), format="%.3f")
-                    for name in table(records)
-                    if name.startswith("probability/")
-                },
-            )  # fmt: skip
+                    for name in found
+                    if name.startswith("probability")
+                }
+                st.dataframe(
+                    found, hide_index=True, height=frame.height(len(found)), column_config=numbers,
+                    alt="One row for each face and model",
+                )  # fmt: skip
+    names = [candidate.name for candidate in chosen]
     failed = {one.name: one.failure for one in album.seen.values() if one.failure}
-    content = {"models": [c.name for c in chosen], "predictions": records, "failed": failed}
     with st.container(horizontal=True):
         st.download_button(
-            "Answers as CSV", lambda: csv_text(records).encode(), "answers.csv", "text/csv",
-            disabled=not records, on_click="ignore", key="csv",
+            "Answers as CSV", lambda: csv_text(album.records(chosen)).encode(), "answers.csv", "text/csv",
+            disabled=not answered, on_click="ignore", key="csv",
         )  # fmt: skip
         st.download_button(
-            "Answers as JSON", lambda: json.dumps(content, ensure_ascii=False).encode(), "answers.json",
-            "application/json", disabled=not records, on_click="ignore", key="json",
+            "Answers as JSON", lambda: json_text(names, album.records(chosen), failed).encode(), "answers.json",
+            "application/json", disabled=not answered, on_click="ignore", key="json",
         )  # fmt: skip
         st.download_button(
             "Annotated picture", lambda: album.picture(seen, chosen, SAVED_PX, words=True), "annotated.jpg",
-            "image/jpeg", disabled=bool(seen.failure) or not seen.used, on_click="ignore", key="picture",
+            "image/jpeg", disabled=not seen.used, on_click="ignore", key="picture",
         )  # fmt: skip
 
 

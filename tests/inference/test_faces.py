@@ -25,7 +25,7 @@ from trainer.inference.faces import (
 )
 from trainer.inference.quality import flags, sharpness, turned_away
 
-PHOTOS = Path(os.environ.get("MOODIFY_PHOTOS", "../shared/photos")).absolute()
+PHOTOS = Path(os.environ.get("MOODIFY_PHOTOS", "data/photos")).absolute()
 SIDE = 240
 
 

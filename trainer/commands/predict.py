@@ -1,6 +1,5 @@
 """`predict`: the emotion of every face on photos."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -80,7 +79,9 @@ def predict(
     if output is not None:
         write_answers(output, list(models), answers, failed)
     if json:
-        print(as_json(list(models), answers, failed))
+        from trainer.inference.answers import json_text
+
+        print(json_text(list(models), answers, failed))
     elif answers:
         print_table(answers)
     for path, reason in failed.items():
@@ -225,19 +226,14 @@ def write_annotated(item: Item, folder: Path) -> None:
 def write_answers(
     path: Path, models: Sequence[str], answers: Sequence[dict[str, Any]], failed: dict[str, str]
 ) -> None:
-    from trainer.inference.answers import csv_text, table
+    from trainer.inference.answers import csv_text, json_text, table
 
     if path.suffix == ".parquet":
         table(answers).to_parquet(path, index=False)
     elif path.suffix == ".csv":
         path.write_text(csv_text(answers), encoding="utf-8")
     else:
-        path.write_text(as_json(models, answers, failed) + "\n", encoding="utf-8")
-
-
-def as_json(models: Sequence[str], answers: Sequence[dict[str, Any]], failed: dict[str, str]) -> str:
-    content = {"models": list(models), "predictions": list(answers), "failed": failed}
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+        path.write_text(json_text(models, answers, failed) + "\n", encoding="utf-8")
 
 
 def print_table(answers: Sequence[dict[str, Any]]) -> None:

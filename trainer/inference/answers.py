@@ -1,5 +1,6 @@
 """What models say of a face: their answers in words, and as rows of a table (no torch)."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,3 +110,9 @@ def csv_text(found: Sequence[Mapping[str, Any]]) -> str:
                 f"'{text}" if text[:1] in tuple("=+-@\t\r") and text else text for text in frame[name]
             ]
     return frame.to_csv(index=False)
+
+
+def json_text(models: Sequence[str], found: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> str:
+    """One object: models, predictions (the rows) and failed (photo → why)."""
+    content = {"models": list(models), "predictions": list(found), "failed": dict(failed)}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
