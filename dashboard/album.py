@@ -13,6 +13,7 @@ from trainer.inference import annotate, faces, quality
 from trainer.inference.answers import Answer, agreement, rows
 from trainer.inference.faces import Face, Photo, Region
 from trainer.inference.model import Model
+from trainer.store.reader import Snapshot
 
 if TYPE_CHECKING:
     from dashboard.models import Candidate, Key
@@ -64,8 +65,10 @@ class Seen:
 class Album:
     """The photos of one session. Pixels are kept of the photo that was used last; others are decoded anew.
 
-    seen: file id → what was seen, in the order of the uploads.
+    seen: file id → what was seen, in the order of the uploads. snapshot: of the store, when it last answered.
     """
+
+    snapshot: Snapshot
 
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}

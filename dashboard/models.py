@@ -13,6 +13,7 @@ from dashboard import cache
 from dashboard.selection import COLOURS, GREY
 from trainer.contract import CHAMPION, Tag
 from trainer.inference.model import Model
+from trainer.store.location import store_uri
 from trainer.store.reader import Snapshot
 from trainer.store.registry import Version
 
@@ -39,7 +40,7 @@ class Candidate:
     @property
     def key(self) -> Key:
         """Of exactly this version: a number can come again after its version was deleted."""
-        return cache.store().uri, self.version.name, self.version.version, self.version.created_ms
+        return store_uri(), self.version.name, self.version.version, self.version.created_ms
 
 
 def choose_models(snapshot: Snapshot) -> list[Candidate]:

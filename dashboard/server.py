@@ -23,7 +23,7 @@ UPLOAD_MB = 40
 ALL_UPLOADS_BYTES = 1024**3
 """Of all photos in all sessions together: what the server holds in memory at most."""
 SWEEP_SECONDS = 5
-GONE_SECONDS = 15
+GONE_SECONDS = 10
 """So long after its tab was closed a session and its photos are dropped; until then a lost connection can come back."""
 # Streamlit's own page starts one script from its text, named here by its hash; the camera reads a data: address.
 POLICY = (
@@ -35,8 +35,7 @@ POLICY = (
 
 def make_app() -> st.App:
     """The pages behind the headers, and the sweeper beside them."""
-    # Streamlit writes larger uploads to a temporary file while it reads them.
-    MultiPartParser.spool_max_size = (UPLOAD_MB + 1) * 1024**2
+    keep_uploads_in_memory()
     forget_freed_memory()
     policy = POLICY.format(inline=_inline_scripts())
     return st.App(
@@ -115,6 +114,11 @@ async def _sweep() -> None:
                 photos.forget_session(session_id)
                 del gone[session_id]
                 await asyncio.to_thread(release_memory)
+
+
+def keep_uploads_in_memory() -> None:
+    """Of what is larger than a megabyte Starlette would make a temporary file while it reads it."""
+    MultiPartParser.spool_max_size = (UPLOAD_MB + 1) * 1024**2
 
 
 def forget_freed_memory() -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, Trained, write_grey_folder
+
+# Hypothesis asks every module for its file, and MLflow's lazy ones answer by importing all that they can: 25 s.
+providers._get_local_constants = lambda: providers._local_constants
 
 REQUIRED = bool(os.environ.get("MOODIFY_NO_SKIP"))
 

@@ -9,29 +9,15 @@ from dashboard.album import MOST_PHOTOS, SAVED_PX, SHOWN_PX, Album, Seen, Spot, 
 from dashboard.face_cards import face_card, photo_view, source
 from dashboard.models import Candidate
 from dashboard.text import plain, printable, several
-from trainer.data.images import ImageError
+from trainer.data.images import SUFFIXES, ImageError
 from trainer.inference.answers import csv_text, json_text, table
 from trainer.inference.faces import Region
 from trainer.inference.model import Model
+from trainer.store.location import StoreError
 from trainer.store.reader import Snapshot
 
 SOURCES = ("Photos", "A folder", "The camera")
-TYPES = [
-    "jpg",
-    "jpeg",
-    "jfif",
-    "png",
-    "webp",
-    "gif",
-    "bmp",
-    "tif",
-    "tiff",
-    "pgm",
-    "ppm",
-    "pbm",
-    "avif",
-    "heic",
-]
+TYPES = sorted(suffix.removeprefix(".") for suffix in (*SUFFIXES, ".heic"))  # of HEIC it is said what to do
 PRIVACY = (
     "Photos stay in the memory of this server while this page is open in your browser: nothing of them is written to "
     "a disk or a log, or sent to anyone else. Leaving the page frees them."
@@ -41,21 +27,19 @@ CARDS = 12
 
 
 def upload() -> list:
-    """What the person gave: files or a picture of the camera."""
-    origin = st.segmented_control("From", SOURCES, default=SOURCES[0], key="source", required=True)
-    if origin == SOURCES[2]:
-        taken = st.camera_input("Take a picture", key="camera")
-        return [taken] if taken is not None else []
-    folder = origin == SOURCES[1]
-    return (
-        st.file_uploader(
-            "A folder of photos" if folder else "Photos",
-            TYPES,
-            accept_multiple_files="directory" if folder else True,
-            key="folder" if folder else "files",
+    """What the person gave, from all sources together: a photo stays when another tab is looked at."""
+    files, folder, camera = st.tabs(SOURCES, key="source", on_change="rerun")
+    with files:
+        given = st.file_uploader("Photos", TYPES, accept_multiple_files=True, key="files") or []
+    with folder:
+        given += (
+            st.file_uploader("A folder of photos", TYPES, accept_multiple_files="directory", key="folder")
+            or []
         )
-        or []
-    )
+    with camera:
+        if camera.open and (taken := st.camera_input("Take a picture", key="camera")) is not None:
+            given.append(taken)
+    return given
 
 
 def load_models(chosen: Sequence[Candidate]) -> dict[str, Model]:
@@ -232,15 +216,22 @@ def show_models(snapshot: Snapshot, chosen: Sequence[Candidate], loaded: dict[st
 
 
 cache.forget()  # an alias that was moved is followed at once
-snapshot = frame.load("Try it", without_runs=True)
+album = st.session_state.get(photos.KEY) or Album()
+if album.seen:  # a store that went away takes no photo with it
+    try:
+        snapshot = cache.snapshot()
+    except StoreError as error:
+        st.warning(f"{plain(str(error))}. Versions and aliases are those of a moment ago.")
+        snapshot = album.snapshot
+else:
+    snapshot = frame.load("Try it", without_runs=True)
 if not snapshot.versions:
     frame.answer("Try it", "No model is registered yet.")
     st.markdown("Every training that ends well registers a version:")
     st.code("make train", language="bash")
     st.stop()
 top = st.container()
-if (album := st.session_state.get(photos.KEY)) is None:
-    album = Album()
+album.snapshot = snapshot
 photos.keep(album)
 left, right = st.columns([3, 2], gap="large")
 with left:

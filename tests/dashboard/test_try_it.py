@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from dashboard import models, photos
+from dashboard import cache, models, photos
 from dashboard.album import Album, Seen
 from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.drawn_photos import encoded, scene
@@ -219,7 +220,8 @@ def test_a_moved_alias_takes_effect_with_the_next_prediction(store):
 
 def test_a_picture_of_the_camera_is_a_photo(store):
     app = try_it(CNN)
-    press(app, app.segmented_control(key="source").set_value("The camera"))
+    app.session_state["source"] = "The camera"
+    app.run()
     press(app, app.camera_input(key="camera").set_value(("camera.jpg", photo(), "image/jpeg")))
     assert answer(app).startswith("One face: ")
 
@@ -227,8 +229,6 @@ def test_a_picture_of_the_camera_is_a_photo(store):
 def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
     trained: Trained, tmp_path, monkeypatch
 ):
-    import shutil
-
     shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
     monkeypatch.chdir(tmp_path)
     client = open_store(create=False).client()
@@ -265,6 +265,24 @@ def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted
     assert "what spoke for" not in cards(app)
     assert "It answers with logits" in text(app)
     assert "they are numbered in the order of its answers" in text(app)
+
+
+def test_a_store_that_goes_away_takes_no_photo_with_it(store):
+    app = try_it(CNN, two_dot_jpg=photo(TWO))
+    cache.reader()._rows._connection.close()
+    press(app, app.checkbox[0].set_value(False))
+    assert answer(app).startswith("One face: ")
+    assert "cannot be read" in app.warning[0].value
+    st.cache_resource.clear()  # it is there again
+    press(app, app.checkbox[0].set_value(True))
+    assert answer(app).startswith("Two faces. Left: ")
+    assert not app.warning
+
+
+def test_of_more_than_200_photos_the_first_200_are_looked_at(store):
+    app = try_it(CNN, **{f"{index:03}_dot_png": b"no photo" for index in range(201)})
+    assert answer(app) == "None of 200 photos can be read."
+    assert "These are 201 photos; the first 200 are looked at" in app.warning[0].value
 
 
 def test_leaving_the_page_frees_the_photos(store):
