@@ -1,20 +1,26 @@
 """What most tests share: a place of their own for store and cache, and runs that were really trained."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Tests run two at a time: threads of both on the same cores would slow each other down more than tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis.internal.conjecture import providers
+from filelock import FileLock
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, Trained, write_grey_folder
 
-# Hypothesis asks every module for its file, and MLflow's lazy ones answer by importing all that they can: 25 s.
-providers._get_local_constants = lambda: providers._local_constants
-
 REQUIRED = bool(os.environ.get("MOODIFY_NO_SKIP"))
+LONGEST = ("e2e/test_dashboard.py", "tests/test_processes.py", "e2e/test_try_it.py", "tests/test_jobs.py")
+"""Files are dealt out whole: where a long one came last, one worker would wait for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    rank = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(LONGEST)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,16 +59,30 @@ def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Trained by the first worker that needs it; each has a copy, which its tests may change."""
+    root = tmp_path_factory.mktemp("trained")
+    together = "PYTEST_XDIST_WORKER" in os.environ
+    shared = (tmp_path_factory.getbasetemp().parent if together else root) / "trained-once"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            unfinished = shared.with_suffix(".unfinished")
+            unfinished.mkdir()
+            train_on_greys(unfinished)
+            unfinished.rename(shared)
+    shutil.copytree(shared, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("trained-once*"))
+    return Trained(root, root / "faces")
+
+
+def train_on_greys(root: Path) -> None:
+    """A store with one run of each architecture, and the data, below `root`."""
     from trainer.__main__ import main
 
-    root = tmp_path_factory.mktemp("trained")
     data_dir = write_grey_folder(root / "faces")
     with pytest.MonkeyPatch.context() as monkeypatch:
         _move_into(root, monkeypatch)
         common = ["--data-dir", str(data_dir), "--batch-size", "16", "--learning-rate", "3e-3"]
         for flags in ARCHITECTURE_FLAGS.values():
             assert main(["train", *flags, *common, "--epochs", "8", "--augmentation", "0"]) == 0
-    return Trained(root, data_dir)
 
 
 @pytest.fixture

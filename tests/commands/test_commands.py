@@ -170,15 +170,15 @@ def test_predict_writes_what_it_found(trained: Trained, photos, tmp_path, capsys
 def test_predict_answers_in_order_however_many_photos_there_are(trained: Trained, photos, tmp_path, capsys):
     many = tmp_path / "many"
     many.mkdir()
-    for index in range(70):
+    for index in range(42):
         name = "sky.png" if index % 7 == 3 else "two.jpg"
         (many / f"{index:03}-{name}").write_bytes((photos / name).read_bytes())
     assert main(["predict", "fer2013-emotion/1", str(many), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     names = [row["photo"] for row in found["predictions"]]
     assert names == sorted(names)
-    assert len(names) == 120
-    assert len(found["failed"]) == 10
+    assert len(names) == 72
+    assert len(found["failed"]) == 6
 
 
 def test_predict_survives_a_name_that_is_no_text(trained: Trained, photos, tmp_path, capsys):

@@ -111,7 +111,7 @@ def browser() -> Iterator[Browser]:
 def place(
     trained_once: Trained, browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """Both servers are started at once; MLflow's, which takes longer, is waited for where it is needed."""
+    """The dashboard is started here, MLflow's server where it is needed."""
     root = tmp_path_factory.mktemp("browser")
     shutil.copytree(trained_once.root / "mlruns", root / "mlruns")
     uri = f"sqlite:///{root / 'mlruns' / 'mlflow.db'}"
@@ -123,17 +123,20 @@ def place(
         runs = Reader(store).snapshot().runs
         mlflow_port, port = unused_port(), unused_port()
         monkeypatch.setenv("MOODIFY_MLFLOW_URL", f"http://{HOST}:{mlflow_port}")
-        servers.enter_context(serving(root / "mlflow.log", "trainer", "ui", "--port", str(mlflow_port)))
         servers.enter_context(serving(root / "dashboard.log", "dashboard", "--port", str(port)))
         addresses = (f"http://{HOST}:{port}", f"http://{HOST}:{mlflow_port}")
         wait_for(f"{addresses[0]}/_stcore/health")
         yield Place(store, dict(zip(runs["architecture"], runs.index, strict=True)), *addresses, root)
 
 
-@pytest.fixture
-def mlflow_ui(place: Place) -> str:
-    wait_for(f"{place.mlflow}/health")
-    return place.mlflow
+@pytest.fixture(scope="session")
+def mlflow_ui(place: Place) -> Iterator[str]:
+    port = place.mlflow.rpartition(":")[2]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", place.store.uri)
+        with serving(place.logs / "mlflow.log", "trainer", "ui", "--port", port):
+            wait_for(f"{place.mlflow}/health")
+            yield place.mlflow
 
 
 @pytest.fixture

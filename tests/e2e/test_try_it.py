@@ -230,5 +230,5 @@ def wait_until_forgotten(watched: Watched, mark: bytes) -> None:
     """Within the minute that is promised."""
     deadline = time.monotonic() + FORGOTTEN_SECONDS
     while (found := watched.in_memory([mark])) and time.monotonic() < deadline:
-        time.sleep(2)
+        time.sleep(4)
     assert found == 0
