@@ -155,11 +155,11 @@ class Watched:
     pid: int
 
     def in_memory(self, marks: list[bytes]) -> int:
-        """How often any of the marks stands in the server's memory."""
+        """How often any of the marks stands in memory that the server can write to; the rest is files of libraries."""
         count = 0
         for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
             span, rights, *_ = line.split()
-            if "r" not in rights or line.endswith(("[vvar]", "[vsyscall]")):
+            if not rights.startswith("rw"):
                 continue
             start, end = (int(text, 16) for text in span.split("-"))
             with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
