@@ -22,7 +22,7 @@ UPLOAD_MB = 40
 """Of one photo; also the limit that the browser tells."""
 ALL_UPLOADS_BYTES = 1024**3
 """Of all photos in all sessions together: what the server holds in memory at most."""
-SWEEP_SECONDS = 5
+SWEEP_SECONDS = 2
 GONE_SECONDS = 10
 """So long after its tab was closed a session and its photos are dropped; until then a lost connection can come back."""
 # Streamlit's own page starts one script from its text, named here by its hash; the camera reads a data: address.

@@ -83,7 +83,8 @@ def test_an_empty_store_is_no_error(workplace, page: str):
 def test_each_page_survives_whatever_runs_there_are(workplace, page: str):
     found = add_odd_runs(open_store())
     kept = [run_id[:8] for kind, run_id in found.items() if kind != "deleted"]
-    for chosen in (kept[:6], kept[-6:], [found["hostile"][:8]], [found["deleted"][:8]]):
+    choices = (kept[:6], kept[-6:], [found["hostile"][:8]], [found["deleted"][:8]])
+    for chosen in choices if page not in ("train.py", "try_it.py") else choices[:1]:  # these choose no runs
         app = open_page(page, runs=chosen)
         assert answer(app)
 
