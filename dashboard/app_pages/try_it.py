@@ -48,7 +48,7 @@ def load_models(chosen: Sequence[Candidate]) -> dict[str, Model]:
     for candidate in chosen:
         try:
             with st.spinner(f"Loading {plain(candidate.label)}", show_time=True):
-                loaded[candidate.name], _ = models.load(candidate)
+                loaded[candidate.name] = models.load(candidate)
         except ValueError as error:
             st.warning(plain(str(error)))
     return loaded

@@ -69,7 +69,7 @@ def predict(
             folder.mkdir(parents=True, exist_ok=True)
     answers, failed = [], {}
     with progress(len(photos), quiet=json) as advance:
-        for item in ask_all(photos, models, whole):
+        for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
             answers += item.rows
             if item.failure:
                 failed[item.name] = item.failure
@@ -130,8 +130,13 @@ class Item:
         return os.fsencode(self.path).decode(errors="replace")
 
 
-def ask_all(photos: Sequence[str], models: "dict[str, Model]", whole: bool) -> Iterator[Item]:
-    """Photos in their order, with answers. Reading and detection run in threads, beside the networks."""
+def ask_all(
+    photos: Sequence[str], models: "dict[str, Model]", whole: bool, *, keep_pixels: bool
+) -> Iterator[Item]:
+    """Photos in their order, with answers. Reading and detection run in threads, beside the networks.
+
+    keep_pixels: leave each its photo, of which then few are in memory at once.
+    """
     from collections import deque
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -142,20 +147,17 @@ def ask_all(photos: Sequence[str], models: "dict[str, Model]", whole: bool) -> I
     kinds = {(model.size, model.channels) for model in models.values()}
     cv2.setNumThreads(1)  # one thread a photo is faster than several threads on one
     share_cores()
+    most = IN_FLIGHT if keep_pixels else BATCH_FACES
     waiting: deque[Future[Item]] = deque()
     batch: list[Item] = []
     names = iter(photos)
     with ThreadPoolExecutor(WORKERS) as pool:
         while True:
             while len(waiting) < IN_FLIGHT and (path := next(names, None)) is not None:
-                waiting.append(pool.submit(look, path, kinds, whole))
+                waiting.append(pool.submit(look, path, kinds, whole, keep_pixels))
             if waiting:
                 batch.append(waiting.popleft().result())
-            if (
-                not waiting
-                or sum(len(item.faces) for item in batch) >= BATCH_FACES
-                or len(batch) >= BATCH_FACES
-            ):
+            if not waiting or sum(len(item.faces) for item in batch) >= BATCH_FACES or len(batch) >= most:
                 answer(batch, models)
                 yield from batch
                 batch = []
@@ -163,7 +165,7 @@ def ask_all(photos: Sequence[str], models: "dict[str, Model]", whole: bool) -> I
                 return
 
 
-def look(path: str, kinds: set[tuple[int, int]], whole: bool) -> Item:
+def look(path: str, kinds: set[tuple[int, int]], whole: bool, keep_pixels: bool) -> Item:
     """Decode, find faces, crop; runs in a thread."""
     from trainer.data.images import ImageError
     from trainer.inference import faces
@@ -181,7 +183,7 @@ def look(path: str, kinds: set[tuple[int, int]], whole: bool) -> Item:
         return item
     item.flags = [flags(photo, face) for face in item.faces]
     item.images = {kind: faces.crops(photo, item.faces, *kind) for kind in kinds}
-    item.photo = photo
+    item.photo = photo if keep_pixels else None
     return item
 
 
