@@ -251,7 +251,7 @@ def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted
     store = open_store()
     mlflow.set_experiment(experiment_id=store.experiment_id("strangers"))
     # Colour, another size, logits, three classes without names; and not a number for an image without contrast.
-    network = nn.Sequential(nn.InstanceNorm2d(3, eps=0), make_network(3, 32)).eval()
+    network = nn.Sequential(nn.LayerNorm([3, 32, 32], eps=0), make_network(3, 32)).eval()
     kind = takes("float32", -1, 3, 32, 32)
     version = register(store, mlflow.pytorch, network, serialization_format="pickle", signature=kind)
     reference = f"strange/{version.version}"
