@@ -30,9 +30,12 @@ def dashboard(
     import dashboard.trainings
     from dashboard.server import UPLOAD_MB, make_app
     from trainer.commands.ui import free_port, has_display
+    from trainer.jobs import begin_store
     from trainer.store.location import StoreError
 
     with contextlib.suppress(StoreError):  # the pages say what is amiss
+        if begin_store():
+            print("A new store: the model that comes with the program is its first champion.", flush=True)
         dashboard.cache.reader().snapshot()
     port = free_port(port)
     print(f"Dashboard: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)

@@ -53,6 +53,10 @@ def about(
         if weakest:
             found = ", ".join(f"{plain(name)} in {percent(recalls[name])}" for name in weakest)
             lines.append(f"Least often found: {found} of the cases.")
+        whole, alone = row["latency_ms"], row["latency_one_view_ms"]
+        if whole == whole:
+            without = f" ({alone:.1f} ms for one view alone)" if alone == alone and model.notes else ""
+            lines.append(f"An answer took {whole:.1f} ms on the CPU that it was trained on{without}.")
     lines.append(_certainty(model, predictions))
     return lines + [plain(note) for note in model.notes]
 

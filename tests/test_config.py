@@ -110,14 +110,39 @@ def test_the_report_recipe_trains_resnet18_from_scratch_at_a_rate_that_can():
     assert recipe_defaults("report", "resnet18", "full", "none").learning_rate == 1e-3
 
 
+@pytest.mark.parametrize("recipe", ["fast", "best"])
+def test_our_own_recipes_train_resnet18_from_scratch_and_take_imagenets_stem_with_its_weights(recipe):
+    scratch = recipe_defaults(recipe, "resnet18")
+    assert scratch.pretrained == "none"
+    assert scratch.stem != "imagenet"
+    for mode, pretrained in (
+        ("full", "auto"),
+        ("full", "imagenet"),
+        ("full", "w.pt"),
+        ("fc", None),
+        ("layer4", None),
+    ):
+        tuned = recipe_defaults(recipe, "resnet18", mode, pretrained)
+        assert tuned.stem == "imagenet"
+        assert tuned.pretrained == (pretrained or "auto")
+
+
+def test_the_best_recipes_are_fast_ones_for_a_gpu():
+    for architecture in ARCHITECTURES:
+        best, fast = (recipe_defaults(recipe, architecture) for recipe in ("best", "fast"))
+        assert (best.precision, best.compile, best.averaging) == ("bf16", True, "ten")
+        assert best.epochs > fast.epochs
+        assert best.optimizer == fast.optimizer
+
+
 def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "tiny", dataclasses.replace(ARCHITECTURES["cnn"], options=("hidden",)))
     for recipe in RECIPES:
         tiny, cnn = recipe_defaults(recipe, "tiny"), recipe_defaults(recipe, "cnn")
         check(tiny)
         assert tiny.options() == {}
-        own = {"architecture": "cnn", "blocks": cnn.blocks, "hidden": cnn.hidden, "dropout": cnn.dropout}
-        assert dataclasses.replace(tiny, **own) == cnn
+        own = ("architecture", "blocks", "layout", "hidden", "dropout", "epochs", "image_size", "progressive")
+        assert dataclasses.replace(tiny, **{name: getattr(cnn, name) for name in own}) == cnn
 
 
 @pytest.mark.parametrize(
@@ -129,12 +154,35 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
         ("cnn", {"architecture": "vgg"}, "--architecture vgg: choose one of cnn, resnet18"),
         ("cnn", {"mode": "fc"}, "--mode fc: cnn is trained in mode full"),
         ("cnn", {"pretrained": "imagenet"}, "--pretrained imagenet: there are no pretrained weights for cnn"),
+        ("resnet18", {"layout": "residual"}, "--layout: resnet18 takes no such option"),
         ("cnn", {"stem": "small"}, "--stem: cnn takes no such option"),
         ("resnet18", {"blocks": "4 8"}, "--blocks: resnet18 takes no such option"),
         ("resnet18", {"mode": "fc", "pretrained": "none"}, "--mode fc with --pretrained none"),
         ("resnet18", {"stem": "small", "pretrained": "imagenet"}, "--stem small has no ImageNet weights"),
         ("resnet18", {"stem": "small", "pretrained": "a.pt"}, "--stem small has no ImageNet weights"),
-        ("resnet18", {"stem": "small", "mode": "fc"}, "--stem small has no ImageNet weights"),
+        (
+            "resnet18",
+            {"stem": "full", "pretrained": "auto", "mode": "fc"},
+            "--stem full has no ImageNet weights",
+        ),
+        (
+            "cnn",
+            {"progressive": "32:0.5", "hidden": 64},
+            "--progressive needs a network for any side: take --hidden 0",
+        ),
+        (
+            "cnn",
+            {"progressive": "32"},
+            "--progressive: '32' is not a side and a share of the epochs such as 32:0.5",
+        ),
+        ("cnn", {"progressive": "4:0.5"}, "--progressive: '4:0.5' is not a side and a share"),
+        ("cnn", {"progressive": "32:0"}, "--progressive: '32:0' is not a side and a share"),
+        ("cnn", {"progressive": "half:0.5"}, "--progressive: 'half:0.5' is not a side and a share"),
+        (
+            "cnn",
+            {"progressive": "32:0.5 40:0.6"},
+            "--progressive: the shares in '32:0.5 40:0.6' add up to more than 1",
+        ),
         ("cnn", {"zoom": 0.5, "augmentation": 2.0}, "--zoom 0.5 × --augmentation 2.0: must stay below 1"),
         ("cnn", {"device": "mps", "precision": "bf16"}, "--precision bf16: not on mps"),
     ],
@@ -199,6 +247,7 @@ def test_just_outside_of_a_range_is_refused(name, value):
 def test_the_network_gets_only_the_options_that_are_set():
     assert recipe_defaults("report", "cnn").options() == {
         "blocks": "32 64 128",
+        "layout": "plain",
         "hidden": 512,
         "dropout": 0.4,
     }

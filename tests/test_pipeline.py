@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, GREY_LEVELS, Trained, grey_face
 from trainer.__main__ import main
@@ -82,7 +83,7 @@ def test_a_run_holds_every_metric_of_the_contract(store):
     for name in EPOCH_METRICS:
         history = store.client().get_metric_history(run.info.run_id, name)
         assert [metric.step for metric in history] == list(range(1, 9)), name
-    for part in ("validation_best", "test", "test_public"):
+    for part in ("validation_best", "test", "test_public", "test_without_twins"):
         for name in SUMMARY_METRICS:
             assert np.isfinite(run.data.metrics[metric_key(part, name)]), (part, name)
         for name in CLASS_METRICS:
@@ -170,3 +171,56 @@ def test_a_new_dataset_and_a_new_architecture_are_one_file_and_one_line_each(wor
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["test"]["class_names"] == ["dawn", "flash", "night", "noon"]
     assert found["test"]["accuracy"] > 0.9
+
+
+@pytest.fixture
+def student(trained_once: Trained, workplace, monkeypatch) -> tuple[Store, Path]:
+    """A model that learned from another one, in a store of its own; and the other one's folder."""
+    teacher = next(trained_once.root.glob("mlruns/artifacts/models/*/artifacts/extra_files"))
+    flags = [
+        "--data-dir",
+        str(trained_once.data_dir),
+        "--teacher",
+        str(teacher),
+        "--blocks",
+        "4 8",
+        "--epochs",
+        "2",
+    ]
+    settings = ["--averaging", "ten", "--half", "True", "--progressive", "32:0.5", "--drop-twins", "True"]
+    assert main(["train", *flags, *settings, "--batch-size", "16"]) == 0
+    return open_store(create=False), teacher
+
+
+def test_a_model_can_learn_from_another_average_views_and_be_half_the_size(
+    student, trained_once, workplace, capsys
+):
+    store, teacher = student
+    version = find_version(store, "fer2013-emotion@champion")
+    run = store.client().get_run(version.run_id)
+    assert run.data.params["teacher"] == str(teacher)
+    folder = bundle_folder(version)
+    weights = load_file(folder / "weights.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16, torch.int64}
+    predictor = Predictor.load(folder)
+    assert predictor.spec.averaging == "ten"
+    # What is logged is what the stored model answers: averaged, and with rounded weights.
+    path = store.client().download_artifacts(version.run_id, "evaluation/predictions.parquet")
+    table = pd.read_parquet(path).query("part == 'test'").set_index("sample_id")
+    test = SOURCE.load(trained_once.data_dir, ("test",)).parts["test"]
+    expected = table.loc[list(test.sample_ids), [f"p_{name}" for name in NAMES]].to_numpy()
+    np.testing.assert_allclose(predictor(test.images), expected, atol=1e-5)
+    assert run.data.metrics["cost/latency_one_view_ms"] > 0
+
+
+def test_a_teacher_that_may_have_seen_the_validation_is_refused_before_a_run_begins(
+    student, trained_once, capsys
+):
+    store, teacher = student
+    flags = ["--data-dir", str(trained_once.data_dir), "--blocks", "4 8", "--epochs", "1"]
+    before = len(store.client().search_runs([store.experiment_id("fer2013")]))
+    assert main(["train", *flags, "--teacher", str(teacher), "--validation-seed", "1"]) == 2
+    assert "was not trained on the same part of train" in capsys.readouterr().err
+    assert main(["train", *flags, "--teacher", "fer2013-emotion/9"]) == 2
+    assert "'fer2013-emotion/9': fer2013-emotion has versions 1" in capsys.readouterr().err
+    assert len(store.client().search_runs([store.experiment_id("fer2013")])) == before

@@ -10,10 +10,12 @@ COMMANDS = {
     "train": "train one model, log it and register it; or go on with an interrupted run",
     "evaluate": "measure a registered model on a test set",
     "compare": "say whether one run is really better than another",
+    "export": "write a model as ONNX files, checked against itself",
     "predict": "name the emotion on images",
     "promote": "point an alias such as champion at a version",
     "runs": "list the runs of the store",
     "ui": "open the MLflow UI on the store (this is what `make mlflow` runs)",
+    "bundled": "begin an empty store with the model that comes with the program",
     "data": "find or download a dataset, decode it once and show what is in it",
 }
 

@@ -10,15 +10,15 @@ from trainer.data import DATASETS
 from trainer.models import ARCHITECTURES, listing
 from trainer.models.blocks import map_side, parse_blocks
 
-Recipe = Literal["report", "fast"]
+Recipe = Literal["report", "fast", "best"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The defaults are those of `--recipe fast` for the CNN; see `recipe_defaults`."""
+    """The defaults are what `--recipe fast` has in common for all architectures; see `recipe_defaults`."""
 
     recipe: Recipe = "fast"
-    """Defaults for everything below: `report` (the student report's own) or `fast` (sensible on a CPU)."""
+    """Defaults for everything below: `report` (the student report's own), `fast` (for a CPU) or `best` (for a GPU)."""
     dataset: str = "fer2013"
     """Dataset: fer2013, or the built-in sketch."""
     data_dir: str | None = None
@@ -29,6 +29,8 @@ class Config:
     """Share of train that `stratified` keeps for validation."""
     validation_seed: int = 0
     """Seed of that split; apart from `seed`, so that repeated runs share their validation set."""
+    drop_twins: bool = False
+    """Leave out of train what has a near-duplicate in validation: for tuning."""
 
     architecture: str = "cnn"
     """Architecture: cnn or resnet18."""
@@ -42,8 +44,11 @@ class Config:
     """Channels that the network sees; 3 repeats the grey image."""
     blocks: str | None = None
     """cnn: width of each block, `128x2` for two convolutions."""
-    stem: Literal["imagenet", "small"] | None = None
-    """resnet18: `imagenet` (7×7, pooled) or `small` (3×3, stride 2: more detail, twice the time)."""
+    layout: Literal["plain", "residual"] | None = None
+    """cnn: `plain` (the report's) or `residual` (convolutions are added to their input; learns faster)."""
+    stem: Literal["imagenet", "small", "full"] | None = None
+    """resnet18: `imagenet` (7×7, pooled), `small` (3×3, stride 2: more detail, twice the time) or `full` (3×3,
+    stride 1: for a GPU)."""
     hidden: int | None = None
     """Width of the hidden layer in the head; 0 for none."""
     dropout: float | None = None
@@ -53,13 +58,13 @@ class Config:
     """Passes over train."""
     batch_size: int = 128
     """Images per step."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    """`sgd` is with Nesterov momentum 0.9."""
-    learning_rate: float = 4e-3
+    optimizer: Literal["adam", "adamw", "muon", "sgd"] = "muon"
+    """`sgd` is with Nesterov momentum 0.9; `muon` is for filters, with AdamW for the rest."""
+    learning_rate: float = 3e-3
     """Highest learning rate."""
     schedule: Literal["constant", "cosine", "onecycle"] = "onecycle"
     """`cosine` decays to 0; `onecycle` rises over the first quarter, then decays to 0."""
-    weight_decay: float = 0.05
+    weight_decay: float = 0.1
     """Weight decay of matrices and filters; norms and biases have none."""
     label_smoothing: float = 0.1
     """Share of the target that is spread over all classes."""
@@ -84,9 +89,27 @@ class Config:
     """Largest shift, as a share of the side."""
     erase: float = 0.0
     """Probability that a random rectangle (2 to 20% of the area) is erased."""
+    jitter: float = 0.0
+    """Largest change of contrast, as a share, and of brightness, as half that share of the range."""
+    progressive: str | None = None
+    """Smaller images at first: `32:0.5 40:0.3` trains at 32 px for half of the epochs, at 40 px for the next
+    three tenths, and at `image_size` from then on."""
+
+    teacher: str | None = None
+    """Models to learn from as well as from the labels, with commas between: NAME/VERSION or a folder; their mean
+    probabilities for the training images are taken. They must have been trained on the same part of train."""
+    teacher_weight: float = 0.7
+    """Share of the target that comes from the teacher."""
+    averaging: Literal["none", "flip", "ten"] = "flip"
+    """Views whose probabilities the model averages when it answers: the image, with its mirror image, or ten (also
+    shifted to the corners). Stored with the model."""
 
     precision: Literal["32", "bf16"] = "32"
     """`bf16`: mixed precision, for GPUs; slower on most CPUs."""
+    half: bool = False
+    """Round the weights to half precision at the end, before they are tested: half the size."""
+    compile: bool = False
+    """Compile the network first (torch.compile): pays on a GPU."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train."""
     seed: int = 0
@@ -113,6 +136,27 @@ class Config:
         return cls(**values)
 
 
+def parse_progressive(text: str | None) -> list[tuple[int, float]]:
+    """(side in px, share of the epochs) of each part of `Config.progressive`. Raises ValueError where it is none.
+
+    >>> parse_progressive("32:0.5 40:0.3")
+    [(32, 0.5), (40, 0.3)]
+    """
+    parts = []
+    for word in (text or "").split():
+        side, colon, share = word.partition(":")
+        try:
+            part = int(side), float(share)
+        except ValueError:
+            part = 0, 0.0
+        if not colon or not 8 <= part[0] <= 512 or not 0 < part[1] <= 1:
+            raise ValueError(f"'{word}' is not a side and a share of the epochs such as 32:0.5")
+        parts.append(part)
+    if sum(share for _, share in parts) > 1:
+        raise ValueError(f"the shares in '{text}' add up to more than 1")
+    return parts
+
+
 # Adam's rate by what is trained, and the rest of the report's protocol.
 _REPORT: dict[str, Any] = {
     "epochs": 20,
@@ -124,8 +168,36 @@ _REPORT: dict[str, Any] = {
     "rotation": 10.0,
     "zoom": 0.0,
     "shift": 0.0,
+    "image_size": 48,
+    "progressive": None,
+    "averaging": "none",
 }
 _REPORT_LEARNING_RATE = {"fc": 1e-3, "layer4": 1e-4, "full": 1e-5}
+
+
+# What our own recipes have in common; the rest of `Config` is its default.
+_FAST: dict[str, dict[str, Any]] = {
+    "cnn": {
+        "blocks": "32 64x2 128x3 256x3", "layout": "residual", "hidden": 0, "dropout": 0.3, "epochs": 28,
+        "progressive": "32:0.36", "image_size": 40,
+    },
+    "resnet18": {
+        "stem": "small", "hidden": 0, "dropout": 0.3, "epochs": 24, "progressive": "32:0.5", "image_size": 40,
+    },
+}  # fmt: skip
+# ImageNet's weights come with its stem, and want a lower rate.
+_FAST_PRETRAINED = {
+    "stem": "imagenet", "image_size": 48, "epochs": 6, "progressive": None, "optimizer": "adamw", "learning_rate": 1e-3,
+}  # fmt: skip
+# For a GPU: many epochs of whole images, against learning by heart.
+_BEST: dict[str, Any] = {
+    "image_size": 48, "progressive": None, "batch_size": 512, "mixup": 0.2, "erase": 0.25, "jitter": 0.2,
+    "zoom": 0.2, "shift": 0.15, "ema_decay": 0.99, "averaging": "ten", "precision": "bf16", "compile": True,
+}  # fmt: skip
+_BEST_NETWORK: dict[str, dict[str, Any]] = {
+    "cnn": {"blocks": "64x2 128x2 256x2 512x2", "dropout": 0.4, "epochs": 70},
+    "resnet18": {"stem": "full", "dropout": 0.4, "epochs": 120},
+}
 
 
 def recipe_defaults(
@@ -138,24 +210,26 @@ def recipe_defaults(
     """
     values: dict[str, Any] = {"recipe": recipe, "architecture": architecture, "mode": mode}
     if recipe == "report":
-        values |= _REPORT
-        if architecture == "resnet18":
-            values |= {"image_size": 224, "channels": 3, "hidden": 256, "dropout": 0.5, "pretrained": "auto"}
-            values["learning_rate"] = _REPORT_LEARNING_RATE.get(mode, 1e-5)
-        else:
-            values["learning_rate"] = 1e-3
-            if architecture == "cnn":
-                values |= {"blocks": "32 64 128", "hidden": 512, "dropout": 0.4}
-    elif architecture == "cnn":
-        values |= {"blocks": "32 64 128x2 256x2", "hidden": 0, "dropout": 0.3}
-    elif architecture == "resnet18":
-        values |= {"stem": "imagenet", "hidden": 0, "dropout": 0.3, "pretrained": "auto"}
-        values |= {"epochs": 6, "learning_rate": 1e-3}
+        values |= _report(architecture, mode)
+    else:
+        values |= _FAST.get(architecture, {})
+        if recipe == "best":
+            values |= _BEST | _BEST_NETWORK.get(architecture, {})
+        if architecture == "resnet18" and (mode != "full" or pretrained not in (None, "none")):
+            values |= _FAST_PRETRAINED | {"pretrained": "auto"}
     if pretrained is not None:
         values["pretrained"] = pretrained
     if values.get("pretrained") == "none" and architecture == "resnet18" and recipe == "report":
         values["learning_rate"] = 1e-3  # the report only fine-tunes; 1e-5 would not train from scratch
     return Config(**values)
+
+
+def _report(architecture: str, mode: str) -> dict[str, Any]:
+    if architecture == "resnet18":
+        network = {"image_size": 224, "channels": 3, "hidden": 256, "dropout": 0.5, "pretrained": "auto"}
+        return _REPORT | network | {"learning_rate": _REPORT_LEARNING_RATE.get(mode, 1e-5)}
+    network = {"blocks": "32 64 128", "layout": "plain", "hidden": 512, "dropout": 0.4}
+    return _REPORT | {"learning_rate": 1e-3} | (network if architecture == "cnn" else {})
 
 
 def check(config: Config) -> None:
@@ -183,15 +257,21 @@ def _mistakes(config: Config) -> Iterator[str]:
             map_side(len(parse_blocks(config.blocks)), max(config.image_size, 32))
         except ValueError as error:
             yield f"--blocks: {error}"
-    for name in ("blocks", "stem", "hidden", "dropout"):
+    for name in ("blocks", "layout", "stem", "hidden", "dropout"):
         if getattr(config, name) is not None and name not in entry.options:
             yield f"--{name}: {config.architecture} takes no such option"
     if config.pretrained != "none" and not entry.imagenet:
         yield f"--pretrained {config.pretrained}: there are no pretrained weights for {config.architecture}"
     if config.pretrained == "none" and entry.modes.get(config.mode):
         yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
-    if config.stem == "small" and config.pretrained != "none" and not _may_fall_back(config):
-        yield "--stem small has no ImageNet weights: take --stem imagenet, or --pretrained none"
+    if config.stem in ("small", "full") and config.pretrained != "none" and not _may_fall_back(config):
+        yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
+    try:
+        parts = parse_progressive(config.progressive)
+        if parts and config.hidden and config.architecture == "cnn":
+            yield "--progressive needs a network for any side: take --hidden 0, or --progressive None"
+    except ValueError as error:
+        yield f"--progressive: {error}"
     if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
         yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
     if config.device == "mps" and config.precision == "bf16":
@@ -226,5 +306,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "zoom": (0, 0.9),
     "shift": (0, 0.5),
     "erase": (0, 1),
+    "jitter": (0, 1),
+    "teacher_weight": (0, 1),
     "seed": (0, 2**31 - 1),
 }

@@ -44,6 +44,7 @@ COST_METRICS = (
     "cost/gmacs",
     "cost/latency_ms",
     "cost/latency_32_ms",
+    "cost/latency_one_view_ms",
 )
 
 # Scalar metrics of one evaluated part, logged as `<part>/<name>`.
@@ -75,6 +76,7 @@ class Tag:
     REASON = "reason"
     HOST = "host"
     PID = "pid"
+    BUNDLED = "bundled"
 
 
 def model_name(dataset: str) -> str:

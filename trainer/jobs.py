@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,18 @@ _HEAD_BYTES, _TAIL_BYTES = 65_536, 16_384
 _RUN = re.compile(r"^Run ([0-9a-f]{32}):", re.MULTILINE)
 # Whoever is not waited for stays as a zombie until its parent ends, and a dashboard runs for weeks.
 _children: set[subprocess.Popen[bytes]] = set()
+
+
+def begin_store() -> bool:
+    """Register the model that comes with the program where the embedded store does not exist yet; whether it did.
+
+    In a process of its own: it needs torch and MLflow, which whoever asks may do without.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    if not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists():
+        return False
+    done = subprocess.run([sys.executable, "-m", "trainer", "bundled"], capture_output=True, text=True)
+    return done.returncode == 0 and done.stdout.startswith("Registered")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tests.benchmarks.images import (
 )
 from tests.benchmarks.logging_cost import RunCost, logging_share, measure_run, warm_up
 from tests.benchmarks.means import measure_means
+from tests.benchmarks.memory import peak_memory
 from tests.benchmarks.photos import FOLDER_PHOTOS, measure_photos
 from tests.benchmarks.throughput import Comparison, Effort, Say, compare, networks
 from tests.benchmarks.worker import Worker
@@ -114,6 +115,11 @@ def measure_training(
             for network in networks()[:2]:
                 means[network.label] = measure_means(network, source, half, workers, say)
             tables.print_means(console, means)
+    memory = {}
+    for network in networks():
+        with Worker(cache) as worker:
+            memory[network.label] = worker.call(peak_memory, network.config, source)
+    tables.print_memory(console, memory)
     tables.print_loading(console, loading)
     cost = run_cost(scratch, say)
     share = logging_share(cost, comparisons[0].median("ours 64"))
@@ -125,6 +131,7 @@ def measure_training(
         "effort": effort,
         "throughput": [throughput_numbers(comparison) for comparison in comparisons],
         "idle_cpu_share": idle_share,
+        "memory": memory,
         "means": means,
         "loading": loading,
         "logging": cost,

@@ -249,6 +249,7 @@ def summary_metrics(run: InventedRun, rng: np.random.Generator) -> dict[str, flo
         "cost/gmacs": run.kind.gmacs,
         "cost/latency_ms": run.kind.latency_ms * slowness,
         "cost/latency_32_ms": 18 * run.kind.latency_ms * slowness,
+        "cost/latency_one_view_ms": 0.6 * run.kind.latency_ms * slowness,
     }
     assert set(cost) == set(COST_METRICS)
     return found | cost

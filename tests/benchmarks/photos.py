@@ -172,7 +172,6 @@ def crop_latencies(model: Path) -> tuple[dict[str, list[float]], float]:
 
     from trainer.inference.bundle import read
     from trainer.inference.predictor import Predictor
-    from trainer.models.base import Probabilities
 
     torch.set_num_threads(1)  # as the page does
     predictor = Predictor.load(model)
@@ -182,7 +181,7 @@ def crop_latencies(model: Path) -> tuple[dict[str, list[float]], float]:
     stream = io.BytesIO()
     with redirect_stdout(io.StringIO()):
         exported = torch.onnx.export(
-            Probabilities(classifier, spec.temperature).eval(),
+            spec.answering(classifier),
             (torch.from_numpy(floats),),
             dynamo=True,
             verbose=False,

@@ -17,9 +17,9 @@ from torchvision.datasets import ImageFolder
 
 from tests.benchmarks.images import Source, train_split
 from trainer.config import Config
-from trainer.models.base import Classifier, build_network
+from trainer.models.base import Classifier, build_network, to_unit_range
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Training, fit
+from trainer.training.loop import Training, fit, make_augmentation, make_optimizers
 
 NUM_CLASSES = 7
 MEAN, STD = 0.5, 0.25
@@ -32,7 +32,7 @@ Setting = Literal["", "flush_denormal", "onednn_off", "matmul_medium", "bf16", "
 class Line:
     """One thing that is measured. What follows `config` concerns one pipeline or another."""
 
-    pipeline: Literal["report", "ours", "limit"]
+    pipeline: Literal["report", "ours", "limit", "augmentation"]
     source: Source
     config: Config
     loader_workers: int = 0
@@ -132,7 +132,7 @@ class LimitPipeline:
         config = line.config
         layout = torch.channels_last if line.channels_last else torch.contiguous_format
         network = make_network(config).to(memory_format=layout)
-        self.optimizer = make_optimizer(network, config, fused=line.fused)
+        self.optimizers = limit_optimizers(network, config, fused=line.fused)
         self.network: Callable[[Tensor], Tensor] = torch.compile(network) if line.compiled else network
         self.smoothing = config.label_smoothing
         shape = (config.batch_size, config.channels, config.image_size, config.image_size)
@@ -144,12 +144,34 @@ class LimitPipeline:
         with self.switch():
             started = time.perf_counter()
             for _ in range(steps):
-                self.optimizer.zero_grad(set_to_none=True)
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
                 logits = self.network(self.inputs)
                 loss = functional.cross_entropy(logits, self.target, label_smoothing=self.smoothing)
                 loss.backward()
-                self.optimizer.step()
+                for optimizer in self.optimizers:
+                    optimizer.step()
             return steps * len(self.target) / (time.perf_counter() - started)
+
+
+class AugmentationPipeline:
+    """What our loop does to a batch before the network sees it, and nothing else."""
+
+    def __init__(self, line: Line):
+        self.config = line.config
+        self.augmentation = make_augmentation(line.config)
+        self.images = train_split(line.source).images
+        self.generator = torch.Generator().manual_seed(0)
+
+    def measure(self, steps: int) -> float:
+        order = torch.randint(len(self.images), (steps, self.config.batch_size))
+        started = time.perf_counter()
+        for batch in order:
+            inputs = self.augmentation(
+                to_unit_range(self.images[batch]), self.generator, self.config.image_size
+            )
+            inputs.contiguous(memory_format=torch.channels_last)
+        return order.numel() / (time.perf_counter() - started)
 
 
 def make_network(config: Config) -> nn.Module:
@@ -163,9 +185,12 @@ def make_network(config: Config) -> nn.Module:
     )
 
 
-def make_optimizer(network: nn.Module, config: Config, *, fused: bool) -> Optimizer:
-    kind = AdamW if config.optimizer == "adamw" else Adam
-    return kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+def limit_optimizers(network: nn.Module, config: Config, *, fused: bool) -> list[Optimizer]:
+    """Those of the configuration; AdamW in place of what has no fused form to switch off."""
+    if fused:
+        return make_optimizers(network, config)
+    kind = Adam if config.optimizer == "adam" else AdamW
+    return [kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)]
 
 
 @contextmanager
@@ -218,6 +243,7 @@ _PIPELINES: dict[str, Callable[[Line], Pipeline]] = {
     "report": ReportPipeline,
     "ours": OurPipeline,
     "limit": LimitPipeline,
+    "augmentation": AugmentationPipeline,
 }
 
 

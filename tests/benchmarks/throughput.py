@@ -36,7 +36,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Images per second of each line in each round; a line is "report", "ours 64", "limit 64", …
+    """Images per second of each line in each round; a line is "report", "ours 64", "limit 64", "augmentation 64", …
 
     steps: of a round. loader_trial: processes of the report's DataLoader → images per second before the
     rounds; the better one was taken.
@@ -52,6 +52,10 @@ class Comparison:
         """Round by round: a disturbance of the machine that outlasts a round falls on both."""
         return [rate / of for rate, of in zip(self.rates[line], self.rates[base], strict=True)]
 
+    def augmentation_share(self, size: int) -> list[float]:
+        """Of the time of a step of ours at batch `size`, round by round."""
+        return self.ratios(f"ours {size}", f"augmentation {size}")
+
     def median(self, line: str) -> float:
         return statistics.median(self.rates[line])
 
@@ -62,17 +66,18 @@ def networks() -> tuple[Network, ...]:
     resnet = dataclasses.replace(
         recipe_defaults("report", "resnet18", pretrained="none"), image_size=48, channels=1
     )
-    fast = recipe_defaults("fast", "cnn")
+    fast, fast_resnet = (recipe_defaults("fast", architecture) for architecture in ("cnn", "resnet18"))
     return (
         Network(label="report's CNN", config=_endless(cnn), batch_sizes=(64, 128, 256)),
         Network(label="report's ResNet18, 48 px", config=_endless(resnet), batch_sizes=(64, 128)),
         Network(label="fast CNN", config=_endless(fast), batch_sizes=(64, 128)),
+        Network(label="fast ResNet18", config=_endless(fast_resnet), batch_sizes=(128,)),
     )
 
 
 def _endless(config: Config) -> Config:
-    """Measured epoch by epoch: it must never come to its end, where the learning rate would be 0."""
-    return dataclasses.replace(config, epochs=10_000, device="cpu")
+    """Measured epoch by epoch: it must never come to its end, where the learning rate would be 0; at one side."""
+    return dataclasses.replace(config, epochs=10_000, progressive=None, device="cpu")
 
 
 def compare(
@@ -93,6 +98,7 @@ def compare(
         config = with_batch(network.config, size)
         lines[f"ours {size}"] = kept, Line(pipeline="ours", source=source, config=config)
         lines[f"limit {size}"] = kept, Line(pipeline="limit", source=source, config=config)
+        lines[f"augmentation {size}"] = kept, Line(pipeline="augmentation", source=source, config=config)
     steps = {name: calibrate(worker, line, effort.seconds) for name, (worker, line) in lines.items()}
     rates: dict[str, list[float]] = {name: [] for name in lines}
     for round_number in range(1, effort.rounds + 1):

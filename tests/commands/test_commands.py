@@ -233,6 +233,32 @@ def test_evaluate_maps_classes_by_name_where_the_data_lack_some(trained: Trained
     assert found["recall"] == [None, 1.0, 1.0, 1.0, 1.0]
 
 
+def test_evaluate_takes_several_models_as_an_ensemble(trained: Trained, capsys):
+    from trainer.commands.models import load_predictor
+    from trainer.data.fer2013 import SOURCE
+
+    data = SOURCE.load(trained.data_dir, ("test",))
+    test = data.parts["test"]
+    members = [load_predictor(f"fer2013-emotion/{version}")[0] for version in (1, 2)]
+    mean = np.mean([member(test.images) for member in members], axis=0)
+    expected = -np.log(mean[np.arange(len(test)), test.target.numpy()]).mean()
+    assert (
+        main(
+            [
+                "evaluate",
+                "fer2013-emotion/1, fer2013-emotion/2",
+                "--data-dir",
+                str(trained.data_dir),
+                "--json",
+            ]
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "models:/fer2013-emotion/1 + models:/fer2013-emotion/2"
+    assert found["test"]["log_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_training_fer2013_without_data_is_an_error(workplace, capsys):
     assert main(["train", "--dataset", "fer2013"]) == 2
     error = capsys.readouterr().err

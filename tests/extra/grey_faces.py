@@ -10,7 +10,18 @@ from PIL import Image
 GREY_LEVELS = {"angry": 200, "disgust": 30, "fear": 120, "happy": 250, "sad": 75}
 
 ARCHITECTURE_FLAGS = {
-    "cnn": ["--architecture", "cnn", "--blocks", "8 16", "--hidden", "32", "--dropout", "0"],
+    "cnn": [
+        "--architecture",
+        "cnn",
+        "--blocks",
+        "8 16",
+        "--hidden",
+        "32",
+        "--dropout",
+        "0",
+        "--progressive",
+        "None",
+    ],
     "resnet18": [
         "--architecture",
         "resnet18",
@@ -20,6 +31,8 @@ ARCHITECTURE_FLAGS = {
         "32",
         "--channels",
         "3",
+        "--progressive",
+        "None",
     ],
 }
 

@@ -121,10 +121,20 @@ def test_an_unknown_field_is_refused(folder):
         read(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", None, [1], True])
 def test_another_version_is_refused(folder, version):
     edit(folder, format_version=version)
-    with pytest.raises(BundleError, match=r"has format version .*; this program reads 1"):
+    with pytest.raises(BundleError, match=r"has format version .*; this program reads 1, 2"):
+        read(folder)
+
+
+def test_a_model_of_the_first_version_averages_nothing(folder):
+    values = json.loads((folder / SPEC_FILE).read_text())
+    del values["averaging"]
+    (folder / SPEC_FILE).write_text(json.dumps(values | {"format_version": 1}))
+    assert read_spec(folder / SPEC_FILE) == make_spec(averaging="none")
+    (folder / SPEC_FILE).write_text(json.dumps(values | {"format_version": 1, "averaging": "flip"}))
+    with pytest.raises(BundleError, match=r"differs from the format in: averaging$"):
         read(folder)
 
 
@@ -184,6 +194,9 @@ MALFORMED = [
     ("temperature", float("inf"), "temperature must be a positive number"),
     ("temperature", True, "temperature must be a positive number"),
     ("temperature", "1", "temperature must be a positive number"),
+    ("averaging", "all", "averaging must be one of none, flip, ten"),
+    ("averaging", 2, "averaging must be one of none, flip, ten"),
+    ("averaging", ["flip"], "averaging must be one of none, flip, ten"),
     ("temperature", HUGE, "temperature must be a positive number"),
 ]
 

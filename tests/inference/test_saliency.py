@@ -70,7 +70,7 @@ def test_explaining_changes_nothing_about_the_answers():
     before = predictor(FACES[:6])
     predictor.saliency(FACES[:6], [0] * 6)
     assert np.array_equal(predictor(FACES[:6]), before)
-    assert all(parameter.grad is None for parameter in predictor._model.parameters())
+    assert all(parameter.grad is None for parameter in predictor.network.parameters())
 
 
 def test_a_network_without_a_fine_map_cannot_tell():

@@ -7,7 +7,7 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from trainer.models import ARCHITECTURES, listing
-from trainer.models.base import Classifier, Probabilities, build_network, to_unit_range
+from trainer.models.base import VIEWS, Classifier, Probabilities, build_network, to_unit_range
 from trainer.models.cnn import parse_blocks
 from trainer.models.resnet import load_pretrained
 
@@ -81,9 +81,9 @@ def test_the_dropout_rate_is_the_one_that_was_asked_for(architecture):
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.25}
 
 
-@pytest.mark.parametrize(("stem", "side"), [("imagenet", 12), ("small", 24)])
+@pytest.mark.parametrize(("stem", "side"), [("imagenet", 12), ("small", 24), ("full", 48)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_small_stem_keeps_twice_the_detail(stem, side, channels):
+def test_the_small_stem_keeps_twice_the_detail_and_the_full_one_all(stem, side, channels):
     classifier = make("resnet18", stem=stem, channels=channels, image_size=48)
     seen = []
     classifier.network.layer1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
@@ -131,10 +131,14 @@ def test_blocks_that_pool_the_image_away_are_refused():
 
 
 def test_what_an_architecture_does_not_take_is_refused():
-    with pytest.raises(ValueError, match="cnn takes no depth, stem; it takes blocks, hidden, dropout"):
+    with pytest.raises(
+        ValueError, match="cnn takes no depth, stem; it takes blocks, layout, hidden, dropout"
+    ):
         make("cnn", stem="small", depth=3)
-    with pytest.raises(ValueError, match="there is no stem 'tiny'; choose imagenet or small"):
+    with pytest.raises(ValueError, match="there is no stem 'tiny'; choose one of imagenet, small, full"):
         make("resnet18", stem="tiny")
+    with pytest.raises(ValueError, match="there is no layout 'wide'; choose one of plain, residual"):
+        make("cnn", layout="wide")
     with pytest.raises(ValueError, match="no architecture 'vgg'; choose one of cnn, resnet18"):
         listing("vgg")
 
@@ -209,6 +213,34 @@ def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature():
     torch.testing.assert_close(plain, torch.exp(logits) / torch.exp(logits).sum(1, keepdim=True))
     torch.testing.assert_close(flat, torch.exp(logits / 4) / torch.exp(logits / 4).sum(1, keepdim=True))
     assert (flat.max(1).values < plain.max(1).values).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_averaging_is_the_mean_of_the_probabilities_of_the_views(temperature):
+    classifier = make("cnn", **SMALL).eval()
+    images = torch.rand(3, 1, 36, 36)  # a twelfth of the side: 3 px
+
+    def shifted(down: int, across: int) -> torch.Tensor:
+        """Each pixel is the one that lies so far below and right of it, or the nearest at the border."""
+        rows, columns = (torch.arange(36) + by for by in (down, across))
+        return images[:, :, rows.clamp(0, 35)][:, :, :, columns.clamp(0, 35)]
+
+    shifts = [shifted(down, across) for down, across in ((0, 0), (-3, -3), (-3, 3), (3, -3), (3, 3))]
+    views = {"none": shifts[:1], "flip": [images, images.flip(3)]}
+    views["ten"] = [mirrored for view in shifts for mirrored in (view, view.flip(3))]
+    assert {name: len(found) for name, found in views.items()} == dict(VIEWS)
+    with torch.inference_mode():
+        for averaging, expected in views.items():
+            alone = [Probabilities(classifier, temperature)(view) for view in expected]
+            found = Probabilities(classifier, temperature, averaging)(images)
+            torch.testing.assert_close(found, torch.stack(alone).mean(0))
+        mirrored = Probabilities(classifier, temperature, "ten")(images.flip(3))
+    torch.testing.assert_close(mirrored, found)  # a face and its mirror image get one answer
+
+
+def test_an_unknown_averaging_is_refused():
+    with pytest.raises(ValueError, match="there is no averaging 'all'; choose one of none, flip, ten"):
+        Probabilities(make("cnn", **SMALL), 1.0, "all")
 
 
 def test_the_unit_range_runs_from_black_to_white_and_leaves_the_pixels_alone():

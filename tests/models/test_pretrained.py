@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 from trainer.config import Config, check, recipe_defaults
 from trainer.models import ARCHITECTURES
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD
-from trainer.training.loop import make_optimizer
+from trainer.training.loop import make_optimizers
 from trainer.training.pretrained import make_classifier
 
 MODES = tuple(ARCHITECTURES["resnet18"].modes)
@@ -119,15 +119,16 @@ def test_what_is_frozen_does_not_move_by_a_bit_and_what_is_trained_moves(files, 
     config = resnet(files["torch"], mode, weight_decay=0.1, hidden=8)
     classifier, _ = make(config)
     before = {name: value.clone() for name, value in classifier.network.state_dict().items()}
-    optimizer = make_optimizer(classifier, config)
+    optimizers = make_optimizers(classifier, config)
     generator = torch.Generator().manual_seed(0)
     classifier.train()
     for _ in range(3):
         images = torch.rand(4, 1, 32, 32, generator=generator)
         loss = nn.functional.cross_entropy(classifier(images), torch.tensor([0, 1, 2, 0]))
-        optimizer.zero_grad()
+        classifier.zero_grad()
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
     moved = {
         name
         for name, value in classifier.network.state_dict().items()

@@ -21,11 +21,13 @@ from trainer.training.loop import (
     class_weights,
     fit,
     learning_rate,
-    make_optimizer,
-    predict_logits,
+    make_optimizers,
+    predict,
+    training_side,
     training_step,
     validate,
 )
+from trainer.training.muon import Muon
 from trainer.training.pretrained import make_classifier
 
 SIDE = 32
@@ -112,7 +114,7 @@ def test_what_was_learnt_holds_for_images_that_were_not_seen():
 
 EVERYTHING = {
     "dropout": 0.3, "mixup": 0.4, "ema_decay": 0.9, "erase": 0.5, "augmentation": 1.0,
-    "class_weighting": "balanced", "label_smoothing": 0.1,
+    "class_weighting": "balanced", "label_smoothing": 0.1, "jitter": 0.2,
 }  # fmt: skip
 
 
@@ -132,8 +134,13 @@ def test_the_same_seed_gives_the_same_numbers_to_the_bit_and_another_seed_gives_
 
 @pytest.mark.parametrize(
     "changes",
-    [EVERYTHING, {"optimizer": "sgd", "schedule": "cosine"}, {"optimizer": "adam", "schedule": "constant"}],
-    ids=["everything", "sgd", "adam"],
+    [
+        EVERYTHING,
+        {"optimizer": "sgd", "schedule": "cosine"},
+        {"optimizer": "adam", "schedule": "constant"},
+        {"progressive": "16:0.4 24:0.2", "hidden": 0},
+    ],
+    ids=["everything", "sgd", "adam", "progressive"],
 )
 @pytest.mark.parametrize("done", [1, 3])
 def test_a_resumed_training_equals_the_one_that_was_never_interrupted(tmp_path, changes, done):
@@ -191,7 +198,7 @@ def test_the_best_weights_give_the_best_accuracy_again(ema_decay):
     train(training, stripes(48), validation)
     classifier, _ = make_classifier(training.config, 3, 0.5, 0.25)
     classifier.load_state_dict(training.best_weights)
-    logits = predict_logits(classifier, validation.images, torch.device("cpu"))
+    logits = predict(classifier, validation.images, torch.device("cpu"))
     loss, accuracy, _ = validate(logits, validation.target, 3)
     assert accuracy == training.best_epoch.validation_accuracy
     assert loss == pytest.approx(training.best_epoch.validation_loss, abs=1e-5)
@@ -236,7 +243,7 @@ def test_a_last_batch_of_one_image_is_left_out(count):
     # The hidden layer's batch norm refuses a single image.
     training = make_training(small_config(batch_size=4, epochs=1, ema_decay=0.5))
     [only] = train(training, noise_faces(count), noise_faces(4))
-    steps = {int(state["step"]) for state in training.optimizer.state.values()}
+    steps = {int(state["step"]) for state in training.optimizers[-1].state.values()}
     assert steps == {2}
     assert int(training.average.n_averaged) == 2
     assert 0 <= only.train_accuracy <= 1
@@ -245,7 +252,7 @@ def test_a_last_batch_of_one_image_is_left_out(count):
 def test_a_last_batch_of_two_images_is_used():
     training = make_training(small_config(batch_size=4, epochs=1))
     train(training, noise_faces(10), noise_faces(4))
-    assert {int(state["step"]) for state in training.optimizer.state.values()} == {3}
+    assert {int(state["step"]) for state in training.optimizers[-1].state.values()} == {3}
 
 
 def test_every_image_is_seen_once_an_epoch_in_an_order_that_changes():
@@ -292,7 +299,7 @@ def test_a_step_minimises_the_weighted_and_smoothed_cross_entropy(smoothing, wei
     training = make_training(small_config(label_smoothing=smoothing, dropout=0.0, learning_rate=0.0))
     images, target = torch.rand(6, 1, SIDE, SIDE), torch.tensor([0, 1, 2, 0, 1, 1])
     labels = nn.functional.one_hot(target, 3).float()
-    loss, correct = training_step(training, images, labels, weights).tolist()
+    loss, correct = training_step(training, images, labels, target, weights).tolist()
     training.classifier.train()
     logits = training.classifier(images)
     smoothed = labels * (1 - smoothing) + smoothing / 3
@@ -328,7 +335,7 @@ def test_the_optimiser_runs_at_the_rate_of_the_schedule():
     # Four steps an epoch: the last ones are at 3/8 and 7/8 of the training.
     for found, progress in zip(history, (3 / 8, 7 / 8), strict=True):
         assert found.learning_rate == pytest.approx(0.01 * (1 + math.cos(math.pi * progress)) / 2)
-    assert {group["lr"] for group in training.optimizer.param_groups} == {history[-1].learning_rate}
+    assert {group["lr"] for group in training.parameter_groups()} == {history[-1].learning_rate}
 
 
 @pytest.mark.parametrize(
@@ -338,7 +345,7 @@ def test_matrices_and_filters_are_decayed_and_norms_and_biases_are_not(name, kin
     config = small_config(optimizer=name, weight_decay=0.3)
     classifier, _ = make_classifier(config, 3, 0.5, 0.25)
     classifier.network[0].requires_grad_(False)
-    optimizer = make_optimizer(classifier, config)
+    [optimizer] = make_optimizers(classifier, config)
     assert type(optimizer) is kind
     decayed, plain = optimizer.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
@@ -347,11 +354,74 @@ def test_matrices_and_filters_are_decayed_and_norms_and_biases_are_not(name, kin
     assert {id(p) for p in plain["params"]} == {id(p) for p in head.values() if p.ndim == 1}
 
 
+def test_muon_takes_the_filters_over_features_and_adamw_the_rest():
+    config = small_config(optimizer="muon", weight_decay=0.3)
+    classifier, _ = make_classifier(config, 3, 0.5, 0.25)
+    muon, adamw = make_optimizers(classifier, config)
+    assert (type(muon), type(adamw)) == (Muon, torch.optim.AdamW)
+    names = {id(parameter): name for name, parameter in classifier.network.named_parameters()}
+    assert [names[id(p)] for group in muon.param_groups for p in group["params"]] == ["0.4.weight"]
+    rest = [names[id(p)] for group in adamw.param_groups for p in group["params"]]
+    assert sorted([*rest, "0.4.weight"]) == sorted(names.values())
+
+
+def test_where_no_filter_is_trained_muon_is_adamw():
+    config = small_config("resnet18", optimizer="muon")
+    classifier, _ = make_classifier(config, 3, 0.5, 0.25)
+    classifier.freeze_except(["fc"])
+    assert [type(optimizer) for optimizer in make_optimizers(classifier, config)] == [torch.optim.AdamW]
+
+
+@pytest.mark.parametrize(
+    ("progressive", "sides"),
+    [
+        (None, [48] * 10),
+        ("16:0.5 24:0.3", [16] * 5 + [24] * 3 + [48] * 2),
+        ("16:0.34", [16] * 4 + [48] * 6),
+        ("16:1.0", [16] * 10),
+    ],
+)
+def test_progressive_sides_follow_their_shares_of_the_epochs(progressive, sides):
+    config = Config(epochs=10, image_size=48, progressive=progressive)
+    assert [training_side(config, epoch) for epoch in range(1, 11)] == sides
+
+
+@pytest.mark.parametrize("augmentation", [0.0, 1.0])
+def test_a_training_sees_small_images_first_and_is_judged_on_whole_ones(augmentation):
+    config = small_config(
+        epochs=2, progressive="16:0.5", hidden=0, batch_size=8, averaging="none", augmentation=augmentation
+    )
+    training, seen = make_training(config), []
+    training.classifier.network.register_forward_pre_hook(
+        lambda module, inputs: seen.append((module.training, inputs[0].shape[-1]))
+    )
+    train(training, noise_faces(16), noise_faces(8))
+    epoch = [(True, 0)] * 2 + [(False, SIDE)]
+    expected = [(mode, 16 if mode else side) for mode, side in epoch] + [(mode, SIDE) for mode, _ in epoch]
+    assert seen == expected
+
+
+def test_a_teacher_is_learned_from_in_its_share():
+    config = small_config(epochs=40, batch_size=16, augmentation=0.0, label_smoothing=0.0, teacher_weight=1.0)
+    faces = stripes(48)
+    teaching = torch.full((48, 3), 0.1)
+    teaching[torch.arange(48), (faces.target + 1) % 3] = (
+        0.8  # it is wrong, and nobody is asked but the teacher
+    )
+    training = make_training(config)
+    *_, last = fit(training, faces, stripes(30, seed=1), 3, teaching=teaching)
+    assert last.validation_accuracy < 0.2
+    assert last.train_accuracy < 0.2  # of the true classes
+    answers = predict(training.evaluated, stripes(30, seed=1).images, torch.device("cpu")).softmax(1)
+    right = (stripes(30, seed=1).target + 1) % 3
+    assert answers[torch.arange(30), right].median() == pytest.approx(0.8, abs=0.1)
+
+
 def test_the_average_is_what_is_judged_and_moves_behind_weights_and_statistics():
     training = make_training(small_config(epochs=1, ema_decay=0.5, batch_size=8))
     assert training.evaluated is not training.classifier
     steps = []
-    training.optimizer.register_step_post_hook(
+    training.optimizers[-1].register_step_post_hook(
         lambda *_: steps.append(snapshot(training.classifier.state_dict()))
     )
     train(training, noise_faces(24))
@@ -367,11 +437,11 @@ def test_predicting_takes_any_number_of_images_and_is_done_in_evaluation_mode():
     training = make_training(small_config(dropout=0.5))
     classifier = training.classifier.train()
     images = noise_faces(300).images
-    found = predict_logits(classifier, images, torch.device("cpu"))
+    found = predict(classifier, images, torch.device("cpu"))
     assert found.shape == (300, 3)
     assert not classifier.training
     single = torch.cat(
-        [predict_logits(classifier, images[i : i + 1], torch.device("cpu")) for i in (0, 255, 256, 299)]
+        [predict(classifier, images[i : i + 1], torch.device("cpu")) for i in (0, 255, 256, 299)]
     )
     torch.testing.assert_close(found[[0, 255, 256, 299]], single, atol=1e-5, rtol=1e-5)
 

@@ -28,7 +28,8 @@ def evaluate(
     """Measure a model on a test set. Nothing is logged.
 
     Args:
-        model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format.
+        model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format. Several, with
+            commas between them, are measured as an ensemble: by the mean of their probabilities.
         dataset: Whose test part is taken.
         data_dir: Folder or archive of the dataset; only its test part is needed.
         json: Print one JSON object instead of tables.
@@ -39,13 +40,16 @@ def evaluate(
     from trainer.data.splits import group_positions
     from trainer.evaluation.metrics import evaluate as measure
 
-    predictor, name = load_predictor(model)
-    names = predictor.spec.class_names
+    members = [load_predictor(reference.strip()) for reference in model.split(",")]
+    names, name = members[0][0].class_names, " + ".join(name for _, name in members)
     source = dataset_source(dataset)
     data = source.load(data_dir, ("test",))
     test = data.parts["test"]
     target = output_index(names, data.class_names)[test.target.numpy()]
-    probabilities = predictor(test.images)
+    # The columns of every member in the order of the first one's names.
+    probabilities = np.mean(
+        [member(test.images)[:, output_index(member.class_names, names)] for member, _ in members], axis=0
+    )
     evaluations = {"test": measure(target, probabilities, names)}
     for group, index in group_positions(test, source).items():
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)

@@ -40,6 +40,8 @@ def quickstart(
 
     with make_progress() as progress, stoppable(progress):
         progress.doing("Starting")
+        from trainer.store.bundled import install
+        from trainer.store.location import open_store
         from trainer.training.estimate import estimate_seconds
         from trainer.training.run import train
 
@@ -51,6 +53,8 @@ def quickstart(
             config = dataclasses.replace(config, dataset=dataset, data_dir=data_dir, epochs=wanted, seed=seed)
             check(config)
             configs.append(config)
+        if install(open_store()):
+            progress.say("A new store: the model that comes with the program is its first champion.")
         progress.doing("Estimating the time")
         estimates = [estimate_seconds(config) for config in configs]
         progress.say(

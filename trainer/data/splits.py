@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.model_selection import train_test_split
 
 from trainer.data import dataset_source
 from trainer.data.base import DatasetSource, Split
+from trainer.data.twins import twin_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,11 @@ class Splits:
     def fingerprints(self) -> dict[str, str]:
         return {name: part.fingerprint(self.class_names) for name, part in self.parts().items()}
 
+    def test_without_twins(self) -> np.ndarray:
+        """int64 positions of the test images that have no twin in train or validation (seconds for FER-2013)."""
+        learned = torch.cat([self.train.images, self.validation.images])
+        return np.setdiff1d(np.arange(len(self.test)), twin_pairs(self.test.images, learned)[:, 0])
+
 
 def load_splits(
     name: str,
@@ -42,12 +49,15 @@ def load_splits(
     protocol: str = "stratified",
     fraction: float = 0.1,
     seed: int = 0,
+    drop_twins: bool = False,
 ) -> Splits:
     """Load the dataset `name` and divide it by a validation protocol.
 
     Args:
         protocol: `stratified` keeps `fraction` of train, drawn with `seed`; `public` takes the
             official PublicTest for validation and PrivateTest for test.
+        drop_twins: Leave out of train what has a twin in validation, so that a choice made on validation
+            is not flattered by images that were learned by heart.
 
     Raises ValueError or FileNotFoundError, with a message for the user, as the dataset does.
     """
@@ -66,6 +76,9 @@ def load_splits(
     else:
         kept, held_out = stratified_index(train.target.numpy(), fraction, seed)
         train, validation = train.select(kept), train.select(held_out)
+    if drop_twins:
+        twins = twin_pairs(train.images, validation.images)[:, 0]
+        train = train.select(np.setdiff1d(np.arange(len(train)), twins))
     return Splits(
         dataset=dataset.name,
         class_names=dataset.class_names,

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer.contract import LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
-from trainer.models.base import Classifier, build_network
+from trainer.models.base import VIEWS, Averaging, Classifier, Probabilities, build_network
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_ADDED: Mapping[int, Mapping[str, object]] = {1: {"averaging": "none"}, 2: {}}
+"""Format version that is read → what its files lack, and what that means."""
 MAX_CLASSES = 1000
 
 
@@ -40,6 +42,8 @@ class ModelSpec:
     train_fingerprint: str
     temperature: float = 1.0
     """Logits are divided by it before the softmax."""
+    averaging: Averaging = "none"
+    """The views of an image whose probabilities are averaged; see `trainer.models.base.Probabilities`."""
     format_version: int = field(default=FORMAT_VERSION)
 
     def build(self) -> Classifier:
@@ -52,6 +56,10 @@ class ModelSpec:
             options=self.options,
         )
         return Classifier(network, image_size=self.image_size, mean=self.mean, std=self.std)
+
+    def answering(self, classifier: Classifier) -> Probabilities:
+        """`classifier` as this spec lets it answer, in evaluation mode."""
+        return Probabilities(classifier, self.temperature, self.averaging).eval()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -108,12 +116,15 @@ def read_spec(path: Path) -> ModelSpec:
         raise BundleError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise BundleError(f"{path} is not a JSON object")
-    if values.get("format_version") != FORMAT_VERSION:
-        found = values.get("format_version")
-        raise BundleError(f"{path} has format version {found!r}; this program reads {FORMAT_VERSION}")
-    names = {field.name for field in dataclasses.fields(ModelSpec)}
+    found = values.get("format_version")
+    if type(found) is not int or found not in _ADDED:
+        raise BundleError(
+            f"{path} has format version {found!r}; this program reads {', '.join(map(str, _ADDED))}"
+        )
+    names = {field.name for field in dataclasses.fields(ModelSpec)} - _ADDED[found].keys()
     if set(values) != names:
         raise BundleError(f"{path} differs from the format in: {', '.join(sorted(set(values) ^ names))}")
+    values |= {**_ADDED[found], "format_version": FORMAT_VERSION}
     for name in ("class_names", "mean", "std"):
         if not isinstance(values[name], list):
             raise BundleError(f"{path}: {name} is not a list")
@@ -144,6 +155,8 @@ def _problem(values: dict[str, Any]) -> str | None:
         return "std must be positive"
     if not _is_number(values["temperature"]) or values["temperature"] <= 0:
         return "temperature must be a positive number"
+    if values["averaging"] not in list(VIEWS):  # whatever JSON holds can be compared, not everything hashed
+        return f"averaging must be one of {', '.join(VIEWS)}"
     return None
 
 

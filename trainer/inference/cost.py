@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.contract import WEIGHTS_FILE
 from trainer.inference.bundle import read
-from trainer.models.base import Probabilities
 
 WARM_UPS = 3
 REPEATS = {1: 20, 32: 5}
@@ -20,17 +20,19 @@ def serving_cost(folder: Path) -> dict[str, float]:
     """Of the model in `folder`, in 32-bit floats on the CPU, as the median of REPEATS.
 
     `cost/size_bytes` of the weights, `cost/gmacs` (10⁹ multiply-adds for one image), `cost/latency_ms` for one
-    image and `cost/latency_32_ms` for a batch of 32.
+    image and `cost/latency_32_ms` for a batch of 32: of whole answers, with all views that are averaged;
+    `cost/latency_one_view_ms` is what one image would take without averaging.
 
     Raises BundleError where there is no usable model.
     """
     classifier, spec = read(folder)
-    model = Probabilities(classifier, spec.temperature).eval()
+    model = spec.answering(classifier)
     with torch.inference_mode():
         latencies = {
             batch: _milliseconds(model, torch.rand(batch, 1, spec.source_size, spec.source_size), repeats)
             for batch, repeats in REPEATS.items()
         }
+        one_view = _milliseconds(classifier, torch.rand(1, 1, spec.source_size, spec.source_size), REPEATS[1])
         with FlopCounterMode(display=False) as counter:
             model(torch.rand(1, 1, spec.source_size, spec.source_size))
     return {
@@ -38,10 +40,11 @@ def serving_cost(folder: Path) -> dict[str, float]:
         "cost/gmacs": counter.get_total_flops() / 2e9,
         "cost/latency_ms": latencies[1],
         "cost/latency_32_ms": latencies[32],
+        "cost/latency_one_view_ms": one_view,
     }
 
 
-def _milliseconds(model: Probabilities, images: torch.Tensor, repeats: int) -> float:
+def _milliseconds(model: nn.Module, images: torch.Tensor, repeats: int) -> float:
     times = []
     for index in range(WARM_UPS + repeats):
         started = time.perf_counter()

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from trainer.inference.bundle import ModelSpec, read
 from trainer.inference.saliency import layer_cam
-from trainer.models.base import Classifier, Probabilities, to_unit_range
+from trainer.models.base import Classifier, to_unit_range
 
 BATCH_SIZE = 64
+_AVERAGED = {
+    "flip": "Each answer is the mean over the face and its mirror image.",
+    "ten": "Each answer is the mean over ten views: the face, shifted to four corners, and mirrored.",
+}
 
 
 class Predictor:
@@ -20,18 +24,19 @@ class Predictor:
 
     Attributes:
         spec: what the model says of itself; `spec.class_names` name the columns of the answers.
+        network: float32 images in [0, 1] to probabilities.
     """
 
     channels = 1
-    notes: tuple[str, ...] = ()
 
     def __init__(self, classifier: Classifier, spec: ModelSpec):
         self.spec = spec
         self.class_names = spec.class_names
         self.size = spec.source_size
         self.temperature = spec.temperature
+        self.notes: tuple[str, ...] = () if spec.averaging == "none" else (_AVERAGED[spec.averaging],)
         self.size_bytes = sum(t.numel() * t.element_size() for t in classifier.state_dict().values())
-        self._model = Probabilities(classifier, spec.temperature).eval()
+        self.network = spec.answering(classifier)
         self._explaining = (
             threading.Lock()
         )  # hooks of two sessions on one network would see each other's features
@@ -44,7 +49,7 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, K), of images, uint8 (N, 1, S, S), S being `spec.source_size`."""
-        answers = [self._model(to_unit_range(batch)) for batch in self._checked(images).split(BATCH_SIZE)]
+        answers = [self.network(to_unit_range(batch)) for batch in self._checked(images).split(BATCH_SIZE)]
         return torch.cat(answers).numpy() if answers else np.empty((0, len(self.class_names)), np.float32)
 
     def saliency(self, images: Tensor | np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
@@ -54,7 +59,7 @@ class Predictor:
             return np.empty((0, self.size, self.size), np.float32)
         with self._explaining:
             try:
-                return layer_cam(self._model.classifier, to_unit_range(images), classes).numpy()
+                return layer_cam(self.network.classifier, to_unit_range(images), classes).numpy()
             except ValueError:
                 return None
 

@@ -21,7 +21,7 @@ class Listing:
 
 
 ARCHITECTURES: dict[str, Listing] = {
-    "cnn": Listing("trainer.models.cnn", options=("blocks", "hidden", "dropout")),
+    "cnn": Listing("trainer.models.cnn", options=("blocks", "layout", "hidden", "dropout")),
     "resnet18": Listing(
         "trainer.models.resnet",
         modes={"full": (), "layer4": ("layer4", "fc"), "fc": ("fc",)},

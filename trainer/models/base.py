@@ -2,12 +2,17 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.models import listing
+
+Averaging = Literal["none", "flip", "ten"]
+VIEWS: Mapping[Averaging, int] = {"none": 1, "flip": 2, "ten": 10}
+"""Views of an image whose probabilities are averaged."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,7 +31,7 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, *, image_size: int, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.network = network
-        self.image_size = image_size
+        self.side = image_size  # a training may make it smaller for a while
         self._frozen: list[nn.Module] = []
         # Not in the state dict: they are part of the model's description, not of what is learned.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -34,8 +39,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (B, K), of images, float32 (B, 1, S, S) in [0, 1]."""
-        if images.shape[-1] != self.image_size:
-            size = (self.image_size, self.image_size)
+        if images.shape[-1] != self.side:
+            size = (self.side, self.side)
             images = functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
         # (B, 1, H, W) against (C, 1, 1): a grey image becomes C equal channels by broadcasting.
         return self.network((images - self.mean) / self.std)
@@ -65,16 +70,39 @@ class Classifier(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """A classifier that answers with probabilities, calibrated by a temperature."""
+    """A classifier that answers with probabilities: calibrated by a temperature, and averaged over views of each image.
 
-    def __init__(self, classifier: Classifier, temperature: float = 1.0):
+    Args:
+        averaging: `none`: the image itself. `flip`: also its mirror image. `ten`: five views, the image and four
+            that are shifted to the corners by 1/12 of the side (its border repeated), each with its mirror image.
+    """
+
+    def __init__(self, classifier: Classifier, temperature: float = 1.0, averaging: Averaging = "none"):
         super().__init__()
+        if averaging not in VIEWS:
+            raise ValueError(f"there is no averaging '{averaging}'; choose one of {', '.join(VIEWS)}")
         self.classifier = classifier
         self.temperature = temperature
+        self.averaging = averaging
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities, float32 (B, K), of images, float32 (B, 1, S, S) in [0, 1]."""
-        return functional.softmax(self.classifier(images) / self.temperature, dim=1)
+        views = self._views(images)
+        # One pass over all views: (V·B, 1, S, S) → (V·B, K) → (V, B, K)
+        probabilities = functional.softmax(self.classifier(torch.cat(views)) / self.temperature, dim=1)
+        return probabilities.unflatten(0, (len(views), -1)).mean(dim=0)
+
+    def _views(self, images: Tensor) -> list[Tensor]:
+        views = [images]
+        if self.averaging == "ten":
+            side = images.shape[-1]
+            margin = side // 12
+            padded = functional.pad(images, (margin,) * 4, mode="replicate")
+            corners = [(top, left) for top in (0, 2 * margin) for left in (0, 2 * margin)]
+            views += [padded[:, :, top : top + side, left : left + side] for top, left in corners]
+        if self.averaging != "none":
+            views += [view.flip(3) for view in views]
+        return views
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 log = logging.getLogger(__name__)
 
+SMALL_STEMS = {"small": 2, "full": 1}
+"""Stem of one 3×3 convolution and no pool → its stride."""
+
 
 def build(
     num_classes: int,
@@ -24,20 +27,21 @@ def build(
 
     Args:
         image_size: any from 32 px; the network pools globally.
-        stem: `imagenet`, 7×7 with stride 2 and a max-pool (a map of 1/4), or `small`, 3×3 with
-            stride 2 and no pool (a map of 1/2: keeps detail at 48 px, costs twice the time).
+        stem: `imagenet`, 7×7 with stride 2 and a max-pool (a map of 1/4); `small`, 3×3 with stride 2 and no
+            pool (a map of 1/2: keeps detail at 48 px, costs twice the time); or `full`, 3×3 with stride 1 and no
+            pool (nothing is lost, eight times the time: for a GPU).
         hidden: width of a hidden layer in the head; 0 for a linear head.
         dropout: rate in the head.
     """
     network = resnet18(num_classes=num_classes)
-    if stem == "small":
-        network.conv1 = nn.Conv2d(channels, 64, 3, stride=2, padding=1, bias=False)
+    if stem in SMALL_STEMS:
+        network.conv1 = nn.Conv2d(channels, 64, 3, stride=SMALL_STEMS[stem], padding=1, bias=False)
         network.maxpool = nn.Identity()
     elif stem == "imagenet":
         if channels != 3:
             network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     else:
-        raise ValueError(f"there is no stem '{stem}'; choose imagenet or small")
+        raise ValueError(f"there is no stem '{stem}'; choose one of imagenet, {', '.join(SMALL_STEMS)}")
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     features = network.fc.in_features
     if hidden:

@@ -5,7 +5,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +21,6 @@ from torch import __version__ as torch_version
 from trainer.contract import BEST_FOLDER, SPEC_FILE, WEIGHTS_FILE, Tag, metric_key, model_name
 from trainer.evaluation.metrics import Evaluation
 from trainer.inference.bundle import ModelSpec, read
-from trainer.models.base import Probabilities
 from trainer.store.location import Store, StoreError
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
@@ -40,10 +39,14 @@ class RunWriter:
         self._client = store.client()
 
     @classmethod
-    def create(cls, store: Store, dataset: str, name: str, tags: Mapping[str, object]) -> "RunWriter":
+    def create(
+        cls, store: Store, dataset: str, name: str, tags: Mapping[str, object], started_ms: int | None = None
+    ) -> "RunWriter":
+        """A new run; `started_ms` where it did not start now."""
         client = store.client()
         run = client.create_run(
             store.experiment_id(dataset),
+            start_time=started_ms,
             run_name=name,
             tags={key: str(value) for key, value in (_process_tags() | dict(tags)).items()},
         )
@@ -91,7 +94,10 @@ class RunWriter:
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """All at once, in one call."""
         now = time.time_ns() // 1_000_000
-        rows = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        self.log_rows([Metric(key, float(value), now, step) for key, value in metrics.items()])
+
+    def log_rows(self, rows: Sequence[Metric]) -> None:
+        """At most 1,000, which is what MLflow takes at once."""
         self._client.log_batch(self.run_id, metrics=rows)
 
     def logged_steps(self, key: str) -> set[int]:
@@ -137,7 +143,7 @@ class RunWriter:
         """
         classifier, spec = read(folder)
         info = mlflow.pytorch.log_model(
-            Probabilities(classifier, spec.temperature).eval(),
+            spec.answering(classifier),
             name="model",
             signature=signature(spec),
             input_example=example(spec),

@@ -22,20 +22,28 @@ class Augmentation:
     """Largest shift, as a share of the side."""
     erase: float = 0.0
     """Probability that a rectangle is erased."""
+    jitter: float = 0.0
+    """Largest change of contrast, as a share, and of brightness, as half that share of the range."""
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """float32 (B, C, S, S) in, the same out; `generator` lives on the device of `images`."""
+    def __call__(self, images: Tensor, generator: Generator, side: int | None = None) -> Tensor:
+        """float32 (B, C, S, S) in [0, 1] in, the same out, or (B, C, side, side).
+
+        `generator` lives on the device of `images`. Where the images are moved anyway, another side costs no second
+        interpolation; otherwise it is left to whoever takes them.
+        """
         if self.rotation or self.zoom or self.shift:
-            images = self._affine(images, generator)
+            images = self._affine(images, generator, side or images.shape[-1])
         elif self.flip:
             mirrored = _uniform(len(images), generator, 0, 1) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        if self.jitter:
+            images = self._jitter(images, generator)
         if self.erase:
             images = self._erase(images, generator)
         return images
 
-    def _affine(self, images: Tensor, generator: Generator) -> Tensor:
-        batch = len(images)
+    def _affine(self, images: Tensor, generator: Generator, side: int) -> Tensor:
+        batch, channels = images.shape[:2]
         angle = _uniform(batch, generator, -1, 1) * math.radians(self.rotation)
         # The grid maps output to input: dividing by the scale enlarges the face.
         scale = 1 / (1 + _uniform(batch, generator, -1, 1) * self.zoom)
@@ -49,9 +57,16 @@ class Augmentation:
             [torch.stack([cosine * mirror, -sine, across], 1), torch.stack([sine * mirror, cosine, down], 1)],
             1,
         )  # (B, 2, 3)
-        grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+        grid = functional.affine_grid(theta, [batch, channels, side, side], align_corners=False)
         # Repeating the border keeps the statistics of a crop; black corners would not occur at test time.
         return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def _jitter(self, images: Tensor, generator: Generator) -> Tensor:
+        contrast, brightness = (
+            _uniform(len(images), generator, -1, 1)[:, None, None, None] * self.jitter for _ in range(2)
+        )
+        grey = images.mean(dim=(1, 2, 3), keepdim=True)
+        return ((images - grey) * (1 + contrast) + grey + brightness / 2).clamp(0, 1)
 
     def _erase(self, images: Tensor, generator: Generator) -> Tensor:
         batch, side = len(images), images.shape[-1]
@@ -76,7 +91,8 @@ def mixup(images: Tensor, target: Tensor, alpha: float, generator: Generator) ->
         alpha: of the Beta distribution that the share is drawn from (by torch's global generator);
             one share an image.
     """
-    share = Beta(alpha, alpha).sample((len(images),)).to(images.device)
+    parameter = torch.full((len(images),), alpha, device=images.device)
+    share = Beta(parameter, parameter, validate_args=False).sample()  # validation would wait for the device
     share = torch.maximum(share, 1 - share)  # the image itself stays the larger part
     order = torch.randperm(len(images), generator=generator, device=images.device)
     wide = share[:, None, None, None]

@@ -27,6 +27,7 @@ def estimate_seconds(config: Config) -> float:
         protocol=config.validation,
         fraction=config.validation_fraction,
         seed=config.validation_seed,
+        drop_twins=config.drop_twins,
     )
     quiet = logging.getLogger("trainer.training.pretrained")
     level = quiet.level

@@ -13,10 +13,11 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from trainer.config import Config
+from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
 from trainer.models.base import Classifier, to_unit_range
 from trainer.training.augment import Augmentation, mixup
+from trainer.training.muon import Muon, suits
 
 EVALUATION_BATCH = 256
 
@@ -66,12 +67,13 @@ class Training:
         self.config = config
         self.fabric = fabric
         classifier = classifier.to(memory_format=torch.channels_last)
-        optimizer = make_optimizer(classifier, config)
-        self.model, self.optimizer = fabric.setup(classifier, optimizer)
+        self.model, *self.optimizers = fabric.setup(classifier, *make_optimizers(classifier, config))
+        self.forward = torch.compile(self.model) if config.compile else self.model
         self.average: AveragedModel | None = None
         if config.ema_decay:
             averaging = get_ema_multi_avg_fn(config.ema_decay)
             self.average = AveragedModel(self.classifier, multi_avg_fn=averaging, use_buffers=True)
+        self.warm_up_seconds = 0.0
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
 
@@ -79,6 +81,10 @@ class Training:
     def classifier(self) -> Classifier:
         """The network that is trained, without Fabric's wrapper."""
         return cast(Classifier, self.model.module)
+
+    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+        for optimizer in self.optimizers:
+            yield from optimizer.param_groups
 
     @property
     def evaluated(self) -> Classifier:
@@ -98,7 +104,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.classifier.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state_dict() if self.average is not None else None,
             "best_weights": self.best_weights,
             "history": [vars(epoch) for epoch in self.history],
@@ -106,7 +112,8 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.classifier.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, before in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(before)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.best_weights = state["best_weights"]
@@ -119,49 +126,61 @@ def fit(
     validation: Split,
     num_classes: int,
     on_step: Callable[[Step], None] = lambda step: None,
+    teaching: Tensor | None = None,
 ) -> Iterator[Epoch]:
     """Train until the epochs or the patience are used up; yields each `Epoch` when it is done.
 
-    `on_step` is called now and then within an epoch, for whoever shows progress.
+    Args:
+        on_step: Called now and then within an epoch, for whoever shows progress; on the CPU only, since reading
+            how far it has come waits for the device.
+        teaching: A teacher's probabilities for the images of `train`, float32 (N, K).
+
     Raises FloatingPointError where the loss is no longer a number.
     """
     config, device = training.config, training.fabric.device
     images, target = train.images.to(device), train.target.to(device)
+    labels = functional.one_hot(target, num_classes).float()  # (N, K)
+    if teaching is not None:
+        labels = labels.lerp(teaching.to(device), config.teacher_weight)
     weights = class_weights(target, num_classes, config.class_weighting)
     augmentation = make_augmentation(config)
+    if config.compile and not training.finished:
+        training.warm_up_seconds = warm_up(training, labels[: config.batch_size], images.shape[1])
     while not training.finished:
         number = len(training.history) + 1
         generator = seeded(config.seed, number, device)
         started = time.perf_counter()
         order = torch.randperm(len(target), generator=generator, device=device)
-        batches = [
-            batch for batch in order.split(config.batch_size) if len(batch) > 1
-        ]  # batch norm needs two
+        # Batch norm needs two images; a network is compiled for whole batches.
+        fewest = min(config.batch_size, len(target)) if config.compile else 2
+        batches = [batch for batch in order.split(config.batch_size) if len(batch) >= fewest]
         seen = sum(len(batch) for batch in batches)
         totals = torch.zeros(2, device=device)  # loss × images, correct
+        side = training_side(config, number)
+        training.classifier.side = side
         training.model.train()
         done, shown = 0, started
         for index, batch in enumerate(batches):
             rate = learning_rate(config, (number - 1 + index / len(batches)) / config.epochs)
-            for group in training.optimizer.param_groups:
+            for group in training.parameter_groups():
                 group["lr"] = rate
-            inputs = augmentation(to_unit_range(images[batch]), generator)
-            labels = functional.one_hot(target[batch], num_classes).float()
+            inputs, wanted = augmentation(to_unit_range(images[batch]), generator, side), labels[batch]
             if config.mixup:
-                inputs, labels = mixup(inputs, labels, config.mixup, generator)
-            totals += training_step(training, inputs, labels, weights)
+                inputs, wanted = mixup(inputs, wanted, config.mixup, generator)
+            totals += training_step(training, inputs, wanted, target[batch], weights)
             done += len(batch)
-            if (now := time.perf_counter()) - shown > 0.25:  # reading the totals waits for the device
+            if device.type == "cpu" and (now := time.perf_counter()) - shown > 0.25:
                 shown = now
                 loss, correct = (totals / done).tolist()
                 on_step(Step(number, done, seen, loss, correct, done / (now - started)))
+        training.classifier.side = config.image_size
         loss, accuracy = (totals / seen).tolist()
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training loss became {loss} in epoch {number}: lower --learning-rate"
             )
-        logits = predict_logits(training.evaluated, validation.images, device)
+        logits = predict(training.evaluated, validation.images, device)
         measured = validate(logits, validation.target.to(device), num_classes)
         best = training.best_epoch
         epoch = Epoch(
@@ -183,29 +202,59 @@ def fit(
         yield epoch
 
 
-def training_step(training: Training, inputs: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """One step; returns (loss × images, correct images) as float32 (2,), still on the device."""
+def warm_up(training: Training, labels: Tensor, channels: int) -> float:
+    """Compile the network for each side that it will be trained at, and leave it as it was; returns the seconds."""
+    config, device = training.config, training.fabric.device
+    started = time.perf_counter()
+    before = {name: value.clone() for name, value in training.classifier.state_dict().items()}
+    training.model.train()
+    for side in sorted({training_side(config, epoch) for epoch in range(1, config.epochs + 1)}):
+        training.classifier.side = side
+        inputs = torch.rand(len(labels), channels, side, side, device=device)
+        logits = training.forward(inputs.contiguous(memory_format=torch.channels_last))
+        training.fabric.backward(functional.cross_entropy(logits.float(), labels))
+    training.classifier.side = config.image_size
+    training.classifier.zero_grad(set_to_none=True)
+    training.classifier.load_state_dict(before)  # batch norms have counted
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def training_step(
+    training: Training, inputs: Tensor, labels: Tensor, target: Tensor, weights: Tensor | None
+) -> Tensor:
+    """One step; returns (loss × images, correct images) as float32 (2,), still on the device.
+
+    Args:
+        inputs: float32 (B, 1, S, S). labels: float32 (B, K), what is learned. target: int64 (B,), the true classes.
+    """
     config = training.config
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    training.optimizer.zero_grad(set_to_none=True)
-    logits = training.model(inputs)
+    logits = training.forward(inputs)
     loss = functional.cross_entropy(
         logits.float(), labels, weight=weights, label_smoothing=config.label_smoothing
     )
+    for optimizer in training.optimizers:
+        optimizer.zero_grad(set_to_none=True)
     training.fabric.backward(loss)
-    training.optimizer.step()
+    for optimizer in training.optimizers:
+        optimizer.step()
     if training.average is not None:
         training.average.update_parameters(training.classifier)
-    correct = (logits.argmax(1) == labels.argmax(1)).sum()
+    correct = (logits.argmax(1) == target).sum()
     return torch.stack([loss.detach() * len(labels), correct.float()])
 
 
 @torch.inference_mode()
-def predict_logits(classifier: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """float32 (N, K) on `device`, of uint8 images (N, 1, S, S), in evaluation mode."""
-    classifier.eval()
+def predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """What a model that lies on `device` answers to uint8 images (N, 1, S, S), in evaluation mode: float32 (N, K).
+
+    Logits of a Classifier, probabilities of a Probabilities.
+    """
+    model.eval()
     batches = images.split(EVALUATION_BATCH)
-    return torch.cat([classifier(to_unit_range(batch.to(device))).float() for batch in batches])
+    return torch.cat([model(to_unit_range(batch.to(device))).float() for batch in batches])
 
 
 def validate(logits: Tensor, target: Tensor, num_classes: int) -> tuple[float, float, float]:
@@ -219,17 +268,31 @@ def validate(logits: Tensor, target: Tensor, num_classes: int) -> tuple[float, f
     return values[0], values[1], values[2]
 
 
-def make_optimizer(classifier: nn.Module, config: Config) -> Optimizer:
-    """The optimiser over what is trained; norms and biases are not decayed."""
+def make_optimizers(classifier: nn.Module, config: Config) -> list[Optimizer]:
+    """The optimisers over what is trained; norms and biases are not decayed. Muon leaves to AdamW what is no filter."""
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    optimizers: list[Optimizer] = []
+    if config.optimizer == "muon" and (filters := [p for p in trained if suits(p)]):
+        optimizers.append(Muon(filters, lr=config.learning_rate, weight_decay=config.weight_decay))
+        trained = [parameter for parameter in trained if not suits(parameter)]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if config.optimizer == "sgd":
-        return SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=True)
-    kind = AdamW if config.optimizer == "adamw" else Adam
-    return kind(groups, lr=config.learning_rate, fused=True)
+        return [SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=True)]
+    kind = Adam if config.optimizer == "adam" else AdamW
+    return [*optimizers, kind(groups, lr=config.learning_rate, fused=True)]
+
+
+def training_side(config: Config, epoch: int) -> int:
+    """Side in px of the images that epoch number `epoch` trains on; see `Config.progressive`."""
+    begun, share = (epoch - 1) / config.epochs, 0.0
+    for side, part in parse_progressive(config.progressive):
+        share += part
+        if begun < share - 1e-9:
+            return side
+    return config.image_size
 
 
 def learning_rate(config: Config, progress: float) -> float:
@@ -260,6 +323,7 @@ def make_augmentation(config: Config) -> Augmentation:
         zoom=config.zoom * strength,
         shift=config.shift * strength,
         erase=min(config.erase * strength, 1.0),
+        jitter=config.jitter * strength,
     )
 
 

@@ -58,8 +58,10 @@ def make_classifier(config: Config, num_classes: int, mean: float, std: float) -
 
 def _settle(config: Config) -> Config:
     """Turn `auto` into `imagenet` or `none`, and say so loudly where it is `none`."""
-    if config.stem == "small":
-        reason = "there are none for --stem small"
+    from trainer.models.resnet import SMALL_STEMS
+
+    if config.stem in SMALL_STEMS:
+        reason = f"there are none for --stem {config.stem}"
     else:
         try:
             _imagenet()

@@ -33,14 +33,16 @@ from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, s
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
+from trainer.inference.predictor import Predictor
 from trainer.store.location import Store, open_store
-from trainer.store.registry import crown_first
+from trainer.store.models import load_bundle
+from trainer.store.registry import crown_first, find_version
 from trainer.store.writer import RunWriter
 from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.energy import EnergyMeter
 from trainer.training.environment import environment, make_fabric
-from trainer.training.loop import Epoch, Step, Training, fit, predict_logits
+from trainer.training.loop import Epoch, Step, Training, fit, predict
 from trainer.training.pretrained import make_classifier
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         protocol=config.validation,
         fraction=config.validation_fraction,
         seed=config.validation_seed,
+        drop_twins=config.drop_twins,
     )
     seed_everything(config.seed, verbose=False)
     mean, std = brightness(splits.train)
@@ -109,8 +112,10 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         std=tuple(classifier.std.flatten().tolist()),
         dataset=splits.dataset,
         train_fingerprint=(fingerprints := splits.fingerprints())["train"],
+        averaging=config.averaging,
     )
     training = Training(classifier, config, make_fabric(config))
+    teaching = teach(config, store, splits, training) if config.teacher else None
     tags = {
         Tag.ARCHITECTURE: config.architecture,
         Tag.MODE: config.mode,
@@ -132,7 +137,12 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
             progress.started(writer.run_id, config)
             with EnergyMeter() as meter:
                 for epoch in fit(
-                    training, splits.train, splits.validation, len(splits.class_names), progress.step
+                    training,
+                    splits.train,
+                    splits.validation,
+                    len(splits.class_names),
+                    progress.step,
+                    teaching,
                 ):
                     checkpoint.save(config, fingerprints, training.state_dict())
                     writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
@@ -159,17 +169,20 @@ def conclude(
     """Evaluate the best epoch once on test, log all that follows from it, and register the model."""
     best = training.best_epoch
     assert best is not None
-    classifier = training.evaluated
-    classifier.load_state_dict(training.best_weights)
+    if config.half:
+        training.best_weights = halved(training.best_weights)
+    training.evaluated.load_state_dict(training.best_weights)
     with tempfile.TemporaryDirectory() as scratch:
         folder, bundle = Path(scratch, "artifacts"), Path(scratch, "bundle")
         bundle.mkdir()
-        test = log_results(writer, folder, splits, training)
+        test = log_results(writer, folder, splits, training, spec)
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
         writer.log_metrics(
-            meter.metrics() | {"training_seconds": seconds, "median_images_per_second": throughput}
+            meter.metrics()
+            | {"training_seconds": seconds, "median_images_per_second": throughput}
+            | {"warm_up_seconds": training.warm_up_seconds}
         )
         accuracy = f"{test.summary['accuracy']:.4f}"
         writer.set_tags(
@@ -192,6 +205,32 @@ def conclude(
         training_seconds=seconds,
         images_per_second=throughput,
     )
+
+
+def teach(config: Config, store: Store, splits: Splits, training: Training) -> torch.Tensor:
+    """Mean probabilities of the teachers for the images of train, float32 (N, K), on the training's device.
+
+    Raises ValueError where a teacher knows other classes, or learned from other images: from those of our validation,
+    perhaps, which would then choose nothing.
+    """
+    assert config.teacher is not None
+    answers = []
+    for reference in map(str.strip, config.teacher.split(",")):
+        folder = Path(reference)
+        teacher = (
+            Predictor.load(folder) if folder.is_dir() else load_bundle(store, find_version(store, reference))
+        )
+        spec = teacher.spec
+        if set(spec.class_names) != set(splits.class_names):
+            raise ValueError(
+                f"--teacher {reference} knows the classes {', '.join(spec.class_names)}, not the data's"
+            )
+        if spec.train_fingerprint != splits.train.fingerprint(splits.class_names):
+            raise ValueError(f"--teacher {reference} was not trained on the same part of train")
+        model = teacher.network.to(training.fabric.device)
+        order = [spec.class_names.index(name) for name in splits.class_names]
+        answers.append(predict(model, splits.train.images, training.fabric.device)[:, order])
+    return torch.stack(answers).mean(dim=0)
 
 
 def log_beginning(
@@ -240,17 +279,25 @@ def restore(
     log.info("Resuming after epoch %d of %d.", len(training.history), training.config.epochs)
 
 
-def log_results(writer: RunWriter, folder: Path, splits: Splits, training: Training) -> Evaluation:
-    """Metrics of validation and test, and the files that explain them, into `folder`; returns test's."""
+def log_results(
+    writer: RunWriter, folder: Path, splits: Splits, training: Training, spec: ModelSpec
+) -> Evaluation:
+    """Metrics of validation and test, and the files that explain them, into `folder`; returns test's.
+
+    They are of the answers that the registered model will give: averaged over views where it does so.
+    """
     names, tables = splits.class_names, []
+    model = spec.answering(training.evaluated)
     evaluations: dict[str, Evaluation] = {}
     for part, split in (("validation", splits.validation), ("test", splits.test)):
-        probabilities = predict(training, split)
+        probabilities = predict(model, split.images, training.fabric.device).cpu().numpy()
         target = split.target.numpy()
         evaluations[part] = evaluate(target, probabilities, names)
         tables.append(prediction_table(part, split.sample_ids, target, probabilities, names))
     for group, index in splits.test_groups.items():
         evaluations[f"test_{group}"] = evaluate(target[index], probabilities[index], names)
+    if len(index := splits.test_without_twins()):
+        writer.log_evaluation("test_without_twins", evaluate(target[index], probabilities[index], names))
     (folder / PREDICTIONS_FILE).parent.mkdir(parents=True)
     pd.concat(tables, ignore_index=True).to_parquet(folder / PREDICTIONS_FILE, index=False)
     for part, evaluation in evaluations.items():
@@ -275,10 +322,13 @@ def log_results(writer: RunWriter, folder: Path, splits: Splits, training: Train
     return evaluations["test"]
 
 
-def predict(training: Training, split: Split) -> np.ndarray:
-    """Probabilities, float32 (N, K), of the network that is judged."""
-    logits = predict_logits(training.evaluated, split.images, training.fabric.device)
-    return torch.softmax(logits, dim=1).cpu().numpy()
+def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`weights` in float16; what float16 cannot hold becomes its largest number."""
+    largest = torch.finfo(torch.float16).max
+    return {
+        name: value.clamp(-largest, largest).half() if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
 
 
 def keep_best(writer: RunWriter, training: Training, spec: ModelSpec) -> None:

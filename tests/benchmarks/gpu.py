@@ -1,0 +1,172 @@
+"""`python -m tests.benchmarks.gpu`: how fast the recipes train on a GPU, and where the time goes.
+
+Runs on a CPU as well (`--device cpu --quick`): that shows that every part of it works, and measures nothing.
+"""
+
+import dataclasses
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+
+from tests.benchmarks.conditions import conditions
+from tests.benchmarks.tables import print_conditions
+from trainer.config import Config, recipe_defaults
+from trainer.data.base import Split
+from trainer.data.splits import Splits, load_splits
+from trainer.training.environment import make_fabric
+from trainer.training.loop import Training, fit, predict, training_step
+from trainer.training.pretrained import make_classifier
+
+BATCHES = (256, 512, 1024, 2048)
+EPOCHS = 5
+"""Of which the first is left out."""
+WANTED_ACCURACY = 0.67
+WANTED_SECONDS = 15.0
+EPOCH_SECONDS = 1.0
+SHARE_OF_BARE = 0.6
+SHOWN_OPERATIONS = 15
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure training on a GPU: bare steps, epochs of the recipe, the time to an accuracy, and a profile."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    dataset: str = "fer2013"
+    data_dir: Path | None = None
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A few images: shows that everything runs."""
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m tests.benchmarks.gpu")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(
+            "error: there is no CUDA device here; --device cpu --quick shows that everything runs"
+        )
+    console = Console(width=None if Console().is_terminal else 120)
+    facts = conditions()
+    if options.device == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    print_conditions(console, facts)
+    data_dir = str(options.data_dir) if options.data_dir else None
+    splits = load_splits(options.dataset, data_dir)
+    if options.quick:
+        some = torch.arange(64)
+        splits = dataclasses.replace(
+            splits, **{part: split.select(some) for part, split in splits.parts().items()}
+        )
+    base = {"device": options.device, "dataset": options.dataset}
+    if options.device == "cpu":
+        base |= {"compile": False, "precision": "32"}
+    for architecture in ("cnn", "resnet18"):
+        config = dataclasses.replace(recipe_defaults("best", architecture), progressive=None, **base)
+        sizes = (16,) if options.quick else BATCHES
+        bare = {size: bare_rate(config, size, splits, 2 if options.quick else 30) for size in sizes}
+        best = max(bare, key=lambda size: bare[size])
+        config = dataclasses.replace(config, batch_size=best)
+        report_epochs(console, config, splits, bare, 2 if options.quick else EPOCHS)
+        report_profile(console, config, splits)
+        quickest = dataclasses.replace(recipe_defaults("fast", architecture), batch_size=best, **base)
+        if options.device == "cuda":
+            quickest = dataclasses.replace(quickest, compile=True, precision="bf16", epochs=12)
+        report_time_to_accuracy(
+            console, dataclasses.replace(quickest, epochs=2) if options.quick else quickest, splits
+        )
+
+
+def make_training(config: Config, splits: Splits) -> Training:
+    torch.manual_seed(0)
+    classifier, config = make_classifier(config, len(splits.class_names), 0.5, 0.25)
+    return Training(classifier, config, make_fabric(config))
+
+
+def bare_rate(config: Config, batch_size: int, splits: Splits, steps: int) -> float:
+    """Images/s of forward, backward and optimiser on one random batch that is already there."""
+    config = dataclasses.replace(config, batch_size=batch_size, mixup=0.0)
+    training = make_training(config, splits)
+    device, side = training.fabric.device, config.image_size
+    inputs = torch.rand(batch_size, 1, side, side, device=device)
+    target = torch.arange(batch_size, device=device) % len(splits.class_names)
+    labels = functional.one_hot(target, len(splits.class_names)).float()
+    training.model.train()
+    for _ in range(3):
+        training_step(training, inputs, labels, target, None)
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        training_step(training, inputs, labels, target, None)
+    wait(device)
+    return steps * batch_size / (time.perf_counter() - started)
+
+
+def report_epochs(
+    console: Console, config: Config, splits: Splits, bare: dict[int, float], epochs: int
+) -> None:
+    training = make_training(dataclasses.replace(config, epochs=epochs), splits)
+    history = list(fit(training, splits.train, splits.validation, len(splits.class_names)))[1:]
+    rate = statistics.median(epoch.images_per_second for epoch in history)
+    seconds = statistics.median(epoch.seconds for epoch in history)
+    table = Table("", "", title=f"{config.architecture} best at {config.image_size} px", show_header=False)
+    for size, images in bare.items():
+        table.add_row(f"bare steps, batch {size}, images/s", f"{images:,.0f}")
+    table.add_row("warm-up (compiling), s", f"{training.warm_up_seconds:.1f}")
+    table.add_row(f"epochs with everything, batch {config.batch_size}, images/s", f"{rate:,.0f}")
+    table.add_row("– share of the bare rate", f"{rate / max(bare.values()):.2f} (target {SHARE_OF_BARE})")
+    table.add_row("– seconds an epoch, validation included", f"{seconds:.2f} (target {EPOCH_SECONDS:g})")
+    if config.device == "cuda":
+        table.add_row("peak memory, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:,.0f}")
+    console.print(table)
+
+
+def report_profile(console: Console, config: Config, splits: Splits) -> None:
+    """Where the time of an epoch over 20 batches goes, by operation."""
+    training = make_training(dataclasses.replace(config, epochs=2), splits)
+    few = splits.train.select(torch.arange(min(len(splits.train), 20 * config.batch_size)))
+    epochs = fit(training, few, splits.validation.select(torch.arange(2)), len(splits.class_names))
+    next(epochs)
+    activities = [ProfilerActivity.CPU]
+    if config.device == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        next(epochs)
+    order = "self_cuda_time_total" if config.device == "cuda" else "self_cpu_time_total"
+    table = profiler.key_averages().table(sort_by=order, row_limit=SHOWN_OPERATIONS, max_name_column_width=50)
+    console.print(table, highlight=False, soft_wrap=True)
+
+
+def report_time_to_accuracy(console: Console, config: Config, splits: Splits) -> None:
+    """Seconds of training, validation and compiling apart, until an epoch reaches the accuracy on test."""
+    training = make_training(config, splits)
+    seconds, reached = 0.0, ""
+    for epoch in fit(training, splits.train, splits.validation, len(splits.class_names)):
+        seconds += len(splits.train) / epoch.images_per_second
+        accuracy = accuracy_on(training, splits.test)
+        if accuracy >= WANTED_ACCURACY and not reached:
+            reached = f"{seconds:.1f} s, epoch {epoch.number}"
+    console.print(
+        f"{config.architecture} fast, {config.epochs} epochs: {accuracy:.3f} on test after {seconds:.1f} s; "
+        f"{WANTED_ACCURACY} reached after: {reached or 'never'} (target {WANTED_SECONDS:g} s)"
+    )
+
+
+def accuracy_on(training: Training, split: Split) -> float:
+    logits = predict(training.evaluated, split.images, training.fabric.device)
+    return (logits.argmax(1).cpu() == split.target).float().mean().item()
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Exported files, run by ONNX Runtime and read by onnx itself."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests.extra.grey_faces import GREY_LEVELS, Trained
+from trainer.__main__ import main
+from trainer.inference.bundle import ModelSpec
+from trainer.inference.export import OnnxModel, write_int8, write_onnx
+from trainer.inference.predictor import Predictor
+from trainer.models import ARCHITECTURES
+from trainer.models.base import VIEWS
+from trainer.store.location import open_store
+from trainer.store.registry import find_version
+
+SMALL = {"blocks": "4 8", "hidden": 0, "dropout": 0.2}
+FACES = np.random.default_rng(0).integers(0, 256, (70, 1, 36, 36), dtype=np.uint8)
+
+
+def make_predictor(architecture: str = "cnn", **changes: object) -> Predictor:
+    options = {name: value for name, value in SMALL.items() if name in ARCHITECTURES[architecture].options}
+    values = {
+        "architecture": architecture, "options": options, "class_names": ("angry", "glücklich", "sad"),
+        "source_size": 36, "image_size": 32, "channels": 1, "mean": (0.4,), "std": (0.2,), "dataset": "faces",
+        "train_fingerprint": "0123abcd", "temperature": 1.4,
+    }  # fmt: skip
+    spec = ModelSpec(**(values | changes))
+    torch.manual_seed(0)
+    classifier = spec.build().train()
+    for _ in range(3):  # batch norms that have seen something
+        classifier(torch.rand(8, 1, 36, 36))
+    return Predictor(classifier.eval(), spec)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "averaging"), [*[("cnn", name) for name in VIEWS], ("resnet18", "flip")]
+)
+def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_images(
+    tmp_path, architecture, averaging
+):
+    predictor = make_predictor(architecture, averaging=averaging)
+    write_onnx(predictor, tmp_path / "model.onnx")
+    exported = OnnxModel(tmp_path / "model.onnx")
+    for count in (1, 2, 70):
+        np.testing.assert_allclose(exported(FACES[:count]), predictor(FACES[:count]), atol=1e-5)
+
+
+def test_the_file_names_its_classes_and_its_input(tmp_path):
+    write_onnx(make_predictor(), tmp_path / "model.onnx")
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", FACES)
+    for name in ("model.onnx", "int8.onnx"):
+        model = onnx.load(tmp_path / name)
+        facts = {prop.key: prop.value for prop in model.metadata_props}
+        assert json.loads(facts["class_names"]) == ["angry", "glücklich", "sad"]
+        assert (facts["source_size"], facts["dataset"]) == ("36", "faces")
+        [images], [probabilities] = model.graph.input, model.graph.output
+        assert (images.name, probabilities.name) == ("images", "probabilities")
+        assert [side.dim_value for side in images.type.tensor_type.shape.dim][1:] == [1, 36, 36]
+
+
+def test_eight_bits_are_near_and_a_quarter_of_the_size(tmp_path):
+    predictor = make_predictor(options={"blocks": "32 64x2", "hidden": 0, "dropout": 0.0})
+    write_onnx(predictor, tmp_path / "model.onnx")
+    write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", FACES)
+    weights = {
+        init.data_type for init in onnx.load(tmp_path / "int8.onnx").graph.initializer if len(init.dims) == 4
+    }
+    assert weights == {onnx.TensorProto.INT8}
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.4 * (tmp_path / "model.onnx").stat().st_size
+    difference = np.abs(OnnxModel(tmp_path / "int8.onnx")(FACES) - predictor(FACES))
+    assert 1e-6 < difference.max() < 0.05
+
+
+def test_the_command_writes_both_files_measures_them_and_logs_what_it_found(
+    trained: Trained, capsys, tmp_path
+):
+    reference, folder = "fer2013-emotion/1", tmp_path / "out"
+    command = ["export", reference, "--output", str(folder), "--data-dir", str(trained.data_dir)]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {path.name for path in folder.iterdir()} == {
+        "fer2013-emotion-1.onnx",
+        "fer2013-emotion-1.int8.onnx",
+    }
+    assert found["onnx"]["max_difference"] < 1e-4
+    assert found["torch"]["test_images"] == 8 * len(GREY_LEVELS)
+    for runtime in ("torch", "onnx", "int8"):
+        assert found[runtime]["test_accuracy"] == 1.0
+        assert found[runtime]["latency_ms"] > 0
+    store = open_store(create=False)
+    metrics = store.client().get_run(find_version(store, reference).run_id).data.metrics
+    assert metrics["export/int8_accuracy_loss"] == 0.0
+    assert metrics["export/int8_bytes"] == (folder / "fer2013-emotion-1.int8.onnx").stat().st_size
+    assert metrics["export/onnx_max_difference"] == pytest.approx(found["onnx"]["max_difference"])
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "40 test images" in shown
+    assert "int8" in shown
+
+
+def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(
+    trained: Trained, capsys, tmp_path
+):
+    assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["fer2013-emotion-1.onnx"]
+    assert "No 8-bit file: its scales come from training images" in capsys.readouterr().out
+    assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path), "--data-dir", "nowhere"]) == 2

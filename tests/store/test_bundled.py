@@ -1,0 +1,113 @@
+"""The model in the box: kept from one store, it begins another, whole."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.extra.grey_faces import Trained
+from trainer.__main__ import main
+from trainer.contract import CHAMPION, PREDICTIONS_FILE, Tag
+from trainer.store.bundled import FOLDER, RECORD_FILE, install, keep
+from trainer.store.location import StoreError, open_store
+from trainer.store.models import load_bundle
+from trainer.store.reader import Reader
+from trainer.store.registry import Version, find_version
+
+
+@pytest.fixture
+def kept(trained: Trained, tmp_path, monkeypatch):
+    """(folder of a kept version, its run as the reader shows it, the version's answers), and an empty workplace."""
+    store = open_store(create=False)
+    version = find_version(store, "fer2013-emotion/1")
+    keep(store, version, tmp_path / "box")
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 48, 48), dtype=np.uint8)
+    answers = load_bundle(store, version)(images)
+    run = Reader(store).snapshot().runs.loc[version.run_id]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it when a store is opened
+    return tmp_path / "box", run, (images, answers)
+
+
+def test_a_kept_run_begins_a_new_store_with_all_that_is_known_of_it(kept):
+    folder, before, (images, answers) = kept
+    store = open_store()
+    assert install(store, folder)
+    version = find_version(store, "fer2013-emotion/1")
+    assert version.aliases == (CHAMPION,)
+    assert version.tags[Tag.BUNDLED] == "true"
+    assert np.array_equal(load_bundle(store, version)(images), answers)
+    assert version.description.startswith("# fer2013-emotion")
+    assert (folder / "README.md").read_text().endswith(f"{version.description}\n")
+    reader = Reader(store)
+    snapshot = reader.snapshot()
+    after = snapshot.runs.loc[version.run_id]
+    assert after["status"] == "finished"
+    for column in ("name", "dataset", "architecture", "test_accuracy", "test_macro_recall", "curve", "recalls",
+                   "test_fingerprint", "best_epoch", "epochs", "training_seconds", "seconds"):  # fmt: skip
+        assert after[column] == before[column], column
+    assert (reader.predictions(version.run_id)["part"] == "test").sum() == 40
+    curve = reader.histories([version.run_id], ["validation/accuracy"])
+    assert curve["value"].tolist() == after["curve"]
+    assert curve["seconds"].is_monotonic_increasing
+
+
+def test_a_store_in_which_something_was_trained_is_left_alone(kept, trained):
+    folder, *_ = kept
+    store = open_store()
+    assert install(store, folder)
+    assert not install(store, folder)
+    store.client().delete_registered_model("fer2013-emotion")
+    for run in store.client().search_runs([store.experiment_id("fer2013")]):
+        store.client().delete_run(run.info.run_id)
+    assert not install(store, folder)
+
+
+def test_without_a_model_in_the_box_a_store_begins_empty(workplace):
+    assert not install(open_store(), workplace / "nothing")
+
+
+def test_no_image_of_the_data_is_kept(kept):
+    folder, *_ = kept
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "record.json", "weights.safetensors", "model.json", "config.json", "predictions.parquet",
+        "confusion_test.json", "confusion_test.png", "learning_curves.png",
+    }  # fmt: skip
+    record = json.loads((folder / RECORD_FILE).read_text())
+    assert not any(key.startswith(("mlflow.", "system/", "host", "pid")) for key in record["tags"])
+    assert str(folder.parent) not in json.dumps(record)
+
+
+def test_a_version_without_a_run_cannot_be_kept(trained: Trained, tmp_path):
+    version = Version("fer2013-emotion", 9, "0" * 32, (), {})
+    with pytest.raises(StoreError, match="fer2013-emotion/9 has no run in this store"):
+        keep(open_store(create=False), version, tmp_path)
+
+
+def test_the_command_begins_a_store_once(workplace, capsys):
+    if not (FOLDER / RECORD_FILE).is_file():
+        pytest.skip("no model is in the box")
+    assert main(["bundled"]) == 0
+    assert main(["bundled"]) == 0
+    assert "Registered the model" in (shown := capsys.readouterr().out)
+    assert shown.endswith("Nothing to do: the store is not empty.\n")
+    assert find_version(open_store(create=False), "fer2013-emotion@champion").version == 1
+
+
+def test_what_comes_with_the_program_is_small_and_answers_as_its_predictions_say(fer2013):
+    if not (FOLDER / RECORD_FILE).is_file():
+        pytest.skip("no model is in the box")
+    assert (FOLDER / "weights.safetensors").stat().st_size <= 4_000_000
+    assert all(p.stat().st_size <= 1_000_000 for p in FOLDER.iterdir() if p.name != "weights.safetensors")
+    import pandas as pd
+
+    from trainer.data import dataset_source
+    from trainer.inference.predictor import Predictor
+
+    predictor = Predictor.load(FOLDER)
+    test = dataset_source("fer2013").load(fer2013, ("test",)).parts["test"]
+    table = pd.read_parquet(FOLDER / PREDICTIONS_FILE.rpartition("/")[2]).query("part == 'test'")
+    table = table.set_index("sample_id").loc[list(test.sample_ids[::12])]
+    found = predictor(test.images[::12])
+    expected = table[[f"p_{name}" for name in predictor.class_names]].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -1,0 +1,181 @@
+"""`export`: a model as ONNX files, checked against itself."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trainer.data.base import Dataset
+
+MOST_DIFFERENT = 1e-4
+"""Of a probability, between torch and ONNX Runtime; beyond it an export counts as broken."""
+CALIBRATION_IMAGES = 512
+
+
+def main(arguments: list[str]) -> int:
+    return tyro.cli(export, args=arguments, prog="python -m trainer export")
+
+
+def export(
+    model: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    format: Literal["onnx"] = "onnx",
+    output: Path = Path("exported"),
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> int:
+    """Write a model as ONNX: in 32-bit floats, and in 8-bit integers where its training data are at hand.
+
+    ONNX Runtime gives the same probabilities from the first file (within 1e-4, or the command fails). For the second,
+    training images decide the scales; what it loses on the test set is measured, printed and, for a registered
+    version, logged with its run.
+
+    Args:
+        model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format.
+        format: Of the files.
+        output: Folder for the files.
+        dataset: Whose images are taken; without it the dataset that the model was trained on.
+        data_dir: Folder, archive or CSV of the dataset.
+        json: Print one JSON object instead of a table.
+    """
+    from trainer.commands.models import load_predictor
+    from trainer.data import dataset_source
+    from trainer.inference.export import OnnxModel, write_int8, write_onnx
+
+    predictor, name = load_predictor(model)
+    stem = re.sub(r"\W+", "-", name.removeprefix("models:/")).strip("-") or "model"
+    output.mkdir(parents=True, exist_ok=True)
+    files = {"onnx": output / f"{stem}.onnx", "int8": output / f"{stem}.int8.onnx"}
+    write_onnx(predictor, files["onnx"])
+    data, missing = None, ""
+    try:
+        source = dataset_source(dataset or predictor.spec.dataset)
+        data = source.load(Path(data_dir) if data_dir else None, ("train", "test"))
+    except (ValueError, FileNotFoundError) as error:
+        if dataset or data_dir:
+            raise
+        missing = str(error).splitlines()[0]
+    models: dict[str, Any] = {"torch": predictor, "onnx": OnnxModel(files["onnx"])}
+    if data is not None:
+        write_int8(files["onnx"], files["int8"], calibration_images(data))
+        models["int8"] = OnnxModel(files["int8"])
+    found = measure(models, files, data, predictor.spec.class_names, predictor.size)
+    if (difference := found["onnx"]["max_difference"]) > MOST_DIFFERENT:
+        raise ValueError(f"{files['onnx']} differs from the model by {difference:.1e} in a probability")
+    if name.startswith("models:/"):
+        log_with_run(name, found)
+    if json:
+        from trainer.commands.evaluate import print_json
+
+        print_json({"model": name, **found})
+    else:
+        print_table(name, found)
+        if missing:
+            print(f"\nNo 8-bit file: its scales come from training images, and {missing}")
+    return 0
+
+
+def calibration_images(data: "Dataset") -> "np.ndarray":
+    """uint8 (N, 1, S, S): training images, drawn with a fixed seed."""
+    import numpy as np
+
+    images = data.parts["train"].images.numpy()
+    chosen = np.random.default_rng(0).permutation(len(images))[:CALIBRATION_IMAGES]
+    return images[np.sort(chosen)]
+
+
+def measure(
+    models: dict[str, Any],
+    files: dict[str, Path],
+    data: "Dataset | None",
+    class_names: tuple[str, ...],
+    side: int,
+) -> dict[str, dict[str, Any]]:
+    """For each runtime: file, bytes, milliseconds for one image, and on the test set accuracy and difference."""
+    import statistics
+    import time
+
+    import numpy as np
+
+    from trainer.commands.evaluate import output_index
+    from trainer.inference.predictor import share_cores
+
+    share_cores()  # as ONNX Runtime here: one thread each
+    images = np.random.default_rng(0).integers(0, 256, (64, 1, side, side), dtype=np.uint8)
+    target = None
+    if data is not None:
+        test = data.parts["test"]
+        images = test.images.numpy()
+        target = output_index(class_names, data.class_names)[test.target.numpy()]
+    found: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        answers = model(images)
+        if name == "torch":
+            reference = answers
+        times = []
+        for _ in range(30):
+            started = time.perf_counter()
+            model(images[:1])
+            times.append((time.perf_counter() - started) * 1000)
+        found[name] = {
+            "file": str(files[name]) if name in files else None,
+            "bytes": files[name].stat().st_size if name in files else None,
+            "latency_ms": statistics.median(times),
+            "max_difference": float(np.abs(answers - reference).max()),
+            "same_answer": float((answers.argmax(1) == reference.argmax(1)).mean()),
+            "test_images": None if target is None else len(target),
+            "test_accuracy": None if target is None else float((answers.argmax(1) == target).mean()),
+        }
+    return found
+
+
+def log_with_run(name: str, found: dict[str, dict[str, Any]]) -> None:
+    """`export/<file>_<what>`, with the run that made the version; nothing where it has none."""
+    from trainer.store.location import open_store
+    from trainer.store.registry import find_version
+    from trainer.store.writer import RunWriter
+
+    store = open_store(create=False)
+    run_id = find_version(store, name).run_id
+    metrics = {
+        f"export/{file}_{what}": float(values[what])
+        for file, values in found.items()
+        for what in ("bytes", "latency_ms", "max_difference", "test_accuracy")
+        if file != "torch" and values[what] is not None
+    }
+    if "int8" in found:
+        loss = found["torch"]["test_accuracy"] - found["int8"]["test_accuracy"]
+        metrics["export/int8_accuracy_loss"] = loss
+    if run_id:
+        RunWriter(store, run_id).log_metrics(metrics)
+
+
+def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from trainer.commands.report import number
+
+    images = found["torch"]["test_images"]
+    title = f"{name}, one thread; " + (f"{images:,} test images" if images else "64 images of noise")
+    table = Table(title=title, title_justify="left", show_edge=False)
+    for column in ("", "KB", "ms an image", "largest difference", "same answer", "test accuracy", "file"):
+        table.add_column(column, justify="left" if column in ("", "file") else "right", overflow="fold")
+    for runtime, values in found.items():
+        accuracy = values["test_accuracy"]
+        table.add_row(
+            runtime,
+            f"{values['bytes'] / 1000:,.0f}" if values["bytes"] else "–",
+            f"{values['latency_ms']:.2f}",
+            f"{values['max_difference']:.1e}",
+            f"{values['same_answer']:.1%}",
+            number(accuracy) if accuracy is not None else "–",
+            values["file"] or "–",
+        )
+    Console().print(table)

@@ -1,0 +1,118 @@
+"""A model card in the Hugging Face format (YAML metadata, then Markdown), from what a run logged."""
+
+import math
+from collections.abc import Mapping
+
+from trainer.evaluation.statistics import wilson
+
+INTENDED = """\
+To learn from, to compare with, and to try on photos of your own or of people who agreed to it.
+
+A classifier of expressions names the look of a face; it does not know what anybody feels. Do not use it for decisions
+about people: not in hiring, policing, schools, insurance, medicine, or to watch anyone."""
+
+LIMITS = """\
+- **Labels.** People agree on about 65% of FER-2013's images; part of what counts as an error here is the label's.
+- **People.** Nothing is known about who is in the images, which come from a web search. No accuracy for any group of
+  people follows from these figures, and differences between groups are to be expected.
+- **Privacy.** A photograph of a face is personal data, and what is guessed about a feeling may be protected by law.
+- **Photos.** It was trained on grey crops of 48×48 px of faces that mostly look into the camera."""
+
+
+def card(name: str, params: Mapping[str, str], metrics: Mapping[str, float], class_names: list[str]) -> str:
+    """Markdown. `metrics` holds the last value of each; what was not logged is left out."""
+    size = round(sum(_get(metrics, f"test/support/{label}", 0.0) for label in class_names))
+    accuracy, recall = (_get(metrics, f"test/{key}") for key in ("accuracy", "macro_recall"))
+    front = [
+        "---",
+        "license: mit",
+        "pipeline_tag: image-classification",
+        "tags: [facial-expression-recognition, moodify]",
+        f"datasets: [{params.get('dataset', '')}]",
+        "model-index:",
+        f"- name: {name}",
+        "  results:",
+        "  - task: {type: image-classification}",
+        f"    dataset: {{name: {params.get('dataset', '')}, type: {params.get('dataset', '')}, split: test}}",
+        "    metrics:",
+        f"    - {{type: accuracy, value: {accuracy:.4f}}}",
+        f"    - {{type: recall, name: macro recall, value: {recall:.4f}}}",
+        "---",
+    ]
+    sections = {
+        f"# {name}": _summary(params, metrics),
+        "## How good it is": _results(metrics, class_names, size),
+        "## How it was trained": _training(params, metrics),
+        "## What it is for": INTENDED,
+        "## What it cannot do": LIMITS,
+    }
+    body = "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
+    return "\n".join(front) + f"\n\n{body}\n"
+
+
+def _summary(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    parameters = int(params.get("parameters") or 0)
+    text = (
+        f"Tells the expression of a face: {params.get('architecture', '?')} with {parameters:,} parameters, trained on "
+        f"{params.get('dataset', '?')}."
+    )
+    latency = _get(metrics, "cost/latency_ms")
+    if not math.isnan(latency):
+        size = _get(metrics, "cost/size_bytes", 0.0) / 1e6
+        text += f" {size:.1f} MB; {latency:.1f} ms for a face on the CPU that it was trained on."
+    return text
+
+
+def _results(metrics: Mapping[str, float], class_names: list[str], size: int) -> str:
+    if not size:
+        return "It was not measured."
+    accuracy = _get(metrics, "test/accuracy")
+    low, high = wilson(round(accuracy * size), size)
+    lines = [
+        f"On {size:,} test images, which chose nothing: accuracy {accuracy:.3f} "
+        f"(95% interval {low:.3f} to {high:.3f}), "
+        f"macro recall {_get(metrics, 'test/macro_recall'):.3f}, expected calibration error "
+        f"{_get(metrics, 'test/ece'):.3f}.",
+    ]
+    alone = _get(metrics, "test_without_twins/accuracy")
+    if not math.isnan(alone):
+        lines[0] += f" Without the test images that have a near-duplicate in train: {alone:.3f}."
+    lines += ["", "| class | recall | 95% interval | precision | images |", "|---|---|---|---|---|"]
+    for label in class_names:
+        support = round(_get(metrics, f"test/support/{label}", 0.0))
+        recall, precision = (_get(metrics, f"test/{key}/{label}") for key in ("recall", "precision"))
+        if not support or math.isnan(recall):
+            continue
+        low, high = wilson(round(recall * support), support)
+        shown = "–" if math.isnan(precision) else f"{precision:.3f}"
+        lines.append(f"| {label} | {recall:.3f} | {low:.3f} to {high:.3f} | {shown} | {support} |")
+    return "\n".join(lines)
+
+
+def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    images = [
+        f"{int(params[f'{part}_images']):,} for {part}"
+        for part in ("train", "validation")
+        if f"{part}_images" in params
+    ]
+    lines = [
+        f"Images: {', '.join(images)}. The epoch was chosen on validation.",
+        f"Recipe `{params.get('recipe', '?')}`, {params.get('epochs', '?')} epochs, seed {params.get('seed', '?')}, "
+        f"on {params.get('device_used', '?').partition(':')[0]}.",
+    ]
+    if params.get("teacher"):
+        lines.append(
+            f"It also learned from the answers of other models (weight {params.get('teacher_weight')})."
+        )
+    seconds, energy, carbon = (
+        _get(metrics, key) for key in ("training_seconds", "energy/estimated_kwh", "energy/estimated_co2_kg")
+    )
+    if not math.isnan(seconds):
+        lines.append(f"Training took {seconds / 60:,.0f} minutes.")
+    if not math.isnan(energy):
+        lines.append(f"Energy, estimated: {energy:.3f} kWh, {carbon * 1000:.0f} g of CO2.")
+    return " ".join(lines)
+
+
+def _get(metrics: Mapping[str, float], key: str, default: float = math.nan) -> float:
+    return metrics.get(key, default)

@@ -1,0 +1,149 @@
+"""The model in the box: a trained version that comes with the program, and that a new store begins with."""
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow.entities import Metric, ViewType
+from mlflow.exceptions import MlflowException
+
+from trainer.contract import (
+    CONFIG_FILE,
+    CONFUSION_FILE,
+    CONFUSION_PICTURE,
+    CURVES_PICTURE,
+    LARGEST_FILES,
+    PREDICTIONS_FILE,
+    SPEC_FILE,
+    Tag,
+)
+from trainer.evaluation.card import card
+from trainer.inference.bundle import read_spec
+from trainer.store.location import Store, StoreError
+from trainer.store.registry import Version, bundle_folder, crown_first
+from trainer.store.writer import FINISHED, RunWriter
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parents[1] / "bundled"
+CARD_FILE = "README.md"
+RECORD_FILE = "record.json"
+"""What MLflow knew of the run: its name, length, dataset, parameters, tags and data, and every value of every metric
+as (step, value, milliseconds after the start)."""
+# No image of the data set is among them: it is not ours to pass on.
+ARTIFACTS = (
+    CONFIG_FILE,
+    PREDICTIONS_FILE,
+    CONFUSION_FILE.format(part="test"),
+    CONFUSION_PICTURE.format(part="test"),
+    CURVES_PICTURE,
+)
+_LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, "platform")
+"""Beginnings of the names of tags and metrics that are about the machine and not about the model."""
+
+
+def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
+    """Write the run and the model of `version` into `folder`, so that `install` can make them again.
+
+    Raises StoreError where the version is not of our format or its run is gone.
+    """
+    client = store.client()
+    try:
+        run = client.get_run(version.run_id or "")
+        histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+    except MlflowException as error:
+        raise StoreError(f"{version.uri} has no run in this store: {error.message}") from error
+    record = {
+        "run_name": run.info.run_name,
+        "dataset": version.tags[Tag.DATASET],
+        "params": run.data.params,
+        "tags": _without_machine(run.data.tags),
+        "version_tags": version.tags,
+        "metrics": {
+            key: [[metric.step, metric.value, metric.timestamp - run.info.start_time] for metric in history]
+            for key, history in _without_machine(histories).items()
+        },
+        "milliseconds": run.info.end_time - run.info.start_time,
+        "inputs": {
+            item.dataset.name.rpartition("-")[2]: [
+                item.dataset.digest,
+                json.loads(item.dataset.profile)["class_counts"],
+            ]
+            for item in run.inputs.dataset_inputs
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = bundle_folder(version, Path(scratch))
+        names = list(read_spec(bundle / SPEC_FILE).class_names)
+        text = card(f"{version.name}, {run.info.run_name}", run.data.params, run.data.metrics, names)
+        (folder / CARD_FILE).write_text(text)
+        for name in LARGEST_FILES:
+            shutil.copyfile(bundle / name, folder / name)
+        for path in ARTIFACTS:
+            shutil.copyfile(
+                client.download_artifacts(run.info.run_id, path, scratch), folder / Path(path).name
+            )
+
+
+def install(store: Store, folder: Path = FOLDER) -> bool:
+    """Begin an empty store with the bundled run, version 1 of its model, as champion; returns whether it did.
+
+    A store in which anything was ever trained is left as it is.
+    """
+    if not (folder / RECORD_FILE).is_file():
+        return False
+    lock = (store.artifact_root or Path(tempfile.gettempdir())).parent / ".bundled.lock"
+    with FileLock(lock):
+        if not _is_empty(store):
+            return False
+        record = json.loads((folder / RECORD_FILE).read_text())
+        tags = record["tags"] | {Tag.BUNDLED: "true"}
+        ended = time.time_ns() // 1_000_000
+        started = ended - record["milliseconds"]
+        writer = RunWriter.create(store, record["dataset"], record["run_name"], tags, started)
+        writer.log_params(record["params"])
+        _log_metrics(writer, record["metrics"], started)
+        writer.log_dataset(record["dataset"], "bundled", record["inputs"])
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in ARTIFACTS:
+                target = Path(scratch, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / target.name, target)
+            writer.log_folder(Path(scratch))
+        name, version = writer.register(folder, record["version_tags"] | {Tag.BUNDLED: "true"})
+        description = (folder / CARD_FILE).read_text().partition("\n---\n")[2].strip()
+        store.client().update_model_version(name, str(version), description)
+        crown_first(store, name, version)
+        store.client().set_terminated(writer.run_id, FINISHED, ended)
+    return True
+
+
+def _is_empty(store: Store) -> bool:
+    """Whether nothing was ever trained or registered here; what was deleted counts as well."""
+    client = store.client()
+    experiments = client.search_experiments(ViewType.ALL, max_results=2)
+    return {experiment.name for experiment in experiments} <= {"Default"} and not (
+        client.search_registered_models(max_results=1)
+    )
+
+
+def _log_metrics(writer: RunWriter, metrics: Mapping[str, list[list[float]]], started_ms: int) -> None:
+    rows = [
+        Metric(key, value, started_ms + int(after), int(step))
+        for key, history in metrics.items()
+        for step, value, after in history
+    ]
+    for start in range(0, len(rows), 1000):  # MLflow takes no more at once
+        writer.log_rows(rows[start : start + 1000])
+
+
+def _without_machine(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if not key.startswith(_LEFT_OUT)}
