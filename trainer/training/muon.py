@@ -69,11 +69,12 @@ def orthogonal(matrix: Tensor) -> Tensor:
     gram = wide @ wide.T
     first, second, third = _COEFFICIENTS
     product = None
-    for _ in range(_ITERATIONS):
-        factor = second * gram + third * (gram @ gram)
+    for iteration in range(_ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=second, alpha=third)
         factor.diagonal().add_(first)
         product = factor if product is None else factor @ product
-        gram = factor @ gram @ factor
+        if iteration < _ITERATIONS - 1:
+            gram = factor @ gram @ factor
     assert product is not None
     wide = product @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
