@@ -178,11 +178,11 @@ _REPORT_LEARNING_RATE = {"fc": 1e-3, "layer4": 1e-4, "full": 1e-5}
 # What our own recipes have in common; the rest of `Config` is its default.
 _FAST: dict[str, dict[str, Any]] = {
     "cnn": {
-        "blocks": "32 64x2 128x3 256x3", "layout": "residual", "hidden": 0, "dropout": 0.3, "epochs": 24,
+        "blocks": "32 64x2 128x3 256x3", "layout": "residual", "hidden": 0, "dropout": 0.3, "epochs": 23,
         "progressive": "32:0.34", "image_size": 40,
     },
     "resnet18": {
-        "stem": "small", "hidden": 0, "dropout": 0.3, "epochs": 24, "progressive": "32:0.5", "image_size": 40,
+        "stem": "small", "hidden": 0, "dropout": 0.3, "epochs": 23, "progressive": "32:0.5", "image_size": 40,
     },
 }  # fmt: skip
 # ImageNet's weights come with its stem, and want a lower rate.
@@ -266,12 +266,6 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
     if config.stem in ("small", "full") and config.pretrained != "none" and not _may_fall_back(config):
         yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
-    try:
-        parts = parse_progressive(config.progressive)
-        if parts and config.hidden and config.architecture == "cnn":
-            yield "--progressive needs a network for any side: take --hidden 0, or --progressive None"
-    except ValueError as error:
-        yield f"--progressive: {error}"
     if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
         yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
     if config.device == "mps" and config.precision == "bf16":
@@ -282,6 +276,14 @@ def _mistakes(config: Config) -> Iterator[str]:
             yield f"--{name.replace('_', '-')} {value}: must lie between {lowest:g} and {highest:g}"
     if not 0 < config.learning_rate <= 10:
         yield f"--learning-rate {config.learning_rate}: must lie above 0 and not above 10"
+    try:
+        parts = parse_progressive(config.progressive)
+        if parts and config.hidden and config.architecture == "cnn":
+            yield "--progressive needs a network for any side: take --hidden 0, or --progressive None"
+        if parts and config.blocks is not None and "blocks" in entry.options:
+            map_side(len(parse_blocks(config.blocks)), min(side for side, _ in parts))
+    except ValueError as error:
+        yield f"--progressive: {error}"
 
 
 def _may_fall_back(config: Config) -> bool:
