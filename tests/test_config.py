@@ -167,8 +167,8 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
         ),
         (
             "cnn",
-            {"progressive": "32:0.5", "hidden": 64},
-            "--progressive needs a network for any side: take --hidden 0",
+            {"progressive": "16:0.5", "blocks": "8 8 8 8 8"},
+            "--progressive: 5 blocks halve a 16 px image to nothing",
         ),
         (
             "cnn",

@@ -278,8 +278,6 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield f"--learning-rate {config.learning_rate}: must lie above 0 and not above 10"
     try:
         parts = parse_progressive(config.progressive)
-        if parts and config.hidden and config.architecture == "cnn":
-            yield "--progressive needs a network for any side: take --hidden 0, or --progressive None"
         if parts and config.blocks is not None and "blocks" in entry.options:
             map_side(len(parse_blocks(config.blocks)), min(side for side, _ in parts))
     except ValueError as error:

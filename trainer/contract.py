@@ -58,6 +58,8 @@ SUMMARY_METRICS = (
     "brier",
     "ece",
 )
+# Those of them that a temperature is meant to improve; logged before it as `test_uncalibrated/<name>`.
+CALIBRATION_METRICS = ("ece", "log_loss", "brier")
 # Metrics of one class, logged as `<part>/<name>/<class name>`.
 CLASS_METRICS = ("precision", "recall", "f1", "support")
 

@@ -19,8 +19,6 @@ ARCHITECTURE_FLAGS = {
         "32",
         "--dropout",
         "0",
-        "--progressive",
-        "None",
     ],
     "resnet18": [
         "--architecture",
@@ -31,8 +29,6 @@ ARCHITECTURE_FLAGS = {
         "32",
         "--channels",
         "3",
-        "--progressive",
-        "None",
     ],
 }
 

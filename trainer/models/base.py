@@ -87,10 +87,12 @@ class Probabilities(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities, float32 (B, K), of images, float32 (B, 1, S, S) in [0, 1]."""
+        return functional.softmax(self.view_logits(images) / self.temperature, dim=2).mean(dim=0)
+
+    def view_logits(self, images: Tensor) -> Tensor:
+        """Logits of each view, float32 (V, B, K), in one pass over all of them."""
         views = self._views(images)
-        # One pass over all views: (V·B, 1, S, S) → (V·B, K) → (V, B, K)
-        probabilities = functional.softmax(self.classifier(torch.cat(views)) / self.temperature, dim=1)
-        return probabilities.unflatten(0, (len(views), -1)).mean(dim=0)
+        return self.classifier(torch.cat(views)).unflatten(0, (len(views), -1))
 
     def _views(self, images: Tensor) -> list[Tensor]:
         views = [images]

@@ -24,8 +24,8 @@ def build(
         layout: `plain`: Conv-BatchNorm-ReLU, and a 2×2 max-pool at the end of the block (the student report's).
             `residual`: Conv-Pool-BatchNorm-ReLU, and every further convolution of the block is added to its input;
             learns faster, and normalises a quarter of the pixels.
-        hidden: width of a hidden layer over the flattened map (the student report's head); 0 for
-            global average pooling, straight to the classes.
+        hidden: width of a hidden layer over the flattened map (the student report's head), which has the size that
+            belongs to `image_size` whatever comes in; 0 for global average pooling, straight to the classes.
         dropout: rate before the last layer.
 
     Raises ValueError where `blocks` cannot be read or pools the image away.
@@ -40,6 +40,9 @@ def build(
         layers += LAYOUTS[layout](width_in, width, depth)
         width_in = width
     if hidden:
+        layers.append(
+            nn.AdaptiveAvgPool2d(side)
+        )  # nothing at image_size, where the map has that side already
         head: list[nn.Module] = [
             nn.Flatten(),
             nn.Linear(width_in * side * side, hidden, bias=False),

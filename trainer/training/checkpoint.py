@@ -1,6 +1,8 @@
 """What an unfinished run keeps on this machine, so that it can be resumed."""
 
+import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from trainer.config import Config
 from trainer.contract import CONFIG_FILE
 
 STATE_FILE = "state.pt"
+LEAST_SECONDS = 5.0
+"""Between two that are kept: where an epoch takes a second, writing each would cost a third of the time."""
 
 
 class Checkpoint:
@@ -20,6 +24,7 @@ class Checkpoint:
         self.folder = root / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(root / f"{run_id}.lock")
+        self._saved = -math.inf
 
     def __enter__(self) -> "Checkpoint":
         """Raises ValueError where another process trains this run."""
@@ -32,12 +37,17 @@ class Checkpoint:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def is_due(self) -> bool:
+        """Whether the last one was written long enough ago, or there is none."""
+        return time.monotonic() - self._saved >= LEAST_SECONDS
+
     def save(self, config: Config, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
         """Replace what is there, at once: a crash leaves the old state or the new one."""
         (self.folder / CONFIG_FILE).write_text(config.to_json())
         draft = self.folder / f"{STATE_FILE}.new"
         torch.save({"fingerprints": fingerprints, "training": state}, draft)
         draft.replace(self.folder / STATE_FILE)
+        self._saved = time.monotonic()
 
     def load(self) -> tuple[dict[str, str], dict[str, Any]]:
         """(fingerprints of the data, state of the training), on the CPU; only tensors and plain values are read."""

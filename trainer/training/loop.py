@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
-from trainer.models.base import Classifier, to_unit_range
+from trainer.models.base import Classifier, Probabilities, to_unit_range
 from trainer.training.augment import Augmentation, mixup
 from trainer.training.muon import Muon, suits
 
@@ -82,9 +82,10 @@ class Training:
         """The network that is trained, without Fabric's wrapper."""
         return cast(Classifier, self.model.module)
 
-    def parameter_groups(self) -> Iterator[dict[str, Any]]:
+    def set_learning_rate(self, rate: float) -> None:
         for optimizer in self.optimizers:
-            yield from optimizer.param_groups
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     @property
     def evaluated(self) -> Classifier:
@@ -138,43 +139,13 @@ def fit(
     Raises FloatingPointError where the loss is no longer a number.
     """
     config, device = training.config, training.fabric.device
-    images, target = train.images.to(device), train.target.to(device)
-    labels = functional.one_hot(target, num_classes).float()  # (N, K)
-    if teaching is not None:
-        labels = labels.lerp(teaching.to(device), config.teacher_weight)
-    weights = class_weights(target, num_classes, config.class_weighting)
-    augmentation = make_augmentation(config)
+    course = Course.on_device(training, train, num_classes, teaching)
     if config.compile and not training.finished:
-        training.warm_up_seconds = warm_up(training, labels[: config.batch_size], images.shape[1])
+        training.warm_up_seconds = warm_up(training, course)
     while not training.finished:
         number = len(training.history) + 1
-        generator = seeded(config.seed, number, device)
         started = time.perf_counter()
-        order = torch.randperm(len(target), generator=generator, device=device)
-        # Batch norm needs two images; a network is compiled for whole batches.
-        fewest = min(config.batch_size, len(target)) if config.compile else 2
-        batches = [batch for batch in order.split(config.batch_size) if len(batch) >= fewest]
-        seen = sum(len(batch) for batch in batches)
-        totals = torch.zeros(2, device=device)  # loss × images, correct
-        side = training_side(config, number)
-        training.classifier.side = side
-        training.model.train()
-        done, shown = 0, started
-        for index, batch in enumerate(batches):
-            rate = learning_rate(config, (number - 1 + index / len(batches)) / config.epochs)
-            for group in training.parameter_groups():
-                group["lr"] = rate
-            inputs, wanted = augmentation(to_unit_range(images[batch]), generator, side), labels[batch]
-            if config.mixup:
-                inputs, wanted = mixup(inputs, wanted, config.mixup, generator)
-            totals += training_step(training, inputs, wanted, target[batch], weights)
-            done += len(batch)
-            if device.type == "cpu" and (now := time.perf_counter()) - shown > 0.25:
-                shown = now
-                loss, correct = (totals / done).tolist()
-                on_step(Step(number, done, seen, loss, correct, done / (now - started)))
-        training.classifier.side = config.image_size
-        loss, accuracy = (totals / seen).tolist()
+        loss, accuracy, seen = train_epoch(training, course, number, on_step)
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -190,7 +161,7 @@ def fit(
             validation_loss=measured[0],
             validation_accuracy=measured[1],
             validation_macro_recall=measured[2],
-            learning_rate=rate,
+            learning_rate=training.optimizers[-1].param_groups[0]["lr"],
             images_per_second=seen / (trained - started),
             seconds=time.perf_counter() - started,
             best=best is None or measured[1] > best.validation_accuracy,
@@ -202,9 +173,74 @@ def fit(
         yield epoch
 
 
-def warm_up(training: Training, labels: Tensor, channels: int) -> float:
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What is learned, on the device of the training.
+
+    images: uint8 (N, C, S, S). target: int64 (N,), the true classes. labels: float32 (N, K), what the network is
+    asked for. weights: float32 (K,) of the classes in the loss, or None.
+    """
+
+    images: Tensor
+    target: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    augmentation: Augmentation
+
+    @classmethod
+    def on_device(
+        cls, training: Training, train: Split, num_classes: int, teaching: Tensor | None
+    ) -> "Course":
+        config, device = training.config, training.fabric.device
+        target = train.target.to(device)
+        labels = functional.one_hot(target, num_classes).float()
+        if teaching is not None:
+            labels = labels.lerp(teaching.to(device), config.teacher_weight)
+        weights = class_weights(target, num_classes, config.class_weighting)
+        return cls(train.images.to(device), target, labels, weights, make_augmentation(config))
+
+    def batches(self, config: Config, generator: Generator) -> list[Tensor]:
+        """Positions of each batch of an epoch, int64 (B,), in an order of its own."""
+        order = torch.randperm(len(self.target), generator=generator, device=self.target.device)
+        # Batch norm needs two images; a network is compiled for whole batches.
+        fewest = min(config.batch_size, len(order)) if config.compile else 2
+        return [batch for batch in order.split(config.batch_size) if len(batch) >= fewest]
+
+
+def train_epoch(
+    training: Training, course: Course, number: int, on_step: Callable[[Step], None]
+) -> tuple[float, float, int]:
+    """One pass over the images; (mean loss, share of correct answers, images seen)."""
+    config, device = training.config, training.fabric.device
+    generator = seeded(config.seed, number, device)
+    batches = course.batches(config, generator)
+    seen = sum(len(batch) for batch in batches)
+    totals = torch.zeros(2, device=device)  # loss × images, correct
+    training.classifier.side = side = training_side(config, number)
+    training.model.train()
+    started = shown = time.perf_counter()
+    done = 0
+    for index, batch in enumerate(batches):
+        training.set_learning_rate(learning_rate(config, (number - 1 + index / len(batches)) / config.epochs))
+        inputs = course.augmentation(to_unit_range(course.images[batch]), generator, side)
+        labels = course.labels[batch]
+        if config.mixup:
+            inputs, labels = mixup(inputs, labels, config.mixup, generator)
+        totals += training_step(training, inputs, labels, course.target[batch], course.weights)
+        done += len(batch)
+        if device.type == "cpu" and (now := time.perf_counter()) - shown > 0.25:
+            shown = now
+            loss, correct = (totals / done).tolist()
+            on_step(Step(number, done, seen, loss, correct, done / (now - started)))
+    training.classifier.side = config.image_size
+    loss, accuracy = (totals / seen).tolist()
+    return loss, accuracy, seen
+
+
+def warm_up(training: Training, course: Course) -> float:
     """Compile the network for each side that it will be trained at, and leave it as it was; returns the seconds."""
     config, device = training.config, training.fabric.device
+    labels, channels = course.labels[: config.batch_size], course.images.shape[1]
     started = time.perf_counter()
     before = {name: value.clone() for name, value in training.classifier.state_dict().items()}
     training.model.train()
@@ -255,6 +291,14 @@ def predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     model.eval()
     batches = images.split(EVALUATION_BATCH)
     return torch.cat([model(to_unit_range(batch.to(device))).float() for batch in batches])
+
+
+@torch.inference_mode()
+def predict_views(model: Probabilities, images: Tensor, device: torch.device) -> Tensor:
+    """The logits of each view, float32 (V, N, K) on `device`; otherwise as `predict`."""
+    model.eval()
+    batches = images.split(EVALUATION_BATCH)
+    return torch.cat([model.view_logits(to_unit_range(batch.to(device))).float() for batch in batches], dim=1)
 
 
 def validate(logits: Tensor, target: Tensor, num_classes: int) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ from lightning_fabric import seed_everything
 
 from trainer.config import Config, check
 from trainer.contract import (
+    CALIBRATION_METRICS,
     CONFIG_FILE,
     CONFUSION_FILE,
     CONFUSION_PICTURE,
@@ -29,6 +30,7 @@ from trainer.contract import (
 from trainer.data.base import Split
 from trainer.data.pictures import image_table
 from trainer.data.splits import Splits, load_splits
+from trainer.evaluation.calibration import fit_temperature
 from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
 from trainer.inference.bundle import ModelSpec, write
@@ -42,7 +44,7 @@ from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.energy import EnergyMeter
 from trainer.training.environment import environment, make_fabric
-from trainer.training.loop import Epoch, Step, Training, fit, predict
+from trainer.training.loop import Epoch, Step, Training, fit, predict, predict_views
 from trainer.training.pretrained import make_classifier
 
 log = logging.getLogger(__name__)
@@ -130,10 +132,11 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         writer = RunWriter.reopen(store, resume)
     with Checkpoint(store.checkpoints, writer.run_id) as checkpoint, writer:
         try:
+            logged: set[int] = set()
             if resume is None:
                 log_beginning(writer, config, splits, fingerprints, training)
             else:
-                restore(checkpoint, training, fingerprints, writer)
+                logged = restore(checkpoint, training, fingerprints, writer)
             progress.started(writer.run_id, config)
             with EnergyMeter() as meter:
                 for epoch in fit(
@@ -144,8 +147,10 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
                     progress.step,
                     teaching,
                 ):
-                    checkpoint.save(config, fingerprints, training.state_dict())
-                    writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
+                    if checkpoint.is_due() or training.finished:
+                        checkpoint.save(config, fingerprints, training.state_dict())
+                    if epoch.number not in logged:
+                        writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
                     progress.epoch(epoch)
             progress.doing("Evaluating on test, logging and registering")
             outcome = conclude(writer, store, config, splits, training, spec, tags, meter)
@@ -172,6 +177,7 @@ def conclude(
     if config.half:
         training.best_weights = halved(training.best_weights)
     training.evaluated.load_state_dict(training.best_weights)
+    spec = dataclasses.replace(spec, temperature=calibrate(splits.validation, training, spec))
     with tempfile.TemporaryDirectory() as scratch:
         folder, bundle = Path(scratch, "artifacts"), Path(scratch, "bundle")
         bundle.mkdir()
@@ -265,8 +271,8 @@ def log_beginning(
 
 def restore(
     checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
-) -> None:
-    """Go back to the end of the last epoch; log the epochs that the store missed."""
+) -> set[int]:
+    """Go back to the end of the last epoch that was kept; log those that the store missed. Returns what it has."""
     before, state = checkpoint.load()
     if before != fingerprints:
         changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
@@ -277,6 +283,7 @@ def restore(
         if epoch.number not in logged:
             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
     log.info("Resuming after epoch %d of %d.", len(training.history), training.config.epochs)
+    return logged
 
 
 def log_results(
@@ -287,15 +294,21 @@ def log_results(
     They are of the answers that the registered model will give: averaged over views where it does so.
     """
     names, tables = splits.class_names, []
-    model = spec.answering(training.evaluated)
+    model, device = spec.answering(training.evaluated), training.fabric.device
     evaluations: dict[str, Evaluation] = {}
     for part, split in (("validation", splits.validation), ("test", splits.test)):
-        probabilities = predict(model, split.images, training.fabric.device).cpu().numpy()
+        probabilities = predict(model, split.images, device).cpu().numpy()
         target = split.target.numpy()
         evaluations[part] = evaluate(target, probabilities, names)
         tables.append(prediction_table(part, split.sample_ids, target, probabilities, names))
     for group, index in splits.test_groups.items():
         evaluations[f"test_{group}"] = evaluate(target[index], probabilities[index], names)
+    as_trained = dataclasses.replace(spec, temperature=1.0).answering(training.evaluated)
+    before = evaluate(target, predict(as_trained, split.images, device).cpu().numpy(), names)
+    writer.log_metrics(
+        {"calibration/temperature": spec.temperature}
+        | {f"test_uncalibrated/{name}": before.summary[name] for name in CALIBRATION_METRICS}
+    )
     if len(index := splits.test_without_twins()):
         writer.log_evaluation("test_without_twins", evaluate(target[index], probabilities[index], names))
     (folder / PREDICTIONS_FILE).parent.mkdir(parents=True)
@@ -320,6 +333,12 @@ def log_results(
     worst = image_table(split.images.numpy(), split.sample_ids, loss, WORST_IMAGES)
     worst.to_parquet(folder / WORST_IMAGES_FILE, index=False)
     return evaluations["test"]
+
+
+def calibrate(validation: Split, training: Training, spec: ModelSpec) -> float:
+    """The temperature that fits the answers to the validation images."""
+    views = predict_views(spec.answering(training.evaluated), validation.images, training.fabric.device)
+    return fit_temperature(views.cpu().numpy(), validation.target.numpy())
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,39 @@
+"""Calibration: the temperature at which probabilities mean what they say."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+LOWEST, HIGHEST = 0.1, 10.0
+"""Temperatures between which one is looked for."""
+
+
+def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
+    """The temperature at which the mean of the views' probabilities has the least cross-entropy.
+
+    Guo et al., arXiv 1706.04599, for answers that are averaged over views: the temperature acts before the mean, as
+    in `trainer.models.base.Probabilities`. With one view the order of the answers stays as it is.
+
+    Args:
+        logits: float (V, N, K), of V views of N images. target: int (N,).
+
+    Without images the temperature is 1.
+    """
+    if not len(target):
+        return 1.0
+    logits = logits.astype(np.float64)
+    bounds = np.log([LOWEST, HIGHEST])
+    found = minimize_scalar(
+        lambda log_temperature: cross_entropy(logits, target, float(np.exp(log_temperature))),
+        bounds=(bounds[0], bounds[1]),
+        method="bounded",
+        options={"xatol": 1e-4},
+    )
+    return float(np.exp(found.x))
+
+
+def cross_entropy(logits: np.ndarray, target: np.ndarray, temperature: float) -> float:
+    """Of the mean of the views' probabilities at a temperature, in nats; arguments as above."""
+    scaled = logits / temperature
+    of_truth = scaled[:, np.arange(len(target)), target] - logsumexp(scaled, axis=2)  # (V, N)
+    return float(np.log(len(logits)) - logsumexp(of_truth, axis=0).mean())
