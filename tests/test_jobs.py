@@ -189,6 +189,15 @@ def test_it_imports_nothing_heavy():
     assert {"torch", "mlflow", "streamlit", "pandas", "numpy"}.isdisjoint(done.stdout.split())
 
 
+def test_a_store_that_exists_or_is_a_server_is_not_begun(workplace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert not jobs.begin_store()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace}/there.db")
+    (workplace / "there.db").touch()
+    assert not jobs.begin_store()
+    assert [path.name for path in workplace.iterdir()] == ["there.db"]
+
+
 def test_a_training_runs_by_itself_is_stopped_and_goes_on(workplace, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     store = open_store()

@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from tests.extra.grey_faces import Trained, write_grey_folder
+from trainer import jobs
 from trainer.__main__ import main
 from trainer.contract import Tag, metric_key
+from trainer.store.bundled import FOLDER, RECORD_FILE
 from trainer.store.location import open_store
+from trainer.store.registry import find_version
 
 TRAIN = [sys.executable, "-m", "trainer", "train"]
 SMALL = ["--blocks", "8 16", "--hidden", "16", "--batch-size", "16", "--ema-decay", "0.9", "--mixup", "0.2"]
@@ -125,6 +128,28 @@ def test_mlflow_serves_a_registered_model_as_any_other(trained: Trained):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
+
+
+@pytest.mark.timeout(120)
+def test_a_dashboard_without_a_store_begins_with_the_model_in_the_box(workplace):
+    if not (FOLDER / RECORD_FILE).is_file():
+        pytest.skip("no model is in the box")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "dashboard", "--no-browser"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        assert server.stdout
+        shown = [server.stdout.readline() for _ in range(2)]
+    finally:
+        server.terminate()
+        server.wait(20)
+    assert shown[0].startswith("A new store: the model that comes with the program is its first champion.")
+    assert shown[1].startswith("Dashboard: http://127.0.0.1:")
+    assert not jobs.begin_store()
+    version = find_version(open_store(create=False), "fer2013-emotion@champion")
+    assert (version.version, version.tags[Tag.BUNDLED]) == (1, "true")
 
 
 def ask(url: str, body: dict) -> dict:

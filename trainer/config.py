@@ -100,7 +100,7 @@ class Config:
     probabilities for the training images are taken. They must have been trained on the same part of train."""
     teacher_weight: float = 0.7
     """Share of the target that comes from the teacher."""
-    averaging: Literal["none", "flip", "ten"] = "flip"
+    averaging: Literal["none", "flip", "ten"] = "ten"
     """Views whose probabilities the model averages when it answers: the image, with its mirror image, or ten (also
     shifted to the corners). Stored with the model."""
 
@@ -192,7 +192,7 @@ _FAST_PRETRAINED = {
 # For a GPU: many epochs of whole images, against learning by heart.
 _BEST: dict[str, Any] = {
     "image_size": 48, "progressive": None, "batch_size": 512, "mixup": 0.2, "erase": 0.25, "jitter": 0.2,
-    "zoom": 0.2, "shift": 0.15, "ema_decay": 0.99, "averaging": "ten", "precision": "bf16", "compile": True,
+    "zoom": 0.2, "shift": 0.15, "ema_decay": 0.99, "precision": "bf16", "compile": True,
 }  # fmt: skip
 _BEST_NETWORK: dict[str, dict[str, Any]] = {
     "cnn": {"blocks": "64x2 128x2 256x2 512x2", "dropout": 0.4, "epochs": 70},

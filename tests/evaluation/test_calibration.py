@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from trainer.evaluation.calibration import HIGHEST, LOWEST, cross_entropy, fit_temperature
+from trainer.evaluation.calibration import HIGHEST, LOWEST, averaged, cross_entropy, fit_temperature
 
 
 def simulated(count: int, temperature: float, seed: int = 0, views: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +54,7 @@ def test_the_cross_entropy_is_that_of_scikit_learn_on_the_averaged_probabilities
     mean = softmax(logits / temperature, axis=2).mean(0)
     expected = log_loss(target, mean, labels=range(5))
     assert cross_entropy(logits, target, temperature) == pytest.approx(expected)
+    np.testing.assert_allclose(averaged(logits, temperature), mean, atol=1e-7)
 
 
 def test_extreme_logits_end_at_the_bounds_and_nothing_to_fit_is_1():

@@ -43,7 +43,8 @@ def test_a_kept_run_begins_a_new_store_with_all_that_is_known_of_it(kept):
     snapshot = reader.snapshot()
     after = snapshot.runs.loc[version.run_id]
     assert after["status"] == "finished"
-    for column in ("name", "dataset", "architecture", "test_accuracy", "test_macro_recall", "curve", "recalls",
+    assert after["name"] == "bundled-cnn"
+    for column in ("dataset", "architecture", "test_accuracy", "test_macro_recall", "curve", "recalls",
                    "test_fingerprint", "best_epoch", "epochs", "training_seconds", "seconds"):  # fmt: skip
         assert after[column] == before[column], column
     assert (reader.predictions(version.run_id)["part"] == "test").sum() == 40

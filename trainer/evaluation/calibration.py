@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 LOWEST, HIGHEST = 0.1, 10.0
 """Temperatures between which one is looked for."""
@@ -30,6 +30,11 @@ def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
         options={"xatol": 1e-4},
     )
     return float(np.exp(found.x))
+
+
+def averaged(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Mean of the views' probabilities at a temperature, float32 (N, K), of logits (V, N, K)."""
+    return softmax(logits.astype(np.float64) / temperature, axis=2).mean(axis=0).astype(np.float32)
 
 
 def cross_entropy(logits: np.ndarray, target: np.ndarray, temperature: float) -> float:

@@ -60,7 +60,7 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
     except MlflowException as error:
         raise StoreError(f"{version.uri} has no run in this store: {error.message}") from error
     record = {
-        "run_name": run.info.run_name,
+        "run_name": (name := f"bundled-{version.tags[Tag.ARCHITECTURE]}"),
         "dataset": version.tags[Tag.DATASET],
         "params": run.data.params,
         "tags": _without_machine(run.data.tags),
@@ -83,7 +83,7 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = bundle_folder(version, Path(scratch))
         names = list(read_spec(bundle / SPEC_FILE).class_names)
-        text = card(f"{version.name}, {run.info.run_name}", run.data.params, run.data.metrics, names)
+        text = card(f"{version.name}, {name}", run.data.params, run.data.metrics, names)
         (folder / CARD_FILE).write_text(text)
         for name in LARGEST_FILES:
             shutil.copyfile(bundle / name, folder / name)

@@ -7,6 +7,7 @@ import torch
 
 from trainer.config import Config
 from trainer.data.splits import load_splits
+from trainer.models.base import VIEWS
 from trainer.training.allocator import keep_memory
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training, fit
@@ -44,5 +45,5 @@ def estimate_seconds(config: Config) -> float:
         training, splits.train.select(some), splits.validation.select(some[:2]), len(splits.class_names)
     )
     images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
-    images += FORWARD_SHARE * len(splits.test)
+    images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
     return images / measured.images_per_second + FIXED_SECONDS

@@ -30,7 +30,7 @@ from trainer.contract import (
 from trainer.data.base import Split
 from trainer.data.pictures import image_table
 from trainer.data.splits import Splits, load_splits
-from trainer.evaluation.calibration import fit_temperature
+from trainer.evaluation.calibration import averaged, fit_temperature
 from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
 from trainer.inference.bundle import ModelSpec, write
@@ -177,11 +177,13 @@ def conclude(
     if config.half:
         training.best_weights = halved(training.best_weights)
     training.evaluated.load_state_dict(training.best_weights)
-    spec = dataclasses.replace(spec, temperature=calibrate(splits.validation, training, spec))
+    views = view_logits(splits, training, spec)
+    temperature = fit_temperature(views["validation"], splits.validation.target.numpy())
+    spec = dataclasses.replace(spec, temperature=temperature)
     with tempfile.TemporaryDirectory() as scratch:
         folder, bundle = Path(scratch, "artifacts"), Path(scratch, "bundle")
         bundle.mkdir()
-        test = log_results(writer, folder, splits, training, spec)
+        test = log_results(writer, folder, splits, training, views, temperature)
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
@@ -239,6 +241,13 @@ def teach(config: Config, store: Store, splits: Splits, training: Training) -> t
     return torch.stack(answers).mean(dim=0)
 
 
+def view_logits(splits: Splits, training: Training, spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Part → logits of each view that the model averages, float32 (V, N, K), for validation and test."""
+    model, device = spec.answering(training.evaluated), training.fabric.device
+    parts = {"validation": splits.validation, "test": splits.test}
+    return {part: predict_views(model, split.images, device).cpu().numpy() for part, split in parts.items()}
+
+
 def log_beginning(
     writer: RunWriter,
     config: Config,
@@ -287,27 +296,33 @@ def restore(
 
 
 def log_results(
-    writer: RunWriter, folder: Path, splits: Splits, training: Training, spec: ModelSpec
+    writer: RunWriter,
+    folder: Path,
+    splits: Splits,
+    training: Training,
+    views: Mapping[str, np.ndarray],
+    temperature: float,
 ) -> Evaluation:
     """Metrics of validation and test, and the files that explain them, into `folder`; returns test's.
 
-    They are of the answers that the registered model will give: averaged over views where it does so.
+    They are of the answers that the registered model will give: calibrated, and averaged over views.
+
+    Args:
+        views: Logits of each view, float32 (V, N, K), for both parts.
     """
     names, tables = splits.class_names, []
-    model, device = spec.answering(training.evaluated), training.fabric.device
     evaluations: dict[str, Evaluation] = {}
     for part, split in (("validation", splits.validation), ("test", splits.test)):
-        probabilities = predict(model, split.images, device).cpu().numpy()
+        probabilities = averaged(views[part], temperature)
         target = split.target.numpy()
         evaluations[part] = evaluate(target, probabilities, names)
         tables.append(prediction_table(part, split.sample_ids, target, probabilities, names))
     for group, index in splits.test_groups.items():
         evaluations[f"test_{group}"] = evaluate(target[index], probabilities[index], names)
-    as_trained = dataclasses.replace(spec, temperature=1.0).answering(training.evaluated)
-    before = evaluate(target, predict(as_trained, split.images, device).cpu().numpy(), names)
+    uncalibrated = evaluate(target, averaged(views["test"], 1.0), names).summary
     writer.log_metrics(
-        {"calibration/temperature": spec.temperature}
-        | {f"test_uncalibrated/{name}": before.summary[name] for name in CALIBRATION_METRICS}
+        {"calibration/temperature": temperature}
+        | {f"test_uncalibrated/{name}": uncalibrated[name] for name in CALIBRATION_METRICS}
     )
     if len(index := splits.test_without_twins()):
         writer.log_evaluation("test_without_twins", evaluate(target[index], probabilities[index], names))
@@ -333,12 +348,6 @@ def log_results(
     worst = image_table(split.images.numpy(), split.sample_ids, loss, WORST_IMAGES)
     worst.to_parquet(folder / WORST_IMAGES_FILE, index=False)
     return evaluations["test"]
-
-
-def calibrate(validation: Split, training: Training, spec: ModelSpec) -> float:
-    """The temperature that fits the answers to the validation images."""
-    views = predict_views(spec.answering(training.evaluated), validation.images, training.fabric.device)
-    return fit_temperature(views.cpu().numpy(), validation.target.numpy())
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

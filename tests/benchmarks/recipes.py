@@ -1,0 +1,174 @@
+"""`python -m tests.benchmarks.recipes`: what each element of a recipe gains or loses, on a part of train.
+
+Nothing here looks at the test set: four fifths of train are learned, without the images that have a near-duplicate in
+the last fifth, which judges. Every variant changes one thing; each trains on one thread, two side by side.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+VALIDATION_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The recipe with some fields of its configuration changed."""
+
+    label: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+CNN = (
+    Variant("the recipe"),
+    Variant("AdamW instead of Muon", {"optimizer": "adamw"}),
+    Variant("Nesterov, 0.05", {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 5e-4}),
+    Variant("plain layout", {"layout": "plain"}),
+    Variant("plain 32 64 128x2 256x2 (fast before)", {"layout": "plain", "blocks": "32 64 128x2 256x2"}),
+    Variant("residual 32 64 128x2 256x2", {"blocks": "32 64 128x2 256x2"}),
+    Variant("48 px", {"image_size": 48}),
+    Variant("no smaller images first", {"progressive": None}),
+    Variant("no label smoothing", {"label_smoothing": 0.0}),
+    Variant("no dropout", {"dropout": 0.0}),
+    Variant("half the augmentation", {"augmentation": 0.5}),
+    Variant("zoom 0.2, shift 0.15", {"zoom": 0.2, "shift": 0.15}),
+    Variant("erasing 0.5", {"erase": 0.5}),
+    Variant("brightness and contrast 0.2", {"jitter": 0.2}),
+    Variant("mixup 0.2", {"mixup": 0.2}),
+    Variant("average of the weights, 0.99", {"ema_decay": 0.99}),
+    Variant("classes weighted by the root", {"class_weighting": "sqrt"}),
+    Variant("batches of 256", {"batch_size": 256}),
+    Variant("cosine from the start", {"schedule": "cosine"}),
+)
+RESNET = (
+    Variant("the recipe"),
+    Variant("AdamW instead of Muon", {"optimizer": "adamw"}),
+    Variant("imagenet stem, 48 px", {"stem": "imagenet", "image_size": 48}),
+    Variant("no smaller images first", {"progressive": None}),
+    Variant("mixup 0.2", {"mixup": 0.2}),
+    Variant("zoom 0.2, shift 0.15, erasing 0.5", {"zoom": 0.2, "shift": 0.15, "erase": 0.5}),
+)
+VARIANTS = {"cnn": CNN, "resnet18": RESNET}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train variants of a recipe and compare them on a part of train; prints a table in Markdown."""
+
+    architecture: str = "cnn"
+    recipe: str = "fast"
+    epochs: int | None = None
+    """Instead of the recipe's: shorter schedules show what helps early."""
+    seeds: int = 1
+    only: tuple[str, ...] = ()
+    """Labels, or beginnings of them, of the variants that are trained; `the recipe` always is."""
+    data_dir: Path | None = None
+    workers: int = os.cpu_count() or 1
+    """Trainings at a time, each on one thread."""
+    json: Path | None = None
+    """Write all numbers to this file, after each variant."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Of one training: accuracy and macro recall by averaging, and seconds of training on one thread."""
+
+    label: str
+    seed: int
+    accuracy: dict[str, float]
+    macro_recall: dict[str, float]
+    train_accuracy: float
+    seconds: float
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m tests.benchmarks.recipes")
+    every = VARIANTS[options.architecture]
+    chosen = [v for v in every if not options.only or v is every[0] or v.label.startswith(options.only)]
+    console, results = Console(stderr=True), []
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(train, v, seed, options) for seed in range(options.seeds) for v in chosen]
+        for task in as_completed(tasks):
+            results.append(task.result())
+            console.print(results[-1], highlight=False)
+            if options.json:
+                options.json.write_text(json.dumps([dataclasses.asdict(r) for r in results], indent=1))
+    print_table(chosen, results, options)
+
+
+def train(variant: Variant, seed: int, options: Options) -> Result:
+    import torch
+
+    torch.set_num_threads(1)
+    from trainer.config import check, recipe_defaults
+    from trainer.data.splits import load_splits
+    from trainer.evaluation.calibration import averaged
+    from trainer.evaluation.metrics import evaluate
+    from trainer.models.base import VIEWS, Probabilities
+    from trainer.training.allocator import keep_memory
+    from trainer.training.environment import make_fabric
+    from trainer.training.loop import Training, fit, predict_views
+    from trainer.training.pretrained import make_classifier
+    from trainer.training.run import brightness
+
+    keep_memory()
+    config = recipe_defaults(options.recipe, options.architecture)  # type: ignore[arg-type]
+    config = dataclasses.replace(
+        config, device="cpu", precision="32", compile=False, seed=seed, **variant.changes
+    )
+    config = dataclasses.replace(config, epochs=options.epochs or config.epochs)
+    check(config)
+    data_dir = str(options.data_dir) if options.data_dir else None
+    splits = load_splits("fer2013", data_dir, fraction=VALIDATION_FRACTION, drop_twins=True)
+    torch.manual_seed(seed)
+    names, target = splits.class_names, splits.validation.target.numpy()
+    classifier, config = make_classifier(config, len(names), *brightness(splits.train))
+    training = Training(classifier, config, make_fabric(config))
+    history = list(fit(training, splits.train, splits.validation, len(names)))
+    found = {}
+    for averaging in VIEWS:
+        model = Probabilities(training.evaluated, 1.0, averaging)
+        logits = predict_views(model, splits.validation.images, torch.device("cpu")).numpy()
+        found[averaging] = evaluate(target, averaged(logits, 1.0), names).summary
+    return Result(
+        label=variant.label,
+        seed=seed,
+        accuracy={name: summary["accuracy"] for name, summary in found.items()},
+        macro_recall={name: summary["macro_recall"] for name, summary in found.items()},
+        train_accuracy=history[-1].train_accuracy,
+        seconds=sum(len(splits.train) / epoch.images_per_second for epoch in history),
+    )
+
+
+def print_table(chosen: list[Variant], results: list[Result], options: Options) -> None:
+    """The last epoch of each, whatever came before: an epoch that is chosen would flatter."""
+    lines = [
+        "| change | accuracy: one view | flip | ten | macro recall, ten | on train | s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for variant in chosen:
+        runs = [result for result in results if result.label == variant.label]
+        columns = [[r.accuracy[name] for r in runs] for name in ("none", "flip", "ten")]
+        columns += [[r.macro_recall["ten"] for r in runs], [r.train_accuracy for r in runs]]
+        cells = [_mean(values) for values in columns] + [f"{statistics.mean(r.seconds for r in runs):,.0f}"]
+        lines.append(f"| {variant.label} | {' | '.join(cells)} |")
+    Console(width=200).print("\n".join(lines), markup=False, highlight=False)
+
+
+def _mean(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+if __name__ == "__main__":
+    main()
