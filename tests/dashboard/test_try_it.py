@@ -108,6 +108,10 @@ def test_a_face_is_answered_shown_and_explained(store):
     assert re.search(r"fer2013, test accuracy 1\.000; found least", shown)
     assert "Trained on 108 images of fer2013" in text(app)
     assert "Below 0.50 it counts as not sure" in text(app)
+    # What averaging does, and what it costs.
+    assert "the mean over ten views" in text(app)
+    cost = r"An answer took \d+\.\d ms on the CPU that it was trained on \(\d+\.\d ms for one view alone\)"
+    assert re.search(cost, text(app))
 
 
 def test_the_page_and_the_command_give_the_same_answers(store, tmp_path, capsys):
