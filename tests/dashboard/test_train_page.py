@@ -17,6 +17,7 @@ from trainer.contract import CONFIG_FILE, Tag, metric_key
 from trainer.store.location import open_store
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
+RECIPE = recipe_defaults("fast", "cnn")
 SOURCE = dataclasses.replace(
     recipe_defaults("report", "resnet18", "layer4", "none"),
     dataset="sketch", mode="full", epochs=7, seed=3, batch_size=48, hidden=32, label_smoothing=0.05, flip=False,
@@ -101,11 +102,11 @@ def test_the_form_begins_with_the_recipe_and_follows_it(place):
         "full",
     )
     assert (filled(app, "Epochs"), filled(app, "Learning rate"), filled(app, "Label smoothing")) == (
-        12,
-        4e-3,
+        RECIPE.epochs,
+        RECIPE.learning_rate,
         0.1,
     )
-    assert button(app, "Start").label == "Start training cnn for 12 epochs"
+    assert button(app, "Start").label == f"Start training cnn for {RECIPE.epochs} epochs"
     assert command(app) == "python -m trainer train"
 
     choose(app, "Recipe", "report")
@@ -198,7 +199,7 @@ def test_a_run_is_trained_again_with_one_parameter_changed(place):
     assert not app.error
     choose(app, "Settings", "")
     assert "again" not in app.query_params
-    assert filled(app, "Epochs") == 12
+    assert filled(app, "Epochs") == RECIPE.epochs
 
 
 def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken(place):
@@ -209,7 +210,7 @@ def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken
     for wanted, said in (("0123abcd", "no finished run 0123abcd"), (other[:8], "logged no configuration")):
         app = opened(again=wanted)
         assert any(said in text.value.replace("\\", "") for text in app.caption)
-        assert filled(app, "Epochs") == 12
+        assert filled(app, "Epochs") == RECIPE.epochs
     assert filled(opened(again=run_id[:8]), "Epochs") == 7
 
 
