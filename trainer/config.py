@@ -168,8 +168,6 @@ _REPORT: dict[str, Any] = {
     "rotation": 10.0,
     "zoom": 0.0,
     "shift": 0.0,
-    "image_size": 48,
-    "progressive": None,
     "averaging": "none",
 }
 _REPORT_LEARNING_RATE = {"fc": 1e-3, "layer4": 1e-4, "full": 1e-5}

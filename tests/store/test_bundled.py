@@ -112,3 +112,14 @@ def test_what_comes_with_the_program_is_small_and_answers_as_its_predictions_say
     found = predictor(test.images[::12])
     expected = table[[f"p_{name}" for name in predictor.class_names]].to_numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_what_cannot_be_registered_leaves_no_run_that_seems_to_go_on(kept):
+    folder, *_ = kept
+    (folder / "weights.safetensors").write_bytes(b"")
+    store = open_store()
+    with pytest.raises(ValueError, match=r"weights\.safetensors"):
+        install(store, folder)
+    [run] = store.client().search_runs([store.experiment_id("fer2013")])
+    assert run.info.status == "FAILED"
+    assert not store.client().search_registered_models()

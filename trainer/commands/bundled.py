@@ -1,11 +1,8 @@
 """`bundled`: begins an empty store with the model that comes with the program, or makes another one that model."""
 
-import logging
 from typing import Annotated
 
 import tyro
-
-log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:

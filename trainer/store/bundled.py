@@ -27,7 +27,7 @@ from trainer.evaluation.card import card
 from trainer.inference.bundle import read_spec
 from trainer.store.location import Store, StoreError
 from trainer.store.registry import Version, bundle_folder, crown_first
-from trainer.store.writer import FINISHED, RunWriter
+from trainer.store.writer import FAILED, FINISHED, RunWriter
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,8 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
     """
     if not (folder / RECORD_FILE).is_file():
         return False
-    lock = (store.artifact_root or Path(tempfile.gettempdir())).parent / ".bundled.lock"
-    with FileLock(lock):
+    place = store.artifact_root.parent if store.artifact_root else Path(tempfile.gettempdir())
+    with FileLock(place / ".moodify-bundled.lock"):
         if not _is_empty(store):
             return False
         record = json.loads((folder / RECORD_FILE).read_text())
@@ -109,21 +109,30 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
         ended = time.time_ns() // 1_000_000
         started = ended - record["milliseconds"]
         writer = RunWriter.create(store, record["dataset"], record["run_name"], tags, started)
-        writer.log_params(record["params"])
-        _log_metrics(writer, record["metrics"], started)
-        writer.log_dataset(record["dataset"], "bundled", record["inputs"])
-        with tempfile.TemporaryDirectory() as scratch:
-            for path in ARTIFACTS:
-                target = Path(scratch, path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / target.name, target)
-            writer.log_folder(Path(scratch))
-        name, version = writer.register(folder, record["version_tags"] | {Tag.BUNDLED: "true"})
-        description = (folder / CARD_FILE).read_text().partition("\n---\n")[2].strip()
-        store.client().update_model_version(name, str(version), description)
-        crown_first(store, name, version)
+        try:
+            _fill(store, writer, record, folder, started)
+        except BaseException:
+            store.client().set_terminated(writer.run_id, FAILED)
+            raise
         store.client().set_terminated(writer.run_id, FINISHED, ended)
     return True
+
+
+def _fill(store: Store, writer: RunWriter, record: dict[str, Any], folder: Path, started_ms: int) -> None:
+    """Log what is known of the run, and register its model with its card."""
+    writer.log_params(record["params"])
+    _log_metrics(writer, record["metrics"], started_ms)
+    writer.log_dataset(record["dataset"], "bundled", record["inputs"])
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in ARTIFACTS:
+            target = Path(scratch, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / target.name, target)
+        writer.log_folder(Path(scratch))
+    name, version = writer.register(folder, record["version_tags"] | {Tag.BUNDLED: "true"})
+    description = (folder / CARD_FILE).read_text().partition("\n---\n")[2].strip()
+    store.client().update_model_version(name, str(version), description)
+    crown_first(store, name, version)
 
 
 def _is_empty(store: Store) -> bool:
