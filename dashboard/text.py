@@ -8,12 +8,20 @@ import pandas as pd
 
 DASH = "–"
 LONGEST_NAME = 48
+_ACTIVE = re.compile(r"([\[\]<>$:!&~@]|(?<=www)\.)")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
 def plain(text: object) -> str:
     """Text of a stranger's, so that Markdown shows it as it is, on one line."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def document(text: str, level: int = 4) -> str:
+    """Markdown of a stranger's: paragraphs, lists, tables and headings (from `level` on) are kept, and it can neither
+    link, nor fetch a picture, nor hold HTML, formulas or colours."""
+    safe = _ACTIVE.sub(r"\\\1", text)
+    return re.sub(r"^#+ ", lambda found: "#" * (level - 2) + found[0], safe, flags=re.MULTILINE)
 
 
 def tag(text: object) -> str:

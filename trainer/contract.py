@@ -14,6 +14,7 @@ MISTAKES_PICTURE = "evaluation/worst_mistakes.png"
 PREDICTIONS_FILE = "evaluation/predictions.parquet"
 WORST_IMAGES_FILE = "evaluation/worst_images.parquet"
 BEST_FOLDER = "best"
+CARD_FILE = "README.md"
 
 # Files of the model format; they travel with a registered version as `extra_files/<name>`.
 WEIGHTS_FILE = "weights.safetensors"

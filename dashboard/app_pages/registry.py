@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import cache, charts, frame
 from dashboard.links import mlflow_version_url
 from dashboard.selection import short_names
-from dashboard.text import number, plain, several
+from dashboard.text import document, number, plain, several
 from trainer.contract import CHALLENGER, CHAMPION, Tag
 from trainer.evaluation.comparison import verdict
 from trainer.store.location import StoreError
@@ -226,6 +226,9 @@ with right:
                 st.rerun()
             except StoreError as error:
                 st.error(plain(str(error)))
+if text := next(v.description for v in versions if v.version == version):
+    with st.expander(f"Model card of version {version}"):
+        st.markdown(document(text))
 with st.expander("Tags of the versions"):
     tags = pd.DataFrame({f"version {v.version}": v.tags for v in reversed(versions[-12:])}).sort_index()
     st.dataframe(tags, placeholder="–", alt="Tags, one column a version")

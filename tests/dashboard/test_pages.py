@@ -185,6 +185,17 @@ def test_promoting_a_version_moves_the_alias_in_the_store(trained: Trained):
         set_alias(store, "fer2013-emotion", 1, "champion")
 
 
+def test_the_card_of_the_chosen_version_is_shown(trained: Trained):
+    app = open_page("registry.py")
+    app.selectbox(key="version").select(2).run()
+    [shown] = [expander for expander in app.expander if expander.label.startswith("Model card")]
+    assert shown.label == "Model card of version 2"
+    card = " ".join(m.value for m in shown.markdown)
+    assert "Tells the expression of a face\\: resnet18" in card
+    assert "#### What it cannot do" in card
+    assert "| happy | 1.000 |" in card
+
+
 def test_a_promotion_made_elsewhere_shows_on_the_next_look(trained: Trained):
     from trainer.store.registry import set_alias
 

@@ -4,7 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.text import count, duration, large, number, percent, plain, several, short, signed, tag
+from dashboard.text import (
+    count,
+    document,
+    duration,
+    large,
+    number,
+    percent,
+    plain,
+    several,
+    short,
+    signed,
+    tag,
+)
 
 NAN = float("nan")
 
@@ -52,6 +64,33 @@ def test_markdown_of_a_stranger_is_escaped(hostile: str):
     for index, letter in enumerate(written):
         if letter in "*[$:<#`!":
             assert written[index - 1] == "\\"
+
+
+def test_a_strangers_document_keeps_its_structure():
+    written = document("# Name\n\n## Part\n\n- **bold** word\n\n| a | b |\n|---|---|\n| 1 | 2 |")
+    assert written == ("### Name\n\n#### Part\n\n- **bold** word\n\n| a | b |\n|---|---|\n| 1 | 2 |")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "![i](http://b)",
+        "[a](b)",
+        "<img src=x>",
+        "$x$",
+        ":red[x]",
+        "https://b.c",
+        "a@b.c",
+        "&lt;i&gt;",
+        "[a]: //b",
+    ],
+)
+def test_a_strangers_document_neither_links_nor_fetches(hostile: str):
+    written = document(hostile)
+    for index, letter in enumerate(written):
+        if letter in "[]<>$:!&@":
+            assert written[index - 1] == "\\"
+    assert document("see www.b.c") == "see www\\.b.c"
 
 
 @given(st.text())

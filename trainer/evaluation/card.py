@@ -1,7 +1,8 @@
 """A model card in the Hugging Face format (YAML metadata, then Markdown), from what a run logged."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trainer.evaluation.statistics import wilson
 
@@ -19,21 +20,28 @@ LIMITS = """\
 - **Photos.** It was trained on grey crops of 48×48 px of faces that mostly look into the camera."""
 
 
-def card(name: str, params: Mapping[str, str], metrics: Mapping[str, float], class_names: list[str]) -> str:
+_PRECISIONS: Mapping[str, str] = {"32": "float32", "bf16": "bfloat16 with float32 weights"}
+
+
+def card(
+    name: str, params: Mapping[str, str], metrics: Mapping[str, float], class_names: Sequence[str]
+) -> str:
     """Markdown. `metrics` holds the last value of each; what was not logged is left out."""
     size = round(sum(_get(metrics, f"test/support/{label}", 0.0) for label in class_names))
     accuracy, recall = (_get(metrics, f"test/{key}") for key in ("accuracy", "macro_recall"))
+    # JSON's texts are YAML's too, whatever is in them.
+    label, dataset = json.dumps(name), json.dumps(params.get("dataset", ""))
     front = [
         "---",
         "license: mit",
         "pipeline_tag: image-classification",
         "tags: [facial-expression-recognition, moodify]",
-        f"datasets: [{params.get('dataset', '')}]",
+        f"datasets: [{dataset}]",
         "model-index:",
-        f"- name: {name}",
+        f"- name: {label}",
         "  results:",
         "  - task: {type: image-classification}",
-        f"    dataset: {{name: {params.get('dataset', '')}, type: {params.get('dataset', '')}, split: test}}",
+        f"    dataset: {{name: {dataset}, type: {dataset}, split: test}}",
         "    metrics:",
         f"    - {{type: accuracy, value: {accuracy:.4f}}}",
         f"    - {{type: recall, name: macro recall, value: {recall:.4f}}}",
@@ -46,8 +54,12 @@ def card(name: str, params: Mapping[str, str], metrics: Mapping[str, float], cla
         "## What it is for": INTENDED,
         "## What it cannot do": LIMITS,
     }
-    body = "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
-    return "\n".join(front) + f"\n\n{body}\n"
+    return "\n".join(front) + "".join(f"\n\n{title}\n\n{text}" for title, text in sections.items()) + "\n"
+
+
+def body(text: str) -> str:
+    """A card without its metadata."""
+    return text.partition("\n---\n")[2].strip()
 
 
 def _summary(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
@@ -63,7 +75,7 @@ def _summary(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     return text
 
 
-def _results(metrics: Mapping[str, float], class_names: list[str], size: int) -> str:
+def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int) -> str:
     if not size:
         return "It was not measured."
     accuracy = _get(metrics, "test/accuracy")
@@ -95,10 +107,11 @@ def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
         for part in ("train", "validation")
         if f"{part}_images" in params
     ]
+    precision = _PRECISIONS.get(params.get("precision_used", "32"), "")
     lines = [
         f"Images: {', '.join(images)}. The epoch was chosen on validation.",
         f"Recipe `{params.get('recipe', '?')}`, {params.get('epochs', '?')} epochs, seed {params.get('seed', '?')}, "
-        f"on {params.get('device_used', '?').partition(':')[0]}.",
+        f"on {params.get('device_used', '?').partition(':')[0]}, {precision}.",
     ]
     if params.get("teacher"):
         lines.append(

@@ -14,6 +14,7 @@ from mlflow.entities import Metric, ViewType
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
+    CARD_FILE,
     CONFIG_FILE,
     CONFUSION_FILE,
     CONFUSION_PICTURE,
@@ -32,7 +33,6 @@ from trainer.store.writer import FAILED, FINISHED, RunWriter
 log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parents[1] / "bundled"
-CARD_FILE = "README.md"
 RECORD_FILE = "record.json"
 """What MLflow knew of the run: its name, length, dataset, parameters, tags and data, and every value of every metric
 as (step, value, milliseconds after the start)."""
@@ -119,7 +119,7 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
 
 
 def _fill(store: Store, writer: RunWriter, record: dict[str, Any], folder: Path, started_ms: int) -> None:
-    """Log what is known of the run, and register its model with its card."""
+    """Log what is known of the run, and register its model."""
     writer.log_params(record["params"])
     _log_metrics(writer, record["metrics"], started_ms)
     writer.log_dataset(record["dataset"], "bundled", record["inputs"])
@@ -130,8 +130,6 @@ def _fill(store: Store, writer: RunWriter, record: dict[str, Any], folder: Path,
             shutil.copyfile(folder / target.name, target)
         writer.log_folder(Path(scratch))
     name, version = writer.register(folder, record["version_tags"] | {Tag.BUNDLED: "true"})
-    description = (folder / CARD_FILE).read_text().partition("\n---\n")[2].strip()
-    store.client().update_model_version(name, str(version), description)
     crown_first(store, name, version)
 
 

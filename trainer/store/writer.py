@@ -18,12 +18,15 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import __version__ as torch_version
 
-from trainer.contract import BEST_FOLDER, SPEC_FILE, WEIGHTS_FILE, Tag, metric_key, model_name
+from trainer.contract import BEST_FOLDER, CARD_FILE, SPEC_FILE, WEIGHTS_FILE, Tag, metric_key, model_name
+from trainer.evaluation.card import body, card
 from trainer.evaluation.metrics import Evaluation
 from trainer.inference.bundle import ModelSpec, read
 from trainer.store.location import Store, StoreError
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+_LONGEST_DESCRIPTION = 5000
+"""Characters that MLflow keeps of a version's description."""
 
 
 class RunWriter:
@@ -139,7 +142,8 @@ class RunWriter:
     def register(self, folder: Path, tags: Mapping[str, object]) -> tuple[str, int]:
         """Log the bundle in `folder` in both forms and register it; returns (model name, version).
 
-        The version is made last and with all its tags, so that it is whole from the moment it exists.
+        The version is made last, with all its tags and a card of all that was logged by then, so that it is whole
+        from the moment it exists.
         """
         classifier, spec = read(folder)
         info = mlflow.pytorch.log_model(
@@ -163,8 +167,15 @@ class RunWriter:
             run_id=self.run_id,
             tags={key: str(value) for key, value in tags.items()},
             model_id=info.model_id,
+            description=body(self._log_card(name, spec))[:_LONGEST_DESCRIPTION],
         )
         return name, int(version.version)
+
+    def _log_card(self, name: str, spec: ModelSpec) -> str:
+        run = self._client.get_run(self.run_id)
+        text = card(f"{name}, {run.info.run_name}", run.data.params, run.data.metrics, spec.class_names)
+        self._client.log_text(self.run_id, text, CARD_FILE)
+        return text
 
 
 def signature(spec: ModelSpec) -> ModelSignature:

@@ -1,0 +1,67 @@
+"""The model card: valid metadata, and figures that are those that were logged."""
+
+import math
+
+import pytest
+import yaml
+
+from trainer.evaluation.card import body, card
+from trainer.evaluation.statistics import wilson
+
+NAMES = ["angry", "happy"]
+PARAMS = {
+    "architecture": "cnn", "parameters": "1148135", "dataset": "fer2013", "recipe": "fast", "epochs": "23", "seed": "4",
+    "device_used": "cpu: x86_64", "precision_used": "bf16", "train_images": "25838", "validation_images": "2871",
+}  # fmt: skip
+METRICS = {
+    "test/accuracy": 0.75, "test/macro_recall": 0.7, "test/ece": 0.02, "test_without_twins/accuracy": 0.65,
+    "test/support/angry": 40.0, "test/support/happy": 60.0, "test/recall/angry": 0.6, "test/recall/happy": 0.85,
+    "test/precision/angry": 0.5, "test/precision/happy": math.nan, "training_seconds": 840.0,
+    "energy/estimated_kwh": 0.0123, "energy/estimated_co2_kg": 0.004, "cost/size_bytes": 2.3e6, "cost/latency_ms": 3.21,
+}  # fmt: skip
+
+
+def test_the_metadata_are_those_of_the_hugging_face_format():
+    front = yaml.safe_load(card("emotion, cnn-fast", PARAMS, METRICS, NAMES).split("---\n")[1])
+    assert front["pipeline_tag"] == "image-classification"
+    assert front["datasets"] == ["fer2013"]
+    [index] = front["model-index"]
+    assert index["name"] == "emotion, cnn-fast"
+    [result] = index["results"]
+    assert result["dataset"]["split"] == "test"
+    assert [metric["value"] for metric in result["metrics"]] == [0.75, 0.7]
+
+
+def test_every_figure_is_one_that_was_logged():
+    text = body(card("emotion", PARAMS, METRICS, NAMES))
+    assert text.startswith("# emotion\n\nTells the expression of a face: cnn with 1,148,135 parameters")
+    assert "2.3 MB; 3.2 ms" in text
+    low, high = wilson(75, 100)
+    assert (
+        f"On 100 test images, which chose nothing: accuracy 0.750 (95% interval {low:.3f} to {high:.3f})"
+        in text
+    )
+    assert "near-duplicate in train: 0.650" in text
+    low, high = wilson(24, 40)
+    assert f"| angry | 0.600 | {low:.3f} to {high:.3f} | 0.500 | 40 |" in text
+    assert "| happy | 0.850 |" in text
+    assert text.count("| – |") == 1
+    assert "Images: 25,838 for train, 2,871 for validation." in text
+    assert "23 epochs, seed 4, on cpu, bfloat16 with float32 weights." in text
+    assert "Training took 14 minutes. Energy, estimated: 0.012 kWh, 4 g of CO2." in text
+    for limit in ("Labels", "People", "Privacy", "not in hiring"):
+        assert limit in text
+
+
+def test_what_was_not_logged_is_not_told():
+    text = body(card("emotion", {}, {}, NAMES))
+    assert "It was not measured." in text
+    for word in ("nan", "Energy", "MB;", "near-duplicate", "None"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("name", ['a: "b"', "- x", "{y}", "multi\nline"])
+def test_no_name_breaks_the_metadata(name: str):
+    front = yaml.safe_load(card(name, {"dataset": name}, {}, NAMES).split("---\n")[1])
+    assert front["model-index"][0]["name"] == name
+    assert front["datasets"] == [name]
