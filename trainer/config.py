@@ -104,8 +104,8 @@ class Config:
     """Views whose probabilities the model averages when it answers: the image, with its mirror image, or ten (also
     shifted to the corners). Stored with the model."""
 
-    precision: Literal["32", "bf16"] = "32"
-    """`bf16`: mixed precision, for GPUs; slower on most CPUs."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """`bf16`: mixed precision; slower where the device has no instructions for it. `auto`: `bf16` where it has."""
     half: bool = False
     """Round the weights to half precision at the end, before they are tested: half the size."""
     compile: bool = False
@@ -169,6 +169,7 @@ _REPORT: dict[str, Any] = {
     "zoom": 0.0,
     "shift": 0.0,
     "averaging": "none",
+    "precision": "32",
 }
 _REPORT_LEARNING_RATE = {"fc": 1e-3, "layer4": 1e-4, "full": 1e-5}
 

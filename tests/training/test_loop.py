@@ -38,6 +38,7 @@ TIMINGS = ("images_per_second", "seconds")
 def small_config(architecture: str = "cnn", **changes: object) -> Config:
     options = {name: value for name, value in SMALL.items() if name in ARCHITECTURES[architecture].options}
     defaults = {"image_size": SIDE, "batch_size": 8, "epochs": 4, "device": "cpu", "learning_rate": 0.01}
+    defaults["precision"] = "32"  # the same numbers on every machine
     config = recipe_defaults("fast", architecture, pretrained="none")
     return dataclasses.replace(config, **(defaults | options | changes))
 
