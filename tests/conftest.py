@@ -53,6 +53,7 @@ def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MOODIFY_FER2013", raising=False)
+    monkeypatch.delenv("MOODIFY_GATES", raising=False)
     monkeypatch.setenv("MOODIFY_CACHE", str(folder / "cache"))
     monkeypatch.setenv("MOODIFY_OFFLINE", "1")
 

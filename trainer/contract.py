@@ -80,6 +80,11 @@ class Tag:
     HOST = "host"
     PID = "pid"
     BUNDLED = "bundled"
+    PROMOTED_AT = "promoted_at"
+    PROMOTED_BY = "promoted_by"
+    PROMOTED_OVER = "promoted_over"
+    PROMOTION_GATES = "promotion_gates"
+    PROMOTION_REASON = "promotion_reason"
 
 
 def model_name(dataset: str) -> str:

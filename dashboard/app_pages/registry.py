@@ -1,6 +1,7 @@
 """Registry: the versions of each registered model, who is champion, and what a promotion would change."""
 
 import os
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -11,7 +12,9 @@ from dashboard.selection import short_names
 from dashboard.text import document, number, plain, several
 from trainer.contract import CHALLENGER, CHAMPION, Tag
 from trainer.evaluation.comparison import verdict
+from trainer.evaluation.gates import Verdict, failed, read_gates
 from trainer.store.location import StoreError
+from trainer.store.promotion import LONGEST_REASON, before_champion, champion_of, judged, promote
 from trainer.store.reader import Snapshot
 from trainer.store.registry import Version, remove_alias, set_alias
 
@@ -93,27 +96,77 @@ def change(table: pd.DataFrame, now: int | None, version: int, alias: str) -> st
     return f"Version {now} loses {plain(alias)}. {plain(sentence[0].upper() + sentence[1:])}"
 
 
+def verdicts_on(candidate: Version, against: Version | None) -> list[Verdict]:
+    """Raises ValueError where the gates cannot be read."""
+    return judged(read_gates(Path.cwd()), snapshot, candidate, against, cache.comparison)
+
+
+def gate_lines(verdicts: list[Verdict]) -> str:
+    """Markdown, one line a gate; those that are not passed first."""
+    words = {True: "passed", False: "not passed", None: "cannot be told"}
+    ordered = sorted(verdicts, key=lambda verdict: bool(verdict.passed))
+    return "\n".join(f"- **{plain(v.gate)}**, {words[v.passed]}: {plain(v.text)}" for v in ordered)
+
+
+def champion_check(champion: Version) -> None:
+    """Say so where today's champion does not pass the gates, whoever made it champion."""
+    try:
+        verdicts = verdicts_on(champion, before_champion(snapshot, champion))
+    except ValueError as error:
+        st.warning(plain(str(error)))
+        return
+    lost = [verdict for verdict in verdicts if not verdict.passed]
+    if not lost:
+        return
+    why = champion.tags.get(Tag.PROMOTION_REASON)
+    given = (
+        f" It was promoted all the same by {plain(champion.tags.get(Tag.PROMOTED_BY, '?'))}: “{plain(why)}”."
+        if why
+        else ""
+    )
+    st.warning(
+        f"Version {champion.version}, the champion, does not pass every gate.{given}\n\n{gate_lines(lost)}"
+    )
+
+
 @st.dialog("Move an alias")
 def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int | None) -> None:
     st.markdown(change(table, now, version, alias))
+    candidate, champion = (next((v for v in versions if v.version == one), None) for one in (version, now))
+    verdicts: list[Verdict] = []
+    reason = ""
+    if alias == CHAMPION and candidate is not None:
+        verdicts = verdicts_on(candidate, champion)
+        st.markdown(gate_lines(verdicts))
+        if failed(verdicts):
+            reason = st.text_input(
+                "Why it becomes champion all the same", key="reason", max_chars=LONGEST_REASON,
+                help="Kept with the version, with your name and the time",
+            )  # fmt: skip
     columns = ["test_accuracy", "test_macro_recall", "test_ece", "latency_ms"]
     both = table.loc[[v for v in (now, version) if v is not None], columns].T
     both.index = ["test accuracy", "macro recall", "ECE", "latency (ms)"]
     both.columns = [f"version {v}" for v in both.columns]
     st.table(both.map(number), border="horizontal")
     with st.container(horizontal=True):
-        if st.button(f"Make version {version} the {plain(alias)}", type="primary", key="confirm"):
-            move(model, version, alias)
+        missing = bool(failed(verdicts)) and not reason.strip()
+        if st.button(
+            f"Make version {version} the {plain(alias)}", type="primary", key="confirm", disabled=missing
+        ):
+            try:
+                if alias == CHAMPION and candidate is not None:
+                    promote(cache.store(), candidate, champion, verdicts, reason)
+                else:
+                    set_alias(cache.store(), model, version, alias)
+            except (StoreError, ValueError) as error:
+                st.error(plain(str(error)))
+            else:
+                moved(model, version, alias)
         if st.button("Leave it as it is", key="cancel"):
             st.rerun()
 
 
-def move(model: str, version: int, alias: str) -> None:
-    try:
-        set_alias(cache.store(), model, version, alias)
-    except StoreError as error:
-        st.error(plain(str(error)))
-        return
+def moved(model: str, version: int, alias: str) -> None:
     cache.forget()
     st.session_state["moved"] = f"{plain(model)} version {version} is now {plain(alias)}."
     st.rerun()
@@ -154,6 +207,8 @@ with top:
     frame.answer("Registry", opening(model, versions, table))
 if message := st.session_state.pop("moved", None):
     st.success(message)
+if champion := champion_of(snapshot, model):
+    champion_check(champion)
 
 shown = table.sort_index(ascending=False).reset_index()
 shown.insert(3, "MLflow", [mlflow_version_url(cache.store(), model, int(v)) for v in shown["version"]])
@@ -207,6 +262,12 @@ with right:
     now = next((v.version for v in versions if alias in v.aliases), None)
     if alias:
         st.caption(change(table, now, version, alias))
+    if alias == CHAMPION and now != version:
+        chosen = next(v for v in versions if v.version == version)
+        try:
+            st.markdown(gate_lines(verdicts_on(chosen, champion)))
+        except ValueError as error:
+            st.error(plain(str(error)))
     with st.container(horizontal=True):
         if st.button(
             f"Make version {version} the {plain(alias or '…')}",

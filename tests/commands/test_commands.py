@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from PIL import Image
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from trainer.__main__ import COMMANDS, main
+from trainer.contract import Tag
+from trainer.evaluation.gates import GATES_FILE
 from trainer.store.location import open_store
-from trainer.store.registry import find_version
+from trainer.store.registry import find_version, remove_alias, set_alias
 
 
 def test_help_lists_every_command(capsys):
@@ -72,6 +76,51 @@ def test_promoting_moves_the_alias_and_back(trained: Trained, capsys):
     assert find_version(store, "models:/fer2013-emotion@champion").version == 2
     assert main(["promote", "fer2013-emotion", "1", "--alias", "champion"]) == 0
     assert find_version(store, "fer2013-emotion@champion").version == 1
+
+
+@pytest.fixture
+def strict(trained: Trained):
+    """A gate that no model passes; afterwards it is gone, and version 1 is champion as before."""
+    gates = trained.root / GATES_FILE
+    gates.write_text("maximum_latency_ms = 0.0001\n")
+    store = open_store(create=False)
+    yield store
+    gates.unlink()
+    set_alias(store, "fer2013-emotion", 1, "champion")
+
+
+def test_a_check_tells_every_gates_verdict_and_moves_nothing(strict, capsys):
+    assert main(["promote", "fer2013-emotion", "2", "--check"]) == 1
+    shown = capsys.readouterr().out
+    assert "fer2013-emotion version 2, judged against version 1" in shown
+    assert re.search(r"same test set +│ +yes +│ +the same 40 images", shown)
+    assert re.search(r"latency +│ +no +│", shown)
+    assert find_version(strict, "fer2013-emotion@champion").version == 1
+    (Path(GATES_FILE)).write_text("")
+    assert main(["promote", "fer2013-emotion", "2", "--check"]) == 0
+
+
+def test_a_promotion_against_a_gate_needs_a_reason_which_is_kept(strict, capsys):
+    assert main(["promote", "fer2013-emotion", "2"]) == 2
+    assert "not promoted: latency is not passed; with --reason" in capsys.readouterr().err
+    assert find_version(strict, "fer2013-emotion@champion").version == 1
+    assert main(["promote", "fer2013-emotion", "2", "--reason", "the demo needs\n colour"]) == 0
+    found = find_version(strict, "fer2013-emotion@champion")
+    assert found.version == 2
+    assert found.tags[Tag.PROMOTION_REASON] == "the demo needs colour"
+    assert found.tags[Tag.PROMOTION_GATES] == "not passed: latency"
+    assert found.tags[Tag.PROMOTED_OVER] == "1"
+    assert found.tags[Tag.PROMOTED_BY]
+    when = datetime.fromisoformat(found.tags[Tag.PROMOTED_AT])
+    assert abs((datetime.now(UTC) - when).total_seconds()) < 60
+    assert main(["promote", "fer2013-emotion", "2"]) == 0
+    assert "version 2 is champion already" in capsys.readouterr().out
+
+
+def test_another_alias_is_moved_without_gates(strict, capsys):
+    assert main(["promote", "fer2013-emotion", "2", "--alias", "demo"]) == 0
+    assert "version 2 is now demo." in capsys.readouterr().out
+    remove_alias(strict, "fer2013-emotion", "demo")
 
 
 @pytest.mark.parametrize(

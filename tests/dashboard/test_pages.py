@@ -196,6 +196,42 @@ def test_the_card_of_the_chosen_version_is_shown(trained: Trained):
     assert "| happy | 1.000 |" in card
 
 
+def test_a_promotion_against_a_gate_needs_a_reason_and_a_champion_that_does_not_pass_is_told(
+    trained: Trained,
+):
+    from dashboard import cache
+    from trainer.evaluation.gates import Verdict
+    from trainer.store.promotion import promote
+    from trainer.store.registry import find_version, set_alias
+
+    store = open_store(create=False)
+    gates = trained.root / "gates.toml"
+    gates.write_text("maximum_latency_ms = 0.0001\n")
+    try:
+        app = open_page("registry.py")
+        told = " ".join(warning.value for warning in app.warning)
+        assert "Version 1, the champion, does not pass every gate." in told
+        assert "**latency**, not passed" in told
+        app.selectbox(key="version").select(2).run()
+        assert "**same test set**, passed: the same 40 images" in text(app)
+        app.button(key="promote").click().run()
+        assert app.button(key="confirm").disabled
+        assert app.text_input(key="reason").label == "Why it becomes champion all the same"
+        one, two = (find_version(store, f"fer2013-emotion/{number}") for number in (1, 2))
+        promote(store, two, one, [Verdict("latency", False, "")], "for the *demo*")
+        cache.forget()
+        app = open_page("registry.py")
+        told = " ".join(warning.value for warning in app.warning)
+        assert "Version 2, the champion, does not pass every gate. It was promoted all the same by" in told
+        assert "for the \\*demo\\*" in told
+        gates.write_text("maximum_latency = 1\n")
+        app.run()
+        assert "there is no gate 'maximum\\_latency'" in " ".join(warning.value for warning in app.warning)
+    finally:
+        gates.unlink()
+        set_alias(store, "fer2013-emotion", 1, "champion")
+
+
 def test_a_promotion_made_elsewhere_shows_on_the_next_look(trained: Trained):
     from trainer.store.registry import set_alias
 

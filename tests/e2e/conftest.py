@@ -38,7 +38,7 @@ PROBES = ("/_stcore/health", "/_stcore/host-config")
 class Place:
     """A copy of the trained store, with two versions of one model, and who serves it.
 
-    runs: architecture → run id. dashboard, mlflow: addresses. logs: where the servers write.
+    runs: architecture → run id. dashboard, mlflow: addresses. logs: where the servers write. gates: their file.
     """
 
     store: Store
@@ -46,6 +46,7 @@ class Place:
     dashboard: str
     mlflow: str
     logs: Path
+    gates: Path
 
     @property
     def client(self) -> MlflowClient:
@@ -109,7 +110,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def place(
-    trained_once: Trained, browser: Browser, tmp_path_factory: pytest.TempPathFactory
+    browser: Browser, trained_once: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
     """The dashboard is started here, MLflow's server where it is needed."""
     root = tmp_path_factory.mktemp("browser")
@@ -123,10 +124,13 @@ def place(
         runs = Reader(store).snapshot().runs
         mlflow_port, port = unused_port(), unused_port()
         monkeypatch.setenv("MOODIFY_MLFLOW_URL", f"http://{HOST}:{mlflow_port}")
+        gates = root / "gates.toml"
+        gates.write_text("")
+        monkeypatch.setenv("MOODIFY_GATES", str(gates))
         servers.enter_context(serving(root / "dashboard.log", "dashboard", "--port", str(port)))
         addresses = (f"http://{HOST}:{port}", f"http://{HOST}:{mlflow_port}")
         wait_for(f"{addresses[0]}/_stcore/health")
-        yield Place(store, dict(zip(runs["architecture"], runs.index, strict=True)), *addresses, root)
+        yield Place(store, dict(zip(runs["architecture"], runs.index, strict=True)), *addresses, root, gates)
 
 
 @pytest.fixture(scope="session")

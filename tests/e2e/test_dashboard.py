@@ -15,7 +15,7 @@ from dashboard.app import PAGES
 from tests.e2e.conftest import MODEL, Browser, Place, Tab, opened
 from tests.extra.grey_faces import GREY_LEVELS
 from tests.extra.same_store import assert_same
-from trainer.contract import CHAMPION, EPOCH_METRICS
+from trainer.contract import CHAMPION, EPOCH_METRICS, Tag
 from trainer.evaluation.comparison import Predictions, compare, verdict
 from trainer.store.location import Store
 from trainer.store.reader import Reader
@@ -199,6 +199,27 @@ def test_a_promotion_on_the_registry_page_can_be_left_or_made_and_shows_in_mlflo
         theirs.page.goto(link.text_content() or "")
         expect(theirs.page.get_by_role("status").filter(has_text=CHAMPION)).to_be_visible(timeout=30_000)
         assert theirs.page.url.startswith(f"{mlflow_ui}/#/models/{MODEL}/versions/2")
+
+
+@pytest.mark.usefixtures("first_is_champion")
+def test_a_promotion_against_a_gate_waits_for_a_reason(page: Page, place: Place):
+    place.gates.write_text("maximum_latency_ms = 0.0001\n")
+    try:
+        visit(page, address(place, "registry.py"))
+        page.get_by_role("button", name="Make version 2 the champion").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("latency, not passed")
+        confirm = dialog.get_by_role("button", name="Make version 2 the champion")
+        expect(confirm).to_be_disabled()
+        reason = dialog.get_by_role("textbox", name="Why it becomes champion all the same")
+        reason.fill("for the demo")
+        reason.press("Tab")
+        confirm.click()
+        expect(page.get_by_role("alert").filter(has_text="for the demo")).to_be_visible()
+        version = place.client.get_model_version_by_alias(MODEL, CHAMPION)
+        assert (int(version.version), version.tags[Tag.PROMOTION_REASON]) == (2, "for the demo")
+    finally:
+        place.gates.write_text("")
 
 
 def test_a_copied_link_opens_the_same_comparison(page: Page, place: Place, browser: Browser):

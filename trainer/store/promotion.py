@@ -1,0 +1,97 @@
+"""Promotions: the gates' verdict on a version, and the alias that is moved with a record of why."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from getpass import getuser
+
+from mlflow.exceptions import MlflowException
+
+from trainer.contract import CHAMPION, Tag
+from trainer.evaluation.comparison import Comparison, Predictions, compare
+from trainer.evaluation.gates import Gates, Verdict, failed, judge
+from trainer.store.location import Store, StoreError
+from trainer.store.reader import Reader, Snapshot
+from trainer.store.registry import Version, set_alias
+
+LONGEST_REASON = 500
+
+
+def champion_of(snapshot: Snapshot, name: str) -> Version | None:
+    return next((v for v in snapshot.versions if v.name == name and CHAMPION in v.aliases), None)
+
+
+def before_champion(snapshot: Snapshot, champion: Version) -> Version | None:
+    """The champion that it was promoted over, where that is known and still there."""
+    over = champion.tags.get(Tag.PROMOTED_OVER)
+    return next((v for v in snapshot.versions if v.name == champion.name and str(v.version) == over), None)
+
+
+def judged(
+    gates: Gates,
+    snapshot: Snapshot,
+    version: Version,
+    against: Version | None,
+    comparison: Callable[[str, str], Comparison],
+) -> list[Verdict]:
+    """Every gate's verdict on `version` as the successor of `against`.
+
+    Args:
+        comparison: Of two runs, the second against the first. ValueError where they cannot be compared.
+    """
+
+    def row(one: Version) -> dict[str, object]:
+        found = one.run_id in snapshot.runs.index
+        return {str(k): v for k, v in snapshot.runs.loc[one.run_id].items()} if found else {}
+
+    def found() -> Comparison:
+        assert against is not None
+        try:
+            return comparison(against.run_id or "", version.run_id or "")
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+
+    return judge(gates, row(version), None if against is None else row(against), found)
+
+
+def compare_runs(reader: Reader, a: str, b: str) -> Comparison:
+    """B against A, from what both predicted. Raises ValueError where they cannot be compared."""
+    found = []
+    for run_id in (a, b):
+        if (table := reader.predictions(run_id)) is None:
+            raise ValueError(f"run {run_id[:8]} logged no predictions")
+        found.append(Predictions.from_table(table))
+    return compare(*found)
+
+
+def promote(
+    store: Store, version: Version, over: Version | None, verdicts: Sequence[Verdict], reason: str = ""
+) -> None:
+    """Make `version` the champion; the gates' result, the reason, the user and the time are kept as its tags.
+
+    Raises ValueError where a gate is not passed and no reason is given, and StoreError where the store refuses.
+    """
+    reason = " ".join(reason.split())[:LONGEST_REASON]
+    lost = failed(list(verdicts))
+    if lost and not reason:
+        raise ValueError(f"not passed: {', '.join(lost)}; a promotion all the same needs a reason")
+    tags = {
+        Tag.PROMOTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
+        Tag.PROMOTED_BY: _user(),
+        Tag.PROMOTED_OVER: str(over.version) if over else "",
+        Tag.PROMOTION_GATES: f"not passed: {', '.join(lost)}" if lost else "passed",
+        Tag.PROMOTION_REASON: reason,
+    }
+    client = store.client()
+    try:
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, str(version.version), key, value)
+    except MlflowException as error:
+        raise StoreError(f"{version.uri} cannot be promoted: {error.message}") from error
+    set_alias(store, version.name, version.version, CHAMPION)
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"  # a process without an account, as in some containers
