@@ -122,7 +122,9 @@ def _limit(gate: str, value: float, limit: float, sign: int, unit: str) -> Verdi
     if math.isnan(value):
         return Verdict(gate, None, f"it was not measured; {word} {limit:g}{unit} is asked for")
     return Verdict(
-        gate, sign * value >= sign * limit, f"{value:.{1 if unit else 3}f}{unit}; {word} {limit:g}{unit} is asked for"
+        gate,
+        sign * value >= sign * limit,
+        f"{value:.{1 if unit else 3}f}{unit}; {word} {limit:g}{unit} is asked for",
     )
 
 
