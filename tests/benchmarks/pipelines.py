@@ -139,6 +139,7 @@ class LimitPipeline:
         self.inputs = torch.randn(shape).contiguous(memory_format=layout)
         self.target = torch.randint(NUM_CLASSES, (config.batch_size,))
         self.switch = SETTINGS[line.setting]
+        self.autocast = make_fabric(config).autocast
 
     def measure(self, steps: int) -> float:
         with self.switch():
@@ -146,8 +147,9 @@ class LimitPipeline:
             for _ in range(steps):
                 for optimizer in self.optimizers:
                     optimizer.zero_grad(set_to_none=True)
-                logits = self.network(self.inputs)
-                loss = functional.cross_entropy(logits, self.target, label_smoothing=self.smoothing)
+                with self.autocast():
+                    logits = self.network(self.inputs)
+                loss = functional.cross_entropy(logits.float(), self.target, label_smoothing=self.smoothing)
                 loss.backward()
                 for optimizer in self.optimizers:
                     optimizer.step()

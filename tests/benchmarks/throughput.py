@@ -70,8 +70,8 @@ def networks() -> tuple[Network, ...]:
     return (
         Network(label="report's CNN", config=_endless(cnn), batch_sizes=(64, 128, 256)),
         Network(label="report's ResNet18, 48 px", config=_endless(resnet), batch_sizes=(64, 128)),
-        Network(label="fast CNN", config=_endless(fast), batch_sizes=(64, 128)),
-        Network(label="fast ResNet18", config=_endless(fast_resnet), batch_sizes=(128,)),
+        Network(label="fast CNN", config=_endless(fast), batch_sizes=(128, 256)),
+        Network(label="fast ResNet18", config=_endless(fast_resnet), batch_sizes=(256,)),
     )
 
 

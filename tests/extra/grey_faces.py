@@ -25,6 +25,8 @@ ARCHITECTURE_FLAGS = {
         "resnet18",
         "--pretrained",
         "none",
+        "--stem",
+        "imagenet",
         "--image-size",
         "32",
         "--channels",

@@ -50,8 +50,10 @@ def test_strength_0_is_the_identity_even_where_every_element_is_set():
 
 
 def test_strength_multiplies_the_amplitudes():
-    config = Config(augmentation=2.0, flip=True, rotation=10.0, zoom=0.1, shift=0.05, erase=0.7)
-    assert make_augmentation(config) == Augmentation(flip=True, rotation=20, zoom=0.2, shift=0.1, erase=1.0)
+    config = Config(augmentation=2.0, flip=True, rotation=10.0, zoom=0.1, shift=0.05, erase=0.7, jitter=0.1)
+    assert make_augmentation(config) == Augmentation(
+        flip=True, rotation=20, zoom=0.2, shift=0.1, erase=1.0, jitter=0.2
+    )
 
 
 @pytest.mark.parametrize(
