@@ -87,10 +87,11 @@ def tick(page: Page, row: int) -> None:
 def select(page: Page, name: str, option: str) -> None:
     rest(page)
     box = page.get_by_role("combobox", name=name, exact=True)
-    # By the keyboard: a click would scroll to the option, and whatever scrolls closes the list.
-    box.fill(option)
-    expect(page.get_by_role("option", name=option, exact=True)).to_be_visible()
-    box.press("Enter")
+    # Whatever scrolls closes the list: scroll first, let two frames pass, and click without scrolling to the option.
+    box.evaluate("one => one.scrollIntoView({block: 'center'})")
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    box.click()
+    page.get_by_role("option", name=option, exact=True).dispatch_event("click")
     expect(box).to_have_value(option)
 
 
@@ -169,6 +170,7 @@ def test_a_promotion_in_mlflow_shows_on_the_registry_page_without_a_reload(
         dialog.get_by_role("combobox").fill(CHAMPION)
         dialog.get_by_role("combobox").press("Enter")
         dialog.get_by_role("button", name="Save aliases").click()
+        expect(dialog).to_have_count(0)
         expect(theirs.page.get_by_role("status").filter(has_text=CHAMPION)).to_be_visible()
     expect(answer(page)).to_contain_text("Version 2 (resnet18) is the champion", timeout=10_000)
     assert page.evaluate("window.sameDocument")
