@@ -9,6 +9,7 @@ import streamlit as st
 
 from trainer.data.pictures import find_pictures, png
 from trainer.evaluation.comparison import Comparison, Predictions, compare
+from trainer.evaluation.robustness import Robustness
 from trainer.store.location import Store, StoreError, open_store, store_uri
 from trainer.store.reader import Reader, Snapshot
 
@@ -70,6 +71,20 @@ def _comparison(uri: str, a: str, b: str) -> Comparison:
     if isinstance(first, str) or isinstance(second, str):
         raise ValueError(first if isinstance(first, str) else second)
     return compare(first, second)
+
+
+def robustness(run_id: str, status: str) -> Robustness | str:
+    """The answers of a run to worse images, or why there are none."""
+    return _robustness(store_uri(), run_id, status)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _robustness(uri: str, run_id: str, status: str) -> Robustness | str:
+    try:
+        table = _reader(uri).robustness(run_id)
+        return "it was not asked about worse images" if table is None else Robustness.from_table(table)
+    except (StoreError, ValueError) as error:
+        return str(error)
 
 
 def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from dashboard.selection import GREY, Chosen
 from dashboard.text import DASH, count, percent, tag
@@ -249,6 +250,41 @@ def _matrix(
     ticks = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False, "zeroline": False}
     figure.update_xaxes(title_text="prediction", side="bottom", range=[-0.5, size - 0.5], **ticks)
     figure.update_yaxes(title_text="truth", range=[size - 0.5, -0.5], **ticks)
+    return figure
+
+
+def corruption_curves(table: pd.DataFrame, chosen: Sequence[Chosen], columns: int = 5) -> go.Figure:
+    """Accuracy over the strength of each kind of corruption, one small chart a kind.
+
+    table: columns run_id, kind, strength (0: the images as they are), accuracy, low, high.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    rows = -(-len(kinds) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=[tag(kind) for kind in kinds], shared_xaxes=True, shared_yaxes=True,
+        horizontal_spacing=0.02, vertical_spacing=0.16,
+    )  # fmt: skip
+    for run in chosen:
+        of_run = table[table["run_id"] == run.run_id]
+        for index, kind in enumerate(kinds):
+            values = of_run[of_run["kind"] == kind]
+            figure.add_scatter(
+                x=values["strength"], y=values["accuracy"], mode="lines+markers", name=tag(run.label),
+                legendgroup=run.run_id, showlegend=index == 0,
+                line={"color": run.colour, "dash": run.dash, "width": 2},
+                marker={"symbol": run.marker, "size": 6},
+                error_y={
+                    "type": "data", "array": values["high"] - values["accuracy"],
+                    "arrayminus": values["accuracy"] - values["low"], "color": run.colour, "thickness": 1, "width": 0,
+                },
+                hovertemplate=f"{tag(run.label)}<br>{tag(kind)}, strength %{{x}}: %{{y:.3f}}<extra></extra>",
+                row=index // columns + 1, col=index % columns + 1,
+            )  # fmt: skip
+    _style(figure, "Accuracy over the strength of each corruption, with 95% intervals", 80 + 210 * rows)
+    figure.update_layout(margin={"t": 60}, legend={"y": 1.08})
+    figure.update_annotations(font_size=13)
+    figure.update_xaxes(dtick=1)
+    figure.update_yaxes(range=[0, 1], dtick=0.25)
     return figure
 
 

@@ -1,6 +1,7 @@
 """What every page begins with: the store as it is now, and the answer in a sentence."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -10,8 +11,11 @@ from dashboard import cache, charts
 from dashboard.selection import Chosen
 from dashboard.text import plain
 from trainer.evaluation.comparison import Predictions
+from trainer.evaluation.robustness import Robustness
 from trainer.store.location import StoreError, store_uri
 from trainer.store.reader import Snapshot
+
+T = TypeVar("T")
 
 
 def load(title: str, *, without_runs: bool = False) -> Snapshot:
@@ -50,9 +54,18 @@ def answer(title: str, sentence: str) -> None:
 
 def load_predictions(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Predictions]:
     """run_id → predictions of those runs that have them; says of each other one why it is left out."""
-    found: dict[str, Predictions] = {}
+    return _load(cache.predictions, snapshot, chosen)
+
+
+def load_robustness(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Robustness]:
+    """The same of their answers to worse images."""
+    return _load(cache.robustness, snapshot, chosen)
+
+
+def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, T]:
+    found = {}
     for run in chosen:
-        result = cache.predictions(run.run_id, snapshot.runs.at[run.run_id, "status"])
+        result = read(run.run_id, snapshot.runs.at[run.run_id, "status"])
         if isinstance(result, str):
             st.caption(f"{plain(run.label)} is left out: {plain(result)}.")
         else:

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, GREY_LEVELS, Trained, grey_face
 from trainer.__main__ import main
 from trainer.config import Config
-from trainer.contract import CLASS_METRICS, EPOCH_METRICS, SUMMARY_METRICS, Tag, metric_key
+from trainer.contract import CLASS_METRICS, EPOCH_METRICS, ROBUSTNESS, SUMMARY_METRICS, Tag, metric_key
 from trainer.data import DATASETS
+from trainer.data.corruptions import CORRUPTIONS
 from trainer.data.fer2013 import SOURCE
+from trainer.evaluation.robustness import Robustness, by_kind, relative
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES, Listing
 from trainer.store.location import Store, open_store
@@ -117,6 +119,7 @@ def test_a_run_holds_its_configuration_data_and_artifacts(store):
             "confusion_test_public.png",
             "learning_curves.png",
             "predictions.parquet",
+            "robustness.parquet",
             "worst_mistakes.png",
         )
     }
@@ -124,6 +127,16 @@ def test_a_run_holds_its_configuration_data_and_artifacts(store):
     assert set(inputs) == {"train", "validation", "test"}
     assert json.loads(inputs["test"].profile)["class_counts"] == dict.fromkeys(NAMES, 8)
     assert inputs["test"].digest == params["test_fingerprint"]
+
+
+def test_the_answers_to_worse_images_are_kept_and_their_score_is_logged(store):
+    found = Robustness.from_table(pd.read_parquet(artifact(store, 1, "evaluation/robustness.parquet")))
+    assert found.kinds == tuple(CORRUPTIONS)
+    metrics = run_of(store, 1).data.metrics
+    assert metrics[ROBUSTNESS] == pytest.approx(relative(found).value)
+    assert metrics["robustness/brightness"] == pytest.approx(by_kind(found)["brightness"])
+    # The classes are levels of grey: shifting an image leaves them, changing its brightness does not.
+    assert metrics["robustness/brightness"] < 0.8 < metrics["robustness/shift"]
 
 
 def test_predictions_cover_validation_and_test(store):

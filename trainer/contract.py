@@ -13,6 +13,7 @@ CURVES_PICTURE = "evaluation/learning_curves.png"
 MISTAKES_PICTURE = "evaluation/worst_mistakes.png"
 PREDICTIONS_FILE = "evaluation/predictions.parquet"
 WORST_IMAGES_FILE = "evaluation/worst_images.parquet"
+ROBUSTNESS_FILE = "evaluation/robustness.parquet"
 BEST_FOLDER = "best"
 CARD_FILE = "README.md"
 
@@ -63,6 +64,12 @@ SUMMARY_METRICS = (
 CALIBRATION_METRICS = ("ece", "log_loss", "brier")
 # Metrics of one class, logged as `<part>/<name>/<class name>`.
 CLASS_METRICS = ("precision", "recall", "f1", "support")
+
+
+# What is kept of the accuracy when images are made worse: the score, and the mean accuracy for each kind.
+ROBUSTNESS = "robustness/relative"
+ROBUSTNESS_OF_KIND = "robustness/{kind}"
+STRENGTHS = (1, 2, 3, 4, 5)
 
 
 class Tag:

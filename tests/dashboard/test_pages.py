@@ -133,6 +133,15 @@ def test_a_link_opens_the_runs_that_it_names(trained: Trained, ids: list[str]):
     assert app.dataframe[0].value.columns[:2].tolist() == ["cnn", "resnet18"]
 
 
+def test_what_is_kept_on_worse_images_is_told_for_each_run(trained: Trained, ids: list[str]):
+    app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Worse images")
+    shown = text(app)
+    assert "Of their accuracy, on 40 test images that are made worse in 10 ways, the runs keep: " in shown
+    table = app.dataframe[1].value
+    assert list(table.columns) == ["cnn", "resnet18", "difference"]
+    assert list(table.index)[-1] == "all"
+
+
 def test_choosing_other_runs_changes_the_url_and_the_answer(trained: Trained, ids: list[str]):
     app = open_page("compare.py")
     app.multiselect(key="runs").set_value([ids[1]]).run()

@@ -13,7 +13,8 @@ from trainer.evaluation.gates import GATES_FILE, PYPROJECT_FILE, Gates, failed, 
 pytestmark = pytest.mark.usefixtures("workplace")
 NAMES = ("angry", "happy")
 ROW = {
-    "test_fingerprint": "abc", "test_accuracy": 0.7, "test_macro_recall": 0.65, "test_ece": 0.03, "latency_ms": 4.0,
+    "test_fingerprint": "abc", "test_accuracy": 0.7, "test_macro_recall": 0.65, "test_ece": 0.03, "robustness": 0.8,
+    "latency_ms": 4.0,
     "size_bytes": 2e6, "recalls": {"angry": 0.5, "happy": 0.8},
 }  # fmt: skip
 
@@ -47,6 +48,8 @@ def never() -> Comparison:
         ("minimum_class_recall", 0.51, False),
         ("maximum_ece", 0.03, True),
         ("maximum_ece", 0.02, False),
+        ("minimum_robustness", 0.8, True),
+        ("minimum_robustness", 0.81, False),
         ("maximum_latency_ms", 3.9, False),
         ("maximum_size_mb", 2, True),
         ("maximum_size_mb", 1.9, False),

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
+from trainer.contract import ROBUSTNESS, ROBUSTNESS_OF_KIND
 from trainer.evaluation.statistics import wilson
 
 INTENDED = """\
@@ -98,7 +99,25 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
         low, high = wilson(round(recall * support), support)
         shown = "–" if math.isnan(precision) else f"{precision:.3f}"
         lines.append(f"| {label} | {recall:.3f} | {low:.3f} to {high:.3f} | {shown} | {support} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_robustness(metrics)])
+
+
+def _robustness(metrics: Mapping[str, float]) -> list[str]:
+    score, start = _get(metrics, ROBUSTNESS), ROBUSTNESS_OF_KIND.format(kind="")
+    kinds = {
+        key.removeprefix(start): value
+        for key, value in metrics.items()
+        if key.startswith(start) and key != ROBUSTNESS
+    }
+    if math.isnan(score) or not kinds:
+        return []
+    worst = sorted(kinds, key=lambda kind: kinds[kind])
+    listed = ", ".join(f"{kind} {kinds[kind]:.3f}" for kind in worst)
+    return [
+        "",
+        f"When images are made worse, in {len(kinds)} ways and five strengths each, it keeps {100 * score:.0f}% of its "
+        f"accuracy (of one view). Accuracy for each: {listed}.",
+    ]
 
 
 def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:

@@ -31,6 +31,8 @@ class Gates:
     """Of every class."""
     maximum_ece: float | None = None
     """Expected calibration error."""
+    minimum_robustness: float | None = None
+    """Share of its accuracy that it keeps when images are made worse (`robustness/relative`)."""
     maximum_latency_ms: float | None = None
     """For one face, on the CPU that the model was trained on."""
     maximum_size_mb: float | None = None
@@ -97,8 +99,9 @@ def judge(
     """The verdict of every gate that is set.
 
     Args:
-        candidate, champion: test_fingerprint, test_accuracy, test_macro_recall, test_ece, latency_ms, size_bytes and
-            recalls (class → recall), as in a row of `trainer.store.reader.Snapshot.runs`. None: nobody is champion.
+        candidate, champion: test_fingerprint, test_accuracy, test_macro_recall, test_ece, robustness, latency_ms,
+            size_bytes and recalls (class → recall), as in a row of `trainer.store.reader.Snapshot.runs`. None: nobody
+            is champion.
         comparison: The candidate against the champion; ValueError where the two cannot be compared.
     """
     verdicts = [
@@ -107,6 +110,7 @@ def judge(
             ("accuracy", gates.minimum_accuracy, "test_accuracy", 1, 1, ""),
             ("macro recall", gates.minimum_macro_recall, "test_macro_recall", 1, 1, ""),
             ("calibration error", gates.maximum_ece, "test_ece", 1, -1, ""),
+            ("robustness", gates.minimum_robustness, "robustness", 1, 1, ""),
             ("latency", gates.maximum_latency_ms, "latency_ms", 1, -1, " ms"),
             ("size", gates.maximum_size_mb, "size_bytes", 1e-6, -1, " MB"),
         )

@@ -21,6 +21,7 @@ from trainer.contract import (
     CURVES_PICTURE,
     LARGEST_FILES,
     PREDICTIONS_FILE,
+    ROBUSTNESS_FILE,
     SPEC_FILE,
     Tag,
 )
@@ -43,6 +44,7 @@ ARTIFACTS = (
     CONFUSION_FILE.format(part="test"),
     CONFUSION_PICTURE.format(part="test"),
     CURVES_PICTURE,
+    ROBUSTNESS_FILE,
 )
 _LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, "platform")
 """Beginnings of the names of tags and metrics that are about the machine and not about the model."""
@@ -87,7 +89,8 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         (folder / CARD_FILE).write_text(text)
         for name in LARGEST_FILES:
             shutil.copyfile(bundle / name, folder / name)
-        for path in ARTIFACTS:
+        kept = {item.path for item in client.list_artifacts(run.info.run_id, "evaluation")} | {CONFIG_FILE}
+        for path in kept.intersection(ARTIFACTS):
             shutil.copyfile(
                 client.download_artifacts(run.info.run_id, path, scratch), folder / Path(path).name
             )
@@ -126,6 +129,8 @@ def _fill(store: Store, writer: RunWriter, record: dict[str, Any], folder: Path,
     with tempfile.TemporaryDirectory() as scratch:
         for path in ARTIFACTS:
             target = Path(scratch, path)
+            if not (folder / target.name).is_file():
+                continue  # the run that was kept had none
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / target.name, target)
         writer.log_folder(Path(scratch))

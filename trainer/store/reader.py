@@ -19,6 +19,8 @@ from trainer.contract import (
     COST_METRICS,
     EPOCH_METRICS,
     PREDICTIONS_FILE,
+    ROBUSTNESS,
+    ROBUSTNESS_FILE,
     SUMMARY_METRICS,
     WORST_IMAGES_FILE,
     Tag,
@@ -61,8 +63,8 @@ class Snapshot:
         finished, failed, stopped, or stale where its process is gone; started (UTC), seconds, seconds_left,
         seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
-        the part behind its slash; recalls (class → recall) and supports (class → images); registered (name of the
-        model), versions and aliases (lists).
+        the part behind its slash; robustness; recalls (class → recall) and supports (class → images); registered (name
+        of the model), versions and aliases (lists).
     params: run_id → parameter → value.
     """
 
@@ -160,6 +162,13 @@ class Reader:
             raise StoreError(f"the predictions of run {run_id[:8]} are not Moodify's: they lack {lacks}")
         return table
 
+    def robustness(self, run_id: str) -> pd.DataFrame | None:
+        """The table that `trainer.evaluation.robustness.answer_table` describes; None where the run has none.
+
+        Raises StoreError where it cannot be fetched or read.
+        """
+        return self._parquet(run_id, ROBUSTNESS_FILE)
+
     def worst_images(self, run_id: str) -> dict[str, bytes]:
         """sample id → PNG file, of the test images that the run kept; empty where it kept none."""
         table = self._parquet(run_id, WORST_IMAGES_FILE)
@@ -238,6 +247,7 @@ def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
     record |= {column: _number(tags.get(key, params.get(key))) for column, key in _NUMBERS.items()}
     record |= {f"test_{name}": _number(metrics.get(metric_key("test", name))) for name in SUMMARY_METRICS}
     record |= {key.rpartition("/")[2]: _number(metrics.get(key)) for key in COST_METRICS}
+    record["robustness"] = _number(metrics.get(ROBUSTNESS))
     left = (record["epochs"] - len(curve)) * _number(metrics.get("epoch_seconds"))
     return record | {
         "curve": curve,

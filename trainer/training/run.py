@@ -24,6 +24,9 @@ from trainer.contract import (
     CURVES_PICTURE,
     MISTAKES_PICTURE,
     PREDICTIONS_FILE,
+    ROBUSTNESS,
+    ROBUSTNESS_FILE,
+    ROBUSTNESS_OF_KIND,
     WORST_IMAGES_FILE,
     Tag,
 )
@@ -33,6 +36,7 @@ from trainer.data.splits import Splits, load_splits
 from trainer.evaluation.calibration import averaged, fit_temperature
 from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
+from trainer.evaluation.robustness import Robustness, by_kind, relative
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
 from trainer.inference.predictor import Predictor
@@ -46,6 +50,7 @@ from trainer.training.energy import EnergyMeter
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Epoch, Step, Training, fit, predict, predict_views
 from trainer.training.pretrained import make_classifier
+from trainer.training.stress import stress
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +189,7 @@ def conclude(
         folder, bundle = Path(scratch, "artifacts"), Path(scratch, "bundle")
         bundle.mkdir()
         test = log_results(writer, folder, splits, training, views, temperature)
+        log_robustness(writer, folder, splits, training)
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
@@ -348,6 +354,17 @@ def log_results(
     worst = image_table(split.images.numpy(), split.sample_ids, loss, WORST_IMAGES)
     worst.to_parquet(folder / WORST_IMAGES_FILE, index=False)
     return evaluations["test"]
+
+
+def log_robustness(writer: RunWriter, folder: Path, splits: Splits, training: Training) -> None:
+    """The answers to corrupted test images, into `folder`, and what follows from them as metrics."""
+    answers = stress(training.evaluated, splits.test, splits.class_names, training.fabric.device)
+    answers.to_parquet(folder / ROBUSTNESS_FILE, index=False)
+    found = Robustness.from_table(answers)
+    writer.log_metrics(
+        {ROBUSTNESS: relative(found).value}
+        | {ROBUSTNESS_OF_KIND.format(kind=kind): accuracy for kind, accuracy in by_kind(found).items()}
+    )
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,52 @@
+"""What is kept of the accuracy when images are made worse: sentences and tables, as pure functions of what was read."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from dashboard.selection import Chosen
+from dashboard.text import number, percent, plain, signed
+from trainer.evaluation.robustness import Robustness, by_kind, compare_robustness, curves, relative
+
+
+def robustness_sentence(found: Mapping[str, Robustness], chosen: Sequence[Chosen]) -> str:
+    """What each run keeps, and which corruption costs the first one most; Markdown."""
+    labels = {run.run_id: plain(run.label) for run in chosen}
+    scores = {run_id: relative(answers) for run_id, answers in found.items()}
+    order = sorted(scores, key=lambda run_id: -scores[run_id].value)
+    kept = [
+        f"{labels[run_id]} {percent(scores[run_id].value)} "
+        f"({100 * scores[run_id].low:.0f} to {percent(scores[run_id].high)})"
+        for run_id in order
+    ]
+    kinds = by_kind(found[order[0]])
+    worst = min(kinds, key=lambda kind: kinds[kind])
+    return (
+        f"Of their accuracy, on {len(found[order[0]]):,} test images that are made worse in {len(kinds)} ways, the "
+        f"runs keep: {', '.join(kept)}. Most is lost to {plain(worst)}: {percent(kinds[worst])} right are left."
+    )
+
+
+def robustness_table(found: Mapping[str, Robustness], chosen: Sequence[Chosen]) -> pd.DataFrame:
+    """Text, one row a kind: mean accuracy over five strengths; of two runs with the same images also the difference."""
+    shown = [run for run in chosen if run.run_id in found]
+    columns = {run.label: pd.Series(by_kind(found[run.run_id])).map(number) for run in shown}
+    table = pd.DataFrame(columns).rename_axis("corruption")
+    if len(shown) != 2:
+        return table
+    try:
+        difference = compare_robustness(*(found[run.run_id] for run in shown)).set_index("kind")
+    except ValueError:
+        return table  # other images were asked about
+    table.loc["all"] = [number(difference.at["all", name]) for name in ("a", "b")]
+    table["difference"] = [
+        f"{signed(row['difference'])} ({signed(row['low'])} to {signed(row['high'])})"
+        + (" *" if row["decided"] else "")
+        for _, row in difference.loc[table.index].iterrows()
+    ]
+    return table
+
+
+def curve_table(found: Mapping[str, Robustness]) -> pd.DataFrame:
+    """Columns run_id, kind, strength, accuracy, low, high."""
+    return pd.concat([curves(answers).assign(run_id=run_id) for run_id, answers in found.items()])

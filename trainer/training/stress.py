@@ -1,0 +1,39 @@
+"""One pass over images that are made worse on purpose, after training."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from trainer.data.base import Split
+from trainer.data.corruptions import corrupted
+from trainer.evaluation.robustness import CLEAN, answer_table, column
+from trainer.models.base import Classifier
+from trainer.training.loop import predict
+
+IMAGES = 1000
+"""As many test images are asked about at most, in 51 versions each."""
+
+
+def stress(
+    classifier: Classifier, test: Split, class_names: tuple[str, ...], device: torch.device
+) -> pd.DataFrame:
+    """The answers to test images as they are and corrupted, as `trainer.evaluation.robustness` takes them.
+
+    They are of one view, without averaging: ten views would take ten times as long.
+    """
+    chosen = test.select(spread(test.target.numpy(), IMAGES))
+    versions = {CLEAN: chosen.images} | {
+        column(kind, strength): images for kind, strength, images in corrupted(chosen.images)
+    }
+    answers = {
+        name: predict(classifier, images, device).argmax(1).cpu().numpy() for name, images in versions.items()
+    }
+    return answer_table(list(chosen.sample_ids), chosen.target.numpy(), answers, class_names)
+
+
+def spread(target: np.ndarray, most: int) -> np.ndarray:
+    """Sorted positions of at most `most` images that keep the class shares; the same for the same target."""
+    order = np.argsort(target, kind="stable")
+    if len(order) <= most:
+        return np.arange(len(order))
+    return np.sort(order[np.linspace(0, len(order) - 1, most).round().astype(int)])
