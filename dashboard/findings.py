@@ -1,6 +1,7 @@
 """What the Compare page and its report say: sentences and tables, as pure functions of what was read."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import pandas as pd
 
@@ -142,6 +143,32 @@ def cost_table(runs: pd.DataFrame, chosen: Sequence[Chosen]) -> pd.DataFrame:
     )
     table.insert(1, "test accuracy", runs["test_accuracy"].map(number))
     return table
+
+
+def price_table(runs: pd.DataFrame, chosen: Sequence[Chosen], cost: str) -> pd.DataFrame:
+    """What a further point of test accuracy costs, from each run that nothing beats to the next dearer one.
+
+    Text; one row a step along the Pareto front of accuracy and `cost`, a key of COSTS; empty where one run is the
+    cheapest and the best, or where test sets differ.
+    """
+    column, _, write = COSTS[cost]
+    labels = {run.run_id: run.label for run in chosen}
+    known = runs[runs[column].notna() & runs["test_accuracy"].notna()].sort_values(
+        [column, "test_accuracy"], ascending=[True, False]
+    )
+    columns = ["from", "to", "more accuracy (points)", f"more {cost}", f"{cost} for each point"]
+    if known["test_fingerprint"].nunique() > 1 or known.empty:
+        return pd.DataFrame(columns=columns)
+    best = known["test_accuracy"].cummax()
+    front = known[(known["test_accuracy"] > best.shift(fill_value=-1.0))]
+    steps = []
+    for (cheap, before), (dear, after) in pairwise(front.iterrows()):
+        points = 100 * (after["test_accuracy"] - before["test_accuracy"])
+        added = after[column] - before[column]
+        steps.append(
+            (labels[str(cheap)], labels[str(dear)], number(points, 1), write(added), write(added / points))
+        )
+    return pd.DataFrame(steps, columns=columns)
 
 
 def parallel_table(snapshot: Snapshot, chosen: Sequence[Chosen], most: int = 8) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from dashboard.findings import (
     metric_table,
     parallel_table,
     parameter_table,
+    price_table,
 )
 from dashboard.robustness import curve_table, robustness_sentence, robustness_table
 from dashboard.selection import choose_runs
@@ -115,6 +116,15 @@ if tabs[1].open:
             alt=f"Test accuracy of each run against its {name} in {unit}",
         )  # fmt: skip
         st.dataframe(table.drop(columns=["low", "high"]), alt="What each run cost", hide_index=True)
+        prices = price_table(runs, chosen, name)
+        if len(prices):
+            st.dataframe(prices, alt="What a further point of accuracy costs", hide_index=True)
+            st.caption(
+                "Only runs that no cheaper run equals. Whether the points are more than chance stands above: without "
+                "that, their price means nothing."
+            )
+        if name == "energy" and len(methods := sorted(set(runs["energy_method"]) - {""})):
+            st.caption(f"How energy was found: {'; '.join(map(plain, methods))}.")
 if tabs[2].open:
     with tabs[2]:
         if len(chosen) >= 2 and comparisons:

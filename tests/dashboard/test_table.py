@@ -3,12 +3,20 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import streamlit as st
 
 from dashboard import report
-from dashboard.findings import compare_all, cost_table, headline, metric_table, parameter_table
-from dashboard.selection import describe, full_names
+from dashboard.findings import (
+    compare_all,
+    cost_table,
+    headline,
+    metric_table,
+    parameter_table,
+    price_table,
+)
+from dashboard.selection import Chosen, describe, full_names
 from dashboard.table import COLUMNS, fold_seeds, run_table
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
@@ -84,3 +92,22 @@ def test_a_report_on_hostile_runs_holds_their_names_as_text(workplace):
     page = report.comparison_html(snapshot, chosen, *compare_all(snapshot, chosen))
     assert HOSTILE_NAME.split(" ")[0] not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_point_of_accuracy_has_a_price_along_the_front_only():
+    chosen = [
+        Chosen(name, name, "#000", "solid", "circle") for name in ("cheap", "beaten", "dear", "unknown")
+    ]
+    runs = pd.DataFrame(
+        {
+            "test_accuracy": [0.60, 0.58, 0.64, 0.9],
+            "estimated_kwh": [0.010, 0.020, 0.090, float("nan")],
+            "test_fingerprint": "same",
+        },
+        index=["cheap", "beaten", "dear", "unknown"],
+    )
+    [step] = price_table(runs, chosen, "energy").to_dict("records")
+    assert (step["from"], step["to"]) == ("cheap", "dear")
+    assert step["more accuracy (points)"] == "4.0"
+    assert step["energy for each point"] == "20.0 Wh"
+    assert price_table(runs.assign(test_fingerprint=["a", "a", "b", "b"]), chosen, "energy").empty

@@ -43,4 +43,17 @@ class EnergyMeter:
         return {"energy/estimated_kwh": data.energy_consumed, "energy/estimated_co2_kg": data.emissions}
 
     def method(self) -> str:
-        return f"codecarbon estimate, {self.country or f'world average of {WORLD_AVERAGE_G_PER_KWH:.0f} g CO2/kWh'}"
+        """After the block: where the figures come from, and how sure they are."""
+        parts = [repr(part) for part in getattr(self._tracker, "_hardware", [])]
+        counted = any("Rapl" in part or "Gadget" in part or "Emi" in part for part in parts)
+        power = (
+            "the processor's own counters"
+            if counted
+            else "the processor's nominal power and load, which may be off by a factor of two"
+        )
+        mix = (
+            f"the mix of {self.country}"
+            if self.country
+            else f"the world's average of {WORLD_AVERAGE_G_PER_KWH:.0f} g CO2/kWh"
+        )
+        return f"codecarbon, the whole machine, from {power}; {mix}"

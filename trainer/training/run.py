@@ -43,6 +43,7 @@ from trainer.inference.predictor import Predictor
 from trainer.store.location import Store, open_store
 from trainer.store.models import load_bundle
 from trainer.store.registry import crown_first, find_version
+from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
 from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
@@ -132,6 +133,11 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         Tag.TEST_FINGERPRINT: fingerprints["test"],
     }
     if resume is None:
+        if before := trained_before(store, config, fingerprints):
+            log.warning(
+                "%s has trained this configuration with seed %d on the same data already: %s",
+                before.name, config.seed, "on the same kind of machine the result will be the same.",
+            )  # fmt: skip
         writer = RunWriter.create(store, splits.dataset, run_name(config), tags)
     else:
         writer = RunWriter.reopen(store, resume)

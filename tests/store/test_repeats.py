@@ -1,0 +1,26 @@
+"""A training that was done before is recognised by what it was, not by where."""
+
+import dataclasses
+from pathlib import Path
+
+from trainer.config import Config
+from trainer.contract import Tag
+from trainer.store.location import open_store
+from trainer.store.registry import find_version
+from trainer.store.repeats import trained_before
+
+
+def test_a_training_is_known_by_its_configuration_seed_and_data(trained, tmp_path):
+    store = open_store(create=False)
+    version = find_version(store, "fer2013-emotion/1")
+    file = store.client().download_artifacts(version.run_id, "config.json", str(tmp_path))
+    config = Config.from_json(Path(file).read_text())
+    data = {"train": version.tags[Tag.TRAIN_FINGERPRINT], "test": version.tags[Tag.TEST_FINGERPRINT]}
+    found = trained_before(store, config, data)
+    assert found is not None
+    assert found.run_id == version.run_id
+    elsewhere = dataclasses.replace(config, data_dir="/another/place", device="cuda")
+    assert trained_before(store, elsewhere, data) == found
+    for other in ({"seed": 1}, {"dropout": 0.111}, {"epochs": 3}):
+        assert trained_before(store, dataclasses.replace(config, **other), data) is None
+    assert trained_before(store, config, data | {"train": "0" * 32}) is None
