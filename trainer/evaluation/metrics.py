@@ -97,10 +97,18 @@ def expected_calibration_error(target: np.ndarray, probabilities: np.ndarray, bi
     if not len(target):
         return float("nan")
     confidence = probabilities.max(1).astype(np.float64)
-    correct = probabilities.argmax(1) == target
-    order = np.argsort(confidence, kind="stable")
-    gaps = [abs((confidence[run] - correct[run]).sum()) for run in np.array_split(order, bins)]
-    return float(sum(gaps) / len(target))
+    gaps = confidence - (probabilities.argmax(1) == target)
+    return float(np.abs(np.bincount(equal_mass_bins(confidence, bins), gaps, bins)).sum() / len(target))
+
+
+def equal_mass_bins(values: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+    """Which of `bins` runs of the sorted values each one lies in, int64 (N,); their sizes differ by at most one."""
+    size = len(values)
+    found = np.empty(size, dtype=np.int64)
+    found[np.argsort(values, kind="stable")] = np.repeat(
+        np.arange(bins), size // bins + (np.arange(bins) < size % bins)
+    )
+    return found
 
 
 def confused_pairs(evaluation: Evaluation) -> pd.DataFrame:

@@ -1,0 +1,257 @@
+"""Reliability: how far probabilities can be believed, and what a model gains by answering only where it is sure.
+
+Confidence is the probability of the predicted class. Missing is NaN, never zero.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from trainer.evaluation.metrics import ECE_BINS, equal_mass_bins, expected_calibration_error
+from trainer.evaluation.statistics import Interval, wilson
+
+
+def reliability_table(target: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> pd.DataFrame:
+    """What a reliability diagram shows, over the same bins of equal mass as `expected_calibration_error`.
+
+    That error is the mean over bins of |confidence − accuracy|, weighted by images.
+
+    Args:
+        target: int64 (N,). probabilities: float (N, K).
+
+    Returns:
+        One row a bin that holds an image, the least confident first: images, lowest and highest (confidence),
+        confidence (mean), accuracy, and low and high of its 95% interval (Wilson).
+    """
+    confidence, right = _confidence(target, probabilities)
+    table = pd.DataFrame({"bin": equal_mass_bins(confidence, bins), "confidence": confidence, "right": right})
+    groups = table.groupby("bin")
+    found = pd.DataFrame(
+        {
+            "images": groups.size(),
+            "lowest": groups["confidence"].min(),
+            "highest": groups["confidence"].max(),
+            "confidence": groups["confidence"].mean(),
+            "accuracy": groups["right"].mean(),
+        }
+    )
+    found["low"], found["high"] = wilson(groups["right"].sum().to_numpy(), found["images"].to_numpy())
+    return found.reset_index(drop=True)
+
+
+def chance_error(probabilities: np.ndarray, bins: int = ECE_BINS) -> tuple[float, float]:
+    """The calibration error that chance alone gives a model whose probabilities are all true.
+
+    Labels that were drawn from the probabilities would leave in each bin a gap that is about normal, with the
+    variance Σ c(1 − c) / n² of its n confidences c; the error averages their absolute values.
+
+    Args:
+        probabilities: float (N, K).
+
+    Returns:
+        Its mean, and the value that it stays below in 95% of such test sets; NaNs without images.
+    """
+    size = len(probabilities)
+    if not size:
+        return math.nan, math.nan
+    confidence = probabilities.max(1).astype(np.float64)
+    variances = np.bincount(equal_mass_bins(confidence, bins), confidence * (1 - confidence), bins)
+    mean = math.sqrt(2 / math.pi) * np.sqrt(variances).sum() / size
+    deviation = math.sqrt((1 - 2 / math.pi) * variances.sum()) / size
+    return float(mean), float(mean + stats.norm.ppf(0.95) * deviation)
+
+
+def brier_decomposition(target: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> pd.DataFrame:
+    """The Brier score as reliability − resolution + uncertainty: Murphy's scalar partition, summed over classes.
+
+    For each class its probabilities are sorted and cut into `bins` of equal mass. Reliability is the mean squared
+    distance between a bin's mean probability and its share of the class; uncertainty, p(1 − p) of the class's
+    share p, is the score of who always says the shares. Murphy's resolution, the mean squared distance between a
+    bin's share and that of all, would make the sum exact only if all probabilities of a bin were equal.
+    Here it is the generalised one, which takes up what they vary within a bin (Stephenson, Coelho and Jolliffe,
+    Weather and Forecasting 23, 2008, 752–757): then the three add up to the Brier score, whatever the bins.
+
+    Reliability is a little too high for few images: to a bin of n of them, whose probability p is true, chance alone
+    gives p(1 − p) / n on average.
+
+    Args:
+        target: int64 (N,). probabilities: float (N, K).
+
+    Returns:
+        One row a class, columns reliability, resolution and uncertainty; sums over the rows are those of the model.
+        NaN without images.
+    """
+    size, num_classes = probabilities.shape
+    rows = []
+    for index in range(num_classes if size else 0):
+        said, true = probabilities[:, index].astype(np.float64), (target == index).astype(np.float64)
+        bin_of = equal_mass_bins(said, bins)
+        images = np.maximum(np.bincount(bin_of, minlength=bins), 1)
+        mean_said, share = (np.bincount(bin_of, values, bins) / images for values in (said, true))
+        gap, above = (mean_said - share)[bin_of], share[bin_of] - true.mean()
+        within_said, within_true = said - mean_said[bin_of], true - share[bin_of]
+        resolution = above**2 - within_said**2 + 2 * within_said * within_true
+        rows.append(((gap**2).mean(), resolution.mean(), true.mean() * (1 - true.mean())))
+    columns = ["reliability", "resolution", "uncertainty"]
+    return pd.DataFrame(rows or np.full((num_classes, 3), np.nan), columns=columns)
+
+
+def error_difference(
+    target: np.ndarray,
+    probabilities_a: np.ndarray,
+    probabilities_b: np.ndarray,
+    bins: int = ECE_BINS,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Expected calibration error of B − that of A on the same images, with a 95% interval from a paired bootstrap.
+
+    The error averages |gap| over bins, and a bin's gap (mean confidence − accuracy) is a mean over its images. So it is
+    not images that are drawn anew but what that comes to: the gaps of both models' bins, normal, with the covariances
+    that the images give them. They are drawn around what is left of each gap beyond its variance: a gap that chance
+    explains would otherwise count twice. The interval is the observed difference ± 1.96 standard deviations of the
+    drawn ones.
+
+    What it covers is the difference that test sets of this size show on average: 93 to 99% in 1,000 simulations each of
+    models that are calibrated, too sure, or one of each, on 300 to 3,589 images. It errs on the wide side, most where
+    the gaps are about as large as chance makes them.
+
+    That is not the difference of the errors on endless images: chance adds to each (`chance_error`), most where it is
+    small. Where it adds about the same to both, the interval covers that difference just as well. Where one model is
+    calibrated and the other is not, it lies too near to 0: of errors of 0.000 and 0.038, which differ by 0.038, 3,589
+    images show a difference of 0.018, and 32% of the intervals held the former.
+
+    Args:
+        target: int64 (N,). probabilities_a, probabilities_b: float (N, K).
+
+    Returns:
+        NaN without images.
+    """
+    size = len(target)
+    if not size:
+        return Interval(math.nan, math.nan, math.nan)
+    gaps, bin_of = [], []
+    for index, probabilities in enumerate((probabilities_a, probabilities_b)):
+        confidence, right = _confidence(target, probabilities)
+        gaps.append(confidence - right)
+        bin_of.append(equal_mass_bins(confidence, bins) + index * bins)
+    cells = 2 * bins
+    mean = np.bincount(np.concatenate(bin_of), np.concatenate(gaps), cells) / size
+    products = np.zeros(cells**2)
+    for i, j in itertools.product((0, 1), repeat=2):
+        products += np.bincount(bin_of[i] * cells + bin_of[j], gaps[i] * gaps[j], cells**2)
+    covariance = (products.reshape(cells, cells) / size - np.outer(mean, mean)) / size
+    beyond_chance = np.sign(mean) * np.sqrt(np.maximum(mean**2 - np.diag(covariance), 0))
+    variances, directions = np.linalg.eigh(covariance)
+    root = directions * np.sqrt(np.maximum(variances, 0))
+    drawn = beyond_chance + np.random.default_rng(seed).standard_normal((resamples, cells)) @ root.T
+    error_a, error_b = np.abs(drawn).reshape(resamples, 2, bins).sum(2).T
+    reach = float(stats.norm.ppf(0.975) * (error_b - error_a).std(ddof=1))
+    value = float(np.abs(mean[bins:]).sum() - np.abs(mean[:bins]).sum())
+    return Interval(value, value - reach, value + reach)
+
+
+@dataclass(frozen=True)
+class Surest:
+    """What a model answers with a confidence of at least `threshold`: that many of `size` images, so many right."""
+
+    threshold: float
+    images: int
+    right: int
+    size: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the images that are answered."""
+        return self.images / self.size if self.size else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Of those that are answered."""
+        return self.right / self.images if self.images else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, Wilson's, of the accuracy."""
+        low, high = wilson(self.right, self.images)
+        return float(low), float(high)
+
+
+def coverage_curve(target: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Accuracy of the surest answers, from few to all (El-Yaniv and Wiener, JMLR 11, 2010, call it selective).
+
+    Args:
+        target: int64 (N,). probabilities: float (N, K).
+
+    Returns:
+        One row a confidence that occurs, the highest first: threshold, images (as confident or more), right, coverage,
+        accuracy. Images of equal confidence are answered together, as any threshold would.
+    """
+    confidence, right = _confidence(target, probabilities)
+    order = np.argsort(-confidence, kind="stable")
+    ordered = confidence[order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(order)])
+    images, hits = last + 1, np.cumsum(right[order])[last]
+    columns = {"threshold": ordered[last], "images": images, "right": hits}
+    return pd.DataFrame(columns | {"coverage": images / max(len(order), 1), "accuracy": hits / images})
+
+
+def surest(curve: pd.DataFrame, coverage: float) -> Surest:
+    """The highest threshold at which at least that share of the images is answered; of `coverage_curve`."""
+    if curve.empty:
+        return Surest(math.nan, 0, 0, 0)
+    row = curve.iloc[min(int((curve["coverage"] < coverage).sum()), len(curve) - 1)]
+    return Surest(
+        float(row["threshold"]), int(row["images"]), int(row["right"]), int(curve["images"].iloc[-1])
+    )
+
+
+def surer_than(curve: pd.DataFrame, threshold: float) -> Surest:
+    """What is answered with that confidence or more; of `coverage_curve`."""
+    answered = curve[curve["threshold"] >= threshold]
+    size = 0 if curve.empty else int(curve["images"].iloc[-1])
+    if answered.empty:
+        return Surest(threshold, 0, 0, size)
+    return Surest(threshold, int(answered["images"].iloc[-1]), int(answered["right"].iloc[-1]), size)
+
+
+def _confidence(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence, float64 (N,), and whether the answer is right, bool (N,)."""
+    return probabilities.max(1).astype(np.float64), probabilities.argmax(1) == target
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How far one model's probabilities can be believed on one part.
+
+    error: expected calibration error. by_chance, at_most: of a model whose probabilities are true, on average and in
+    95% of cases. brier: the sums of `brier_decomposition` by name. bins: reliability_table. curve: coverage_curve.
+    """
+
+    error: float
+    by_chance: float
+    at_most: float
+    brier: dict[str, float]
+    bins: pd.DataFrame
+    curve: pd.DataFrame
+
+    @property
+    def brier_score(self) -> float:
+        return self.brier["reliability"] - self.brier["resolution"] + self.brier["uncertainty"]
+
+
+def measure(target: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """Args: target: int64 (N,). probabilities: float (N, K)."""
+    by_chance, at_most = chance_error(probabilities)
+    return Reliability(
+        error=expected_calibration_error(target, probabilities),
+        by_chance=by_chance,
+        at_most=at_most,
+        brier=brier_decomposition(target, probabilities).sum(min_count=1).to_dict(),
+        bins=reliability_table(target, probabilities),
+        curve=coverage_curve(target, probabilities),
+    )
