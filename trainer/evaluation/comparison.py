@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from trainer.evaluation.metrics import Evaluation, evaluate, sample_loss
+from trainer.evaluation.reliability import error_difference
 from trainer.evaluation.statistics import (
     Interval,
     bootstrap_differences,
@@ -79,7 +80,7 @@ class Predictions:
 class Comparison:
     """B against A; every difference is B − A.
 
-    metrics: columns metric, a, b, difference, low, high (95% interval; NaN where there is none).
+    metrics: columns metric, a, b, difference, low, high (95% interval).
     classes: columns class, support, a, b (recalls), difference, low, high, p (exact McNemar, corrected after
         Holm for the number of classes), decided.
     both_right, only_a, only_b, both_wrong: number of images. p: exact McNemar on them.
@@ -127,11 +128,11 @@ def compare(a: Predictions, b: Predictions) -> Comparison:
         "macro_f1": cast(Interval, resampled["macro_f1"]),
         "log_loss": mean_difference(a.loss, b.loss),
         "brier": mean_difference(_squared_distance(a), _squared_distance(b)),
+        "ece": error_difference(a.target, a.probabilities, b.probabilities),
     }
     rows = []
-    for name in (*differences, "ece"):
+    for name, interval in differences.items():
         first, second = a.evaluation.summary[name], b.evaluation.summary[name]
-        interval = differences.get(name, Interval(second - first, np.nan, np.nan))
         rows.append((name, first, second, interval.value, interval.low, interval.high))
     return Comparison(
         size=size,
