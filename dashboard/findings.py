@@ -1,15 +1,17 @@
 """What the Compare page and its report say: sentences and tables, as pure functions of what was read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 
 from dashboard import cache
 from dashboard.selection import Chosen, differing_parameters
 from dashboard.text import DASH, duration, large, number, plain, signed
-from trainer.evaluation.comparison import Comparison, reference_order, verdict
-from trainer.evaluation.statistics import seed_spread, wilson
+from trainer.evaluation.comparison import Comparison, Predictions, reference_order, seed_verdict, verdict
+from trainer.evaluation.statistics import sampling_error, seed_spread, wilson
 from trainer.store.reader import Snapshot
 
 METRICS = {
@@ -28,6 +30,7 @@ COSTS = {
     "multiply-adds": ("gmacs", "GMACs", lambda v: DASH if v != v else f"{v:.3f} G"),
     "energy": ("estimated_kwh", "kWh, an estimate", lambda v: DASH if v != v else f"{1000 * v:.1f} Wh"),
 }
+_SEED = re.compile(r" · seed \d+")
 
 
 def compare_all(snapshot: Snapshot, chosen: Sequence[Chosen]) -> tuple[dict[str, Comparison], dict[str, str]]:
@@ -78,9 +81,11 @@ def headline(
         return plain(verdict(next(iter(comparisons.values())), chosen[0].label, chosen[1].label))
     comparable = [chosen[0].run_id, *comparisons]
     seeds = runs.loc[comparable]
-    if seeds["configuration"].nunique() == 1:
-        mean, deviation = seed_spread(seeds["test_accuracy"].to_numpy())
-        return f"{len(seeds)} seeds of one configuration: test accuracy {number(mean)} ± {number(deviation)}."
+    groups = [list(runs_of.index) for _, runs_of in seeds.groupby("configuration", sort=False)]
+    if len(groups) == 1:
+        return _one_configuration(seeds["test_accuracy"].to_numpy(), next(iter(comparisons.values())).size)
+    if len(groups) == 2 and min(map(len, groups)) > 1:
+        return _two_configurations(groups, labels)
     order = reference_order(list(seeds["test_accuracy"]))
     best, second = (comparable[order[i]] for i in (0, 1))
     pair = cache.comparison(second, best)
@@ -88,6 +93,26 @@ def headline(
         plain(verdict(pair, labels[second], labels[best])).removesuffix("\\.")
         + f", the next best of {len(chosen)} runs."
     )
+
+
+def _one_configuration(accuracies: np.ndarray, size: int) -> str:
+    """What seeds change, beside what another test set of that size would."""
+    mean, deviation = seed_spread(accuracies)
+    return (
+        f"{len(accuracies)} seeds of one configuration: test accuracy {number(mean)} ± {number(deviation)} between "
+        f"seeds (standard deviation), beside ± {number(sampling_error(mean, size))} by the sampling of {size:,} images "
+        "(standard error of one accuracy)."
+    )
+
+
+def _two_configurations(groups: Sequence[Sequence[str]], labels: Mapping[str, str]) -> str:
+    """The verdict on their seeds; groups: ids of runs that are compared with each other."""
+    names = [_SEED.sub("", labels[group[0]]) for group in groups]
+    if names[0] == names[1]:
+        names = [" and ".join(labels[run_id] for run_id in group) for group in groups]
+    found = [[cache.predictions(run_id, "finished") for run_id in group] for group in groups]
+    a, b = ([answers for answers in group if isinstance(answers, Predictions)] for group in found)
+    return plain(seed_verdict(a, b, *names))
 
 
 def metric_table(

@@ -19,7 +19,7 @@ from dashboard.findings import (
 from dashboard.selection import Chosen, describe, full_names
 from dashboard.table import COLUMNS, fold_seeds, run_table
 from tests.extra.grey_faces import Trained
-from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
+from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, log_predictions, make_run, predictions
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 
@@ -69,6 +69,44 @@ def test_the_findings_of_two_trained_runs(trained: Trained):
     assert "seed" in parameter_table(snapshot, chosen, everything=True).index
     costs = cost_table(runs, chosen)
     assert costs["parameters"].tolist()[1] == "11 M"
+
+
+def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_other_seeds(
+    trained: Trained,
+):
+    store = open_store(create=False)
+    client, experiment = store.client(), store.experiment_id("odd")
+    truth, ids = predictions(("cat", "dog"), size=400), []
+    for recipe, right, seed in ((r, a, s) for r, a in (("old", 0.6), ("new", 0.9)) for s in range(3)):
+        generator = np.random.default_rng(seed)
+        said = np.where(generator.random(400) < right, truth["label"], "neither")
+        shares = {f"p_{name}": np.where(said == name, 0.9, 0.4) for name in ("cat", "dog")}
+        accuracy = float(np.mean(np.where(said == "neither", "cat", said) == truth["label"]))
+        tags = {"architecture": "cnn", "recipe": recipe, "dataset": "odd", "test_fingerprint": "same"}
+        params = {"recipe": recipe, "seed": str(seed)}
+        run_id = make_run(client, experiment, tags=tags, params=params, metrics={"test/accuracy": accuracy})
+        log_predictions(client, run_id, truth.assign(**shares))
+        ids.append(run_id)
+    snapshot = Reader(store).snapshot()
+
+    def told(run_ids: list[str]) -> str:
+        chosen = describe(snapshot, run_ids)
+        runs = snapshot.runs.loc[run_ids]
+        return headline(runs, chosen, *compare_all(snapshot, chosen)).replace("\\", "")
+
+    accuracies = snapshot.runs.loc[ids[:3], "test_accuracy"]
+    mean = accuracies.mean()
+    assert told(ids[:3]) == (
+        f"3 seeds of one configuration: test accuracy {mean:.3f} ± {accuracies.std():.3f} between seeds (standard "
+        f"deviation), beside ± {np.sqrt(mean * (1 - mean) / 400):.3f} by the sampling of 400 images (standard error of "
+        "one accuracy)."
+    )
+    found = told(ids)
+    assert found.startswith("cnn · new is better than cnn · old by 15.")
+    assert "points of accuracy on the average of 3 and 3 seeds (" in found
+    assert "the next best of 4 runs" in told([*ids[:3], ids[3]])  # one seed is no group
+    for run_id in ids:
+        client.delete_run(run_id)
 
 
 def test_the_report_is_one_file_that_needs_no_network(trained: Trained):

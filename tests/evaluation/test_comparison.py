@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from statsmodels.stats.contingency_tables import mcnemar
 
@@ -11,6 +12,7 @@ from trainer.evaluation.comparison import (
     compare,
     difference_matrix,
     same_images,
+    seed_verdict,
     verdict,
 )
 from trainer.evaluation.metrics import prediction_table
@@ -137,3 +139,40 @@ def test_the_difference_matrix_counts_points_of_the_truth_and_marks_what_is_deci
     assert points[1].tolist() == [25.0, -25.0, 0.0]
     assert np.isnan(points[2]).all()  # no happy face was tested
     assert decided.tolist() == [[True, False, True], [False] * 3, [False] * 3]
+
+
+def seeds(accuracy: float, count: int, size: int = 2000, seed: int = 0) -> list[Predictions]:
+    """Runs of one configuration, which mostly agree."""
+    generator = np.random.default_rng(seed)
+    target = np.random.default_rng(9).integers(0, 3, size)
+    hard = generator.random(size)
+    noise = generator.normal(0, 0.05, (count, size))
+    return [answers(target, np.where(hard + own < accuracy, target, (target + 1) % 3)) for own in noise]
+
+
+def test_two_groups_of_seeds_are_told_apart_by_seeds_and_by_images():
+    a, b = seeds(0.60, 3), seeds(0.66, 2)
+    found = seed_verdict(a, b, "old", "new")
+    means = [np.mean([run.evaluation.summary["accuracy"] for run in group]) for group in (a, b)]
+    gain = 100 * (means[1] - means[0])
+    assert found.startswith(
+        f"new is better than old by {gain:.1f} points of accuracy on the average of 2 and 3 seeds ("
+    )
+    accuracies = [[run.evaluation.summary["accuracy"] for run in group] for group in (a, b)]
+    between = stats.ttest_ind(*accuracies[::-1], equal_var=False).confidence_interval()
+    rights = [np.mean([run.preds == run.target for run in group], axis=0) for group in (a, b)]
+    sampled = stats.ttest_rel(*rights[::-1]).confidence_interval()
+    for interval, words in ((between, "by the spread between seeds"), (sampled, "by the sampling of images")):
+        assert f"{100 * interval.low:.1f} to {100 * interval.high:.1f} {words}".replace("-", "−") in found
+    assert seed_verdict(b, a, "new", "old") == found
+
+
+def test_two_groups_of_seeds_that_seeds_or_images_may_explain_are_not_told_apart():
+    a, b = seeds(0.60, 3, size=200), seeds(0.61, 3, size=200, seed=1)
+    assert seed_verdict(a, b, "A", "B").startswith(
+        "No difference in accuracy that 3 and 3 seeds on 200 images can show:"
+    )
+    alone = seed_verdict(a[:1], b[:1], "A", "B")
+    assert "not told by the spread between seeds" in alone
+    with pytest.raises(ValueError, match="cannot be compared: they were tested on different images"):
+        seed_verdict(a, seeds(0.6, 2, size=300), "A", "B")

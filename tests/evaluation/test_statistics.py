@@ -24,6 +24,8 @@ from trainer.evaluation.statistics import (
     mcnemar,
     mean_difference,
     paired_difference,
+    sampling_error,
+    seed_difference,
     seed_spread,
     wilson,
 )
@@ -333,14 +335,40 @@ def test_the_spread_of_seeds_is_the_sample_standard_deviation():
     assert np.isnan(seed_spread([])).all()
 
 
+def test_a_difference_between_seeds_has_the_interval_of_welchs_t_test():
+    a, b = [0.61, 0.64, 0.6], [0.66, 0.652, 0.655, 0.67]
+    found = seed_difference(a, b)
+    expected = stats.ttest_ind(b, a, equal_var=False).confidence_interval()
+    assert found.value == pytest.approx(np.mean(b) - np.mean(a))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    for few in (seed_difference([0.6], b), seed_difference([0.6, 0.6], [0.7, 0.7])):
+        assert few.value > 0
+        assert np.isnan([few.low, few.high]).all()
+
+
+def test_the_sampling_error_is_that_of_a_binomial_share():
+    assert sampling_error(0.73, 3589) == pytest.approx(stats.binom(3589, 0.73).std() / 3589)
+    assert math.isnan(sampling_error(0.5, 0))
+
+
 @pytest.mark.parametrize(("share", "trials"), [(0.05, 100), (0.4, 55), (0.7, 3589), (0.98, 400)])
 def test_wilson_intervals_cover_the_truth(share, trials):
     successes = np.random.default_rng(0).binomial(trials, share, SIMULATIONS)
     assert 0.93 <= covers(*wilson(successes, trials), share) <= 0.97
 
 
+@pytest.mark.parametrize(("trials", "least", "most"), [(5, 0.89, 1), (16, 0.92, 0.985), (55, 0.93, 0.97)])
+def test_wilson_intervals_of_few_trials_cover_exactly_what_is_told(trials, least, most):
+    shares, successes = np.linspace(0.1, 0.9, 161)[:, np.newaxis], np.arange(trials + 1)
+    low, high = wilson(successes, trials)
+    covered = (stats.binom.pmf(successes, trials, shares) * ((low <= shares) & (shares <= high))).sum(1)
+    assert least <= covered.min()
+    assert covered.max() <= most
+
+
 @pytest.mark.parametrize(
-    ("rate_a", "rate_b", "size"), [(0.2, 0.1, 40), (0.1, 0.1, 100), (0.01, 0.03, 300), (0.08, 0.1, 3589)]
+    ("rate_a", "rate_b", "size"),
+    [(0.2, 0.1, 16), (0.2, 0.1, 40), (0.1, 0.1, 100), (0.01, 0.03, 300), (0.08, 0.1, 3589)],
 )
 def test_intervals_of_a_paired_difference_cover_the_truth(rate_a, rate_b, size):
     rates = [rate_a, rate_b, 1 - rate_a - rate_b]
@@ -355,8 +383,28 @@ def test_bootstrap_intervals_cover_the_truth():
     shares = population.ravel() / population.sum()
     tables = np.random.default_rng(0).multinomial(1500, shares, SIMULATIONS).reshape(-1, 3, 3, 3)
     found = [bootstrap_differences(table, resamples=400, seed=seed) for seed, table in enumerate(tables)]
-    accuracy = [differences["accuracy"] for differences in found]
-    recall = [differences["recall"][1] for differences in found]
-    for intervals, expected in ((accuracy, truth["accuracy"]), (recall, truth["recall"][1])):
-        low, high = zip(*((interval.low, interval.high) for interval in intervals), strict=True)
-        assert 0.93 <= covers(low, high, expected.value) <= 0.97
+    for name in ("accuracy", "macro_recall", "macro_f1"):
+        low, high = zip(*((each[name].low, each[name].high) for each in found), strict=True)
+        assert 0.93 <= covers(low, high, truth[name].value) <= 0.97, name
+    for name in ("recall", "precision", "f1"):
+        low, high = zip(*((each[name][1].low, each[name][1].high) for each in found), strict=True)
+        assert 0.93 <= covers(low, high, truth[name][1].value) <= 0.97, name
+
+
+@pytest.mark.parametrize(("skew", "size"), [(0.5, 40), (1.0, 300), (1.0, 3589)])
+def test_intervals_of_a_mean_difference_cover_the_truth(skew, size):
+    logs = np.random.default_rng(0).normal(0, skew, (SIMULATIONS, 2, size))
+    losses = np.exp(logs + np.array([[0.1], [0.0]]))  # B loses a tenth less, of losses with a long tail
+    found = [mean_difference(a, b) for a, b in losses]
+    low, high = zip(*((interval.low, interval.high) for interval in found), strict=True)
+    assert 0.93 <= covers(low, high, math.exp(skew**2 / 2) * (1 - math.exp(0.1))) <= 0.97
+
+
+@pytest.mark.parametrize(("seeds_a", "seeds_b", "deviation_b"), [(3, 3, 1.0), (3, 5, 0.5), (10, 10, 3.0)])
+def test_intervals_of_a_difference_between_seeds_cover_the_truth(seeds_a, seeds_b, deviation_b):
+    generator = np.random.default_rng(0)
+    accuracies_a = generator.normal(0.68, 0.004, (SIMULATIONS, seeds_a))
+    accuracies_b = generator.normal(0.69, 0.004 * deviation_b, (SIMULATIONS, seeds_b))
+    found = [seed_difference(a, b) for a, b in zip(accuracies_a, accuracies_b, strict=True)]
+    low, high = zip(*((interval.low, interval.high) for interval in found), strict=True)
+    assert 0.93 <= covers(low, high, 0.01) <= 0.97

@@ -19,6 +19,7 @@ from trainer.evaluation.statistics import (
     mcnemar,
     mean_difference,
     paired_difference,
+    seed_difference,
 )
 
 RESAMPLES = 1000
@@ -223,6 +224,45 @@ def _where(classes: pd.DataFrame, sign: int, better: str) -> str:
         verb = "are" if others else "is"
         parts.append(f"{row['class']} ({row['support']:,} images){others} {verb} undecided")
     return "; " + ", ".join(parts) if parts else ""
+
+
+def seed_verdict(a: Sequence[Predictions], b: Sequence[Predictions], name_a: str, name_b: str) -> str:
+    """One sentence on two groups of runs, each several seeds of one configuration, by their mean accuracies.
+
+    Two things could have come out otherwise: the seeds (Welch's t interval of the groups' accuracies) and the images
+    (paired t interval of how often each was answered rightly). A difference is called one where both leave out 0.
+
+    Raises ValueError where the runs were not tested on the same images.
+    """
+    for other in (*a[1:], *b):
+        if reason := same_images(a[0], other):
+            raise ValueError(f"these runs cannot be compared: {reason}")
+    right_a, right_b = (
+        np.stack([run.preds == run.target for run in group]) for group in (a, b)
+    )  # (seeds, N)
+    if right_b.mean() < right_a.mean():
+        a, b, name_a, name_b, right_a, right_b = b, a, name_b, name_a, right_b, right_a
+    seeds = seed_difference(right_a.mean(1), right_b.mean(1))
+    images = mean_difference(right_a.mean(0), right_b.mean(0))
+    size, counts = f"{len(a[0]):,} images", f"{len(b)} and {len(a)} seeds"
+    spreads = f"{_ends(seeds)} by the spread between seeds, {_ends(images)} by the sampling of images"
+    if not (seeds.low > 0 and images.low > 0):
+        gain = f"{100 * images.value:+.1f}"
+        return (
+            f"No difference in accuracy that {counts} on {size} can show: {name_b} against {name_a} {gain} points on "
+            f"average ({spreads})."
+        )
+    return (
+        f"{name_b} is better than {name_a} by {100 * images.value:.1f} points of accuracy on the average of {counts} "
+        f"({spreads}) on the same {size}."
+    )
+
+
+def _ends(interval: Interval) -> str:
+    """`−0.3 to 2.7`, in points."""
+    if np.isnan(interval.low):
+        return "not told"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}".replace("-", "−")
 
 
 def signed(interval: Interval) -> str:

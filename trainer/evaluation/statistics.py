@@ -31,6 +31,9 @@ def wilson(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score interval of a proportion (Wilson, JASA 22, 1927), good also for few trials and near 0 and 1.
 
+    A nominal 95% covers 93 to 97% for shares of 0.1 to 0.9 from 55 trials on (exact), 92 to 98% with 16,
+    90 to 99% with 5.
+
     Args:
         successes, trials: counts of any shapes that broadcast.
 
@@ -68,7 +71,8 @@ def paired_difference(
 
     Tango, Statistics in Medicine 17 (1998), 891–908: the differences that a score test, with the
     discordance rate that is likeliest under each, does not reject. Unlike Wald's interval it keeps its
-    coverage where models rarely differ, and has a width where they never do.
+    coverage where models rarely differ, and has a width where they never do: 95 to 98% of 3,000 simulations
+    with 16 to 3,589 images of which 0.2 to 50% tell the models apart.
 
     Args:
         size: number of images, concordant ones included.
@@ -116,7 +120,9 @@ def bootstrap_differences(
 
     Percentiles run narrow where few images tell the models apart: those of a recall that hung on six
     images covered 92% of 2,000 simulations at a nominal 95%, and they have no width where the models
-    never differ. For accuracy and recall, paired_difference holds there too (95%).
+    never differ. For accuracy and recall, paired_difference holds there too (95%). Macro recall and macro F1
+    of the classes of FER-2013, the rarest with 1.5% of the images, were covered in 95% of 1,000 simulations
+    with 3,589 images and in 93 to 95% with 1,000 and with 300; F1 of the rarest alone in 95, 91 and 85%.
 
     Args:
         table: int64 (K, K, K) of joint_table.
@@ -144,6 +150,8 @@ def bootstrap_differences(
 
 def mean_difference(values_a: np.ndarray, values_b: np.ndarray, confidence: float = 0.95) -> Interval:
     """Mean of B − A over the images, with the interval of the paired t test.
+
+    It covers 95 to 96% of 3,000 simulations of losses with a long tail (log-normal), from 40 images on.
 
     Args:
         values_a, values_b: float (N,), one figure an image, such as its log loss or Brier score.
@@ -183,6 +191,32 @@ def seed_spread(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean()) if len(values) else math.nan
     return mean, float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def sampling_error(share: float, size: int) -> float:
+    """Standard error of a share of `size` images: how far it varies between such test sets; NaN without images."""
+    return math.sqrt(share * (1 - share) / size) if size else math.nan
+
+
+def seed_difference(
+    values_a: Sequence[float] | np.ndarray, values_b: Sequence[float] | np.ndarray, confidence: float = 0.95
+) -> Interval:
+    """Mean over the seeds of B − that of A, with the interval of Welch's t test (Biometrika 34, 1947).
+
+    It says how far other seeds might have moved the difference on these images, and nothing of other images. It
+    covers 94 to 97% of 4,000 simulations with three seeds or more in each group; with two in the group that varies
+    more, and five in the other, 90%.
+
+    Returns:
+        Ends NaN where a group has fewer than two seeds, or no group varies.
+    """
+    (mean_a, deviation_a), (mean_b, deviation_b) = seed_spread(values_a), seed_spread(values_b)
+    parts = np.array([deviation_a**2 / max(len(values_a), 1), deviation_b**2 / max(len(values_b), 1)])
+    if not parts.sum() > 0:
+        return Interval(mean_b - mean_a, math.nan, math.nan)
+    freedom = parts.sum() ** 2 / (parts[0] ** 2 / (len(values_a) - 1) + parts[1] ** 2 / (len(values_b) - 1))
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom) * math.sqrt(parts.sum()))
+    return Interval(mean_b - mean_a, mean_b - mean_a - reach, mean_b - mean_a + reach)
 
 
 def _quantile(confidence: float) -> float:
