@@ -14,7 +14,15 @@ from safetensors.torch import load_file
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, GREY_LEVELS, Trained, grey_face
 from trainer.__main__ import main
 from trainer.config import Config
-from trainer.contract import CLASS_METRICS, EPOCH_METRICS, ROBUSTNESS, SUMMARY_METRICS, Tag, metric_key
+from trainer.contract import (
+    CLASS_METRICS,
+    EPOCH_METRICS,
+    ROBUSTNESS,
+    SUMMARY_METRICS,
+    UNCALIBRATED,
+    Tag,
+    metric_key,
+)
 from trainer.data import DATASETS
 from trainer.data.corruptions import CORRUPTIONS
 from trainer.data.fer2013 import SOURCE
@@ -141,9 +149,20 @@ def test_the_answers_to_worse_images_are_kept_and_their_score_is_logged(store):
 
 def test_predictions_cover_validation_and_test(store):
     table = pd.read_parquet(artifact(store, 1, "evaluation/predictions.parquet"))
-    assert table["part"].value_counts().to_dict() == {"test": 40, "validation": 12}
+    assert table["part"].value_counts().to_dict() == {
+        "test": 40,
+        UNCALIBRATED: 40,
+        "validation": 12,
+    }
     assert list(table.columns) == ["part", "sample_id", "label", *(f"p_{name}" for name in NAMES), "loss"]
-    assert table["sample_id"].is_unique
+    assert not table.duplicated(["part", "sample_id"]).any()
+    before, after = (
+        table[table["part"] == part].set_index("sample_id")["loss"] for part in (UNCALIBRATED, "test")
+    )
+    metrics = run_of(store, 1).data.metrics
+    assert before.index.equals(after.index)
+    assert before.mean() == pytest.approx(metrics["test_uncalibrated/log_loss"], abs=1e-5)
+    assert metrics["calibration/temperature"] != 1
     # The label of a sample is the folder that its file lies in.
     assert all(row.sample_id.split("/")[1] == row.label for row in table.itertuples())
 

@@ -60,8 +60,11 @@ SUMMARY_METRICS = (
     "brier",
     "ece",
 )
-# Those of them that a temperature is meant to improve; logged before it as `test_uncalibrated/<name>`.
+# What a model would answer on test at temperature 1: a part of the predictions file, and of metrics those that a
+# temperature is meant to improve.
+UNCALIBRATED = "test_uncalibrated"
 CALIBRATION_METRICS = ("ece", "log_loss", "brier")
+TEMPERATURE_METRIC = "calibration/temperature"
 # Metrics of one class, logged as `<part>/<name>/<class name>`.
 CLASS_METRICS = ("precision", "recall", "f1", "support")
 

@@ -22,6 +22,7 @@ from trainer.contract import (
     ROBUSTNESS,
     ROBUSTNESS_FILE,
     SUMMARY_METRICS,
+    TEMPERATURE_METRIC,
     WORST_IMAGES_FILE,
     Tag,
     metric_key,
@@ -63,8 +64,8 @@ class Snapshot:
         finished, failed, stopped, or stale where its process is gone; started (UTC), seconds, seconds_left,
         seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
-        the part behind its slash; robustness; recalls (class → recall) and supports (class → images); registered (name
-        of the model), versions and aliases (lists).
+        the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
+        registered (name of the model), versions and aliases (lists).
     params: run_id → parameter → value.
     """
 
@@ -248,6 +249,7 @@ def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
     record |= {f"test_{name}": _number(metrics.get(metric_key("test", name))) for name in SUMMARY_METRICS}
     record |= {key.rpartition("/")[2]: _number(metrics.get(key)) for key in COST_METRICS}
     record["robustness"] = _number(metrics.get(ROBUSTNESS))
+    record["temperature"] = _number(metrics.get(TEMPERATURE_METRIC))
     left = (record["epochs"] - len(curve)) * _number(metrics.get("epoch_seconds"))
     return record | {
         "curve": curve,

@@ -19,7 +19,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.rest_utils import http_request
 from mlflow.utils.rest_utils import verify_rest_response as verify
 
-from trainer.contract import CLASS_METRICS, COST_METRICS, ROBUSTNESS, SUMMARY_METRICS, metric_key
+from trainer.contract import (
+    CLASS_METRICS,
+    COST_METRICS,
+    ROBUSTNESS,
+    SUMMARY_METRICS,
+    TEMPERATURE_METRIC,
+    metric_key,
+)
 
 CURVE = "validation/accuracy"
 BEST_VALIDATION = metric_key("validation_best", "accuracy")
@@ -33,6 +40,7 @@ _KEYS = (
     BEST_VALIDATION,
     *COST_METRICS,
     ROBUSTNESS,
+    TEMPERATURE_METRIC,
     "epoch_seconds",
 )
 _PREFIXES = tuple(f"test/{name}/" for name in CLASS_METRICS if name in ("recall", "support"))

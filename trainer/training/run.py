@@ -27,8 +27,11 @@ from trainer.contract import (
     ROBUSTNESS,
     ROBUSTNESS_FILE,
     ROBUSTNESS_OF_KIND,
+    TEMPERATURE_METRIC,
+    UNCALIBRATED,
     WORST_IMAGES_FILE,
     Tag,
+    metric_key,
 )
 from trainer.data.base import Split
 from trainer.data.pictures import image_table
@@ -331,10 +334,12 @@ def log_results(
         tables.append(prediction_table(part, split.sample_ids, target, probabilities, names))
     for group, index in splits.test_groups.items():
         evaluations[f"test_{group}"] = evaluate(target[index], probabilities[index], names)
-    uncalibrated = evaluate(target, averaged(views["test"], 1.0), names).summary
+    uncalibrated = averaged(views["test"], 1.0)
+    tables.append(prediction_table(UNCALIBRATED, split.sample_ids, target, uncalibrated, names))
+    summary = evaluate(target, uncalibrated, names).summary
     writer.log_metrics(
-        {"calibration/temperature": temperature}
-        | {f"test_uncalibrated/{name}": uncalibrated[name] for name in CALIBRATION_METRICS}
+        {TEMPERATURE_METRIC: temperature}
+        | {metric_key(UNCALIBRATED, name): summary[name] for name in CALIBRATION_METRICS}
     )
     if len(index := splits.test_without_twins()):
         writer.log_evaluation("test_without_twins", evaluate(target[index], probabilities[index], names))
