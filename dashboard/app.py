@@ -12,6 +12,7 @@ PAGES = {
     "runs.py": "Runs",
     "compare.py": "Compare",
     "recall.py": "Per-class recall",
+    "calibration.py": "Calibration",
     "confusion.py": "Confusion",
     "mistakes.py": "Mistakes",
     "try_it.py": "Try it",

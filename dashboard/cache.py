@@ -9,6 +9,7 @@ import streamlit as st
 
 from trainer.data.pictures import find_pictures, png
 from trainer.evaluation.comparison import Comparison, Predictions, compare
+from trainer.evaluation.reliability import Reliability, measure
 from trainer.evaluation.robustness import Robustness
 from trainer.store.location import Store, StoreError, open_store, store_uri
 from trainer.store.reader import Reader, Snapshot
@@ -53,11 +54,27 @@ def predictions(run_id: str, status: str) -> Predictions | str:
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _predictions(uri: str, run_id: str, status: str) -> Predictions | str:
+    return _read_predictions(uri, run_id, "test")
+
+
+def _read_predictions(uri: str, run_id: str, part: str) -> Predictions | str:
     try:
         table = _reader(uri).predictions(run_id)
-        return "it logged no predictions" if table is None else Predictions.from_table(table)
+        return "it logged no predictions" if table is None else Predictions.from_table(table, part)
     except (StoreError, ValueError) as error:
         return str(error)
+
+
+def reliability(run_id: str, status: str, part: str = "test") -> Reliability | None:
+    """Of the probabilities that a run gave to that part; None where it kept none."""
+    return _reliability(store_uri(), run_id, status, part)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _reliability(uri: str, run_id: str, status: str, part: str) -> Reliability | None:
+    known = part == "test"
+    found = _predictions(uri, run_id, status) if known else _read_predictions(uri, run_id, part)
+    return None if isinstance(found, str) else measure(found.target, found.probabilities)
 
 
 def comparison(a: str, b: str) -> Comparison:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from dashboard import cache, charts
 from dashboard.selection import Chosen
 from dashboard.text import plain
-from trainer.evaluation.comparison import Predictions
+from trainer.evaluation.comparison import Predictions, same_images
 from trainer.evaluation.robustness import Robustness
 from trainer.store.location import StoreError, store_uri
 from trainer.store.reader import Snapshot
@@ -71,6 +71,19 @@ def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[
         else:
             found[run.run_id] = result
     return found
+
+
+def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[str, Predictions]:
+    """Those tested on the first run's images; says of each other one why it is left out."""
+    labels = {run.run_id: run.label for run in chosen}
+    first = next(iter(found))
+    kept = {}
+    for run_id, predictions in found.items():
+        if reason := same_images(found[first], predictions):
+            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {plain(reason)}.")
+        else:
+            kept[run_id] = predictions
+    return kept
 
 
 def height(rows: int, most: int = 15) -> int | Literal["content"]:

@@ -7,7 +7,7 @@ from dashboard import cache, frame
 from dashboard.gallery import gallery, key_line
 from dashboard.selection import Chosen, choose_runs
 from dashboard.text import plain, several
-from trainer.evaluation.comparison import Predictions, same_images
+from trainer.evaluation.comparison import Predictions
 
 PAGE = 24
 SUSPECT_LABEL, SUSPECT_OTHER = 0.1, 0.7
@@ -98,10 +98,8 @@ if not shown:
     with top:
         frame.answer("Mistakes", "Choose a finished run to see its mistakes.")
     st.stop()
-for run in list(shown[1:]):
-    if reason := same_images(found[shown[0].run_id], found[run.run_id]):
-        st.caption(f"{plain(run.label)} is left out beside {plain(shown[0].label)}: {plain(reason)}.")
-        shown.remove(run)
+found = frame.same_test_set(found, shown)
+shown = [run for run in shown if run.run_id in found]
 parts = groups(shown, found)
 with top:
     frame.answer("Mistakes", opening(parts, shown, found))

@@ -7,7 +7,7 @@ from dashboard import charts, frame
 from dashboard.recalls import ORDERS, class_table, macro_values, sort_classes, worst_class
 from dashboard.selection import Chosen, choose_runs
 from dashboard.text import number, percent, plain, several
-from trainer.evaluation.comparison import Predictions, same_images
+from trainer.evaluation.comparison import Predictions
 
 
 def opening(found: dict[str, Predictions], chosen: list[Chosen]) -> str:
@@ -29,19 +29,6 @@ def opening(found: dict[str, Predictions], chosen: list[Chosen]) -> str:
     return f"{plain(name.capitalize())} is found in {percent(recall)} of cases{where}{mistaken}{other}."
 
 
-def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[str, Predictions]:
-    """Those tested on the first run's images; says of each other one why it is left out."""
-    labels = {run.run_id: run.label for run in chosen}
-    first = next(iter(found))
-    kept = {}
-    for run_id, predictions in found.items():
-        if reason := same_images(found[first], predictions):
-            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {plain(reason)}.")
-        else:
-            kept[run_id] = predictions
-    return kept
-
-
 snapshot = frame.load("Per-class recall")
 top = st.container()
 chosen = choose_runs(snapshot, most=12)
@@ -50,7 +37,7 @@ if not found:
     with top:
         frame.answer("Per-class recall", "Choose a finished run to see how often each class is found.")
     st.stop()
-found = same_test_set(found, chosen)
+found = frame.same_test_set(found, chosen)
 shown = [run for run in chosen if run.run_id in found]
 with top:
     frame.answer("Per-class recall", opening(found, shown))

@@ -152,6 +152,7 @@ with st.container(horizontal=True):
     for file, label in (
         ("compare.py", f"Compare {several(count_chosen, 'run')}"),
         ("recall.py", "Per-class recall"),
+        ("calibration.py", "Calibration"),
         ("confusion.py", "Confusion"),
         ("mistakes.py", "Mistakes"),
     ):

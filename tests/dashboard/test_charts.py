@@ -10,6 +10,7 @@ from dashboard.recalls import class_table, macro_values, sort_classes, worst_cla
 from dashboard.selection import Chosen
 from tests.extra.odd_runs import predictions
 from trainer.evaluation.comparison import Predictions
+from trainer.evaluation.reliability import measure
 from trainer.evaluation.statistics import wilson
 
 NAMES = ("angry", "disgust", "happy")
@@ -150,3 +151,33 @@ def test_a_run_without_a_cost_is_left_out_of_the_scatter():
         index=["a", "b"],
     )
     assert len(charts.cost_scatter(table, [A, B], "size", "bytes").data) == 1
+
+
+def test_a_reliability_diagram_shows_each_bin_with_its_interval_and_all_images_below(found):
+    after, before = (measure(found[key].target, found[key].probabilities) for key in ("a", "b"))
+    figure = charts.reliability_diagram({"a": after}, {"a": before}, [A])
+    said_is_true, dotted, solid, images = figure.data
+    assert list(said_is_true.x) == list(said_is_true.y) == [0, 1]
+    for trace, bins in ((dotted, before.bins), (solid, after.bins)):
+        np.testing.assert_allclose(trace.x, bins["confidence"])
+        np.testing.assert_allclose(trace.y, bins["accuracy"])
+    assert (dotted.line.dash, dotted.error_x.visible, dotted.error_y.visible) == ("dot", None, False)
+    np.testing.assert_allclose(np.array(solid.y) + solid.error_y.array, after.bins["high"])
+    np.testing.assert_allclose(np.array(solid.y) - solid.error_y.arrayminus, after.bins["low"])
+    assert sum(images.y) == 60
+    assert images.yaxis == "y2"
+    assert "<A>" not in str(figure)
+
+
+def test_coverage_curves_end_at_the_accuracy_of_all_with_the_threshold_marked(found):
+    reliabilities = {key: measure(run.target, run.probabilities) for key, run in found.items()}
+    figure = charts.coverage_curves(reliabilities, [A, B], coverage=0.8, threshold=0.5)
+    curve, ring = figure.data[:2]
+    assert (curve.x[-1], curve.y[-1]) == (1.0, found["a"].evaluation.summary["accuracy"])
+    sure = found["a"].probabilities.max(1) >= 0.5
+    right = found["a"].preds == found["a"].target
+    assert (ring.x[0], ring.y[0]) == (sure.mean(), right[sure].mean())
+    assert figure.layout.shapes[0].x0 == 0.8
+    assert "<A>" not in str(figure)
+    nobody = charts.coverage_curves(reliabilities, [A], coverage=0.8, threshold=1.1)
+    assert len(nobody.data) == 1

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -9,11 +10,11 @@ from streamlit.testing.v1 import AppTest
 from dashboard.app import PAGES
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
+from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
-TABLE_PAGES = ("compare.py", "recall.py", "confusion.py", "mistakes.py")
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,10 @@ def ids(trained: Trained) -> list[str]:
         ("runs.py", "2 runs on fer2013, best"),
         ("compare.py", "No difference in accuracy that 40 images can show"),
         ("recall.py", "Every class is found in every case by"),
+        (
+            "calibration.py",
+            "off before calibration. Answering only the surest 80%, it is right in 100% of cases",
+        ),
         ("confusion.py", "confuses nothing on 40 images"),
         ("mistakes.py", "Of 40 test images both get 0 wrong"),
         ("registry.py", "Version 1 (cnn) is the champion of fer2013-emotion, with 1.000 test accuracy"),
@@ -125,6 +130,29 @@ def test_runs_of_different_test_sets_are_not_compared(trained: Trained, ids: lis
         for kind, run_id in found.items():
             if kind != "deleted":
                 store.client().delete_run(run_id)
+
+
+def test_calibration_tells_before_and_after_and_what_is_not_kept(trained: Trained, ids: list[str]):
+    app = open_page("calibration.py", runs=[ids[0][:8]])
+    [table] = app.dataframe
+    assert list(table.value["run"]) == ["resnet18, before", "resnet18"]
+    assert table.value["temperature"][0] == "1.00"
+    assert table.value["right in the surest 80%"].str.startswith("100% (").all()
+    app.toggle(key="before").set_value(False).run()
+    assert list(app.dataframe[0].value["run"]) == ["resnet18"]
+    file = trained.root / "mlruns" / "artifacts" / ids[0] / "artifacts" / PREDICTIONS_FILE
+    whole = pd.read_parquet(file)
+    try:
+        whole[whole["part"] != UNCALIBRATED].to_parquet(file, index=False)
+        st.cache_resource.clear()
+        app = open_page("calibration.py", runs=[ids[0][:8]])
+        assert "What was answered before calibration was not kept" in text(app)
+        assert "before calibration" not in answer(app)
+        app = open_page("calibration.py", runs=[ids[0][:8], ids[1][:8]])
+        assert "What resnet18 answered before calibration was not kept." in text(app)
+        assert list(app.dataframe[0].value["run"]) == ["resnet18", "cnn, before", "cnn"]
+    finally:
+        whole.to_parquet(file, index=False)
 
 
 def test_a_link_opens_the_runs_that_it_names(trained: Trained, ids: list[str]):
@@ -264,7 +292,7 @@ def test_pages_that_need_no_model_do_not_import_torch(trained: Trained):
     code = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({APP!r}, default_timeout=60).run()\nassert not app.exception\n"
-        "for page in ('compare', 'recall', 'confusion', 'mistakes', 'registry'):\n"
+        "for page in ('compare', 'recall', 'calibration', 'confusion', 'mistakes', 'registry'):\n"
         "    app.switch_page(f'app_pages/{page}.py').run()\n    assert not app.exception, app.exception\n"
         "sys.exit('torch' in sys.modules)"
     )
