@@ -120,7 +120,6 @@ def train(variant: Variant, seed: int, options: Options) -> Result:
     from trainer.training.environment import make_fabric
     from trainer.training.loop import Training, fit, predict_views
     from trainer.training.pretrained import make_classifier
-    from trainer.training.run import brightness
 
     keep_memory()
     config = recipe_defaults(options.recipe, options.architecture)  # type: ignore[arg-type]
@@ -133,7 +132,7 @@ def train(variant: Variant, seed: int, options: Options) -> Result:
     splits = load_splits("fer2013", data_dir, fraction=VALIDATION_FRACTION, drop_twins=True)
     torch.manual_seed(seed)
     names, target = splits.class_names, splits.validation.target.numpy()
-    classifier, config = make_classifier(config, len(names), *brightness(splits.train))
+    classifier, config = make_classifier(config, len(names), *splits.train.brightness())
     training = Training(classifier, config, make_fabric(config))
     history = list(fit(training, splits.train, splits.validation, len(names)))
     found = {}

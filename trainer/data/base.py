@@ -36,6 +36,13 @@ class Split:
     def class_counts(self, num_classes: int) -> list[int]:
         return torch.bincount(self.target, minlength=num_classes).tolist()
 
+    def brightness(self) -> tuple[float, float]:
+        """Mean and standard deviation of the pixels, in [0, 1]."""
+        counts = np.bincount(self.images.numpy().reshape(-1), minlength=256)
+        levels, share = np.arange(256) / 255, counts / counts.sum()
+        mean = float((levels * share).sum())
+        return mean, max(float(np.sqrt(((levels - mean) ** 2 * share).sum())), 1e-3)
+
     def fingerprint(self, class_names: Sequence[str]) -> str:
         """32 hex digits that name exactly these images, labels, ids and class names."""
         return fingerprint(class_names, self.images.numpy(), self.target.numpy(), self.sample_ids)

@@ -6,6 +6,7 @@ import logging
 import torch
 
 from trainer.config import Config
+from trainer.data.base import Split
 from trainer.data.splits import load_splits
 from trainer.models.base import VIEWS
 from trainer.training.allocator import keep_memory
@@ -30,20 +31,30 @@ def estimate_seconds(config: Config) -> float:
         seed=config.validation_seed,
         drop_twins=config.drop_twins,
     )
+    images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
+    images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
+    return images / images_per_second(config, splits.train, len(splits.class_names)) + FIXED_SECONDS
+
+
+def estimate_fold_seconds(config: Config, data: Split, num_classes: int, folds: int) -> float:
+    """The same for answers out of fold: an image is learned in all folds but its own, where it is looked at."""
+    keep_memory()
+    images = config.epochs * len(data) * (folds - 1 + FORWARD_SHARE)
+    return images / images_per_second(config, data, num_classes)
+
+
+def images_per_second(config: Config, train: Split, num_classes: int) -> float:
+    """Of training, measured over STEPS batches here and now."""
     quiet = logging.getLogger("trainer.training.pretrained")
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # the run itself says where weights are missing
     try:
-        classifier, config = make_classifier(config, len(splits.class_names), 0.5, 0.25)
+        classifier, config = make_classifier(config, num_classes, 0.5, 0.25)
     finally:
         quiet.setLevel(level)
     short = dataclasses.replace(config, epochs=2, early_stopping=0)
-    some = torch.arange(min(len(splits.train), STEPS * config.batch_size))
+    some = torch.arange(min(len(train), STEPS * config.batch_size))
     training = Training(classifier, short, make_fabric(config))
     # The first pass warms up, the second is measured.
-    *_, measured = fit(
-        training, splits.train.select(some), splits.validation.select(some[:2]), len(splits.class_names)
-    )
-    images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
-    images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
-    return images / measured.images_per_second + FIXED_SECONDS
+    *_, measured = fit(training, train.select(some), train.select(some[:2]), num_classes)
+    return measured.images_per_second

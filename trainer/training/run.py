@@ -33,7 +33,6 @@ from trainer.contract import (
     Tag,
     metric_key,
 )
-from trainer.data.base import Split
 from trainer.data.pictures import image_table
 from trainer.data.splits import Splits, load_splits
 from trainer.evaluation.calibration import averaged, fit_temperature
@@ -110,7 +109,7 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         drop_twins=config.drop_twins,
     )
     seed_everything(config.seed, verbose=False)
-    mean, std = brightness(splits.train)
+    mean, std = splits.train.brightness()
     classifier, config = make_classifier(config, len(splits.class_names), mean, std)
     spec = ModelSpec(
         architecture=config.architecture,
@@ -394,14 +393,6 @@ def keep_best(writer: RunWriter, training: Training, spec: ModelSpec) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write(Path(scratch), spec, training.best_weights)
         writer.log_best(Path(scratch))
-
-
-def brightness(train: Split) -> tuple[float, float]:
-    """Mean and standard deviation of the training pixels, in [0, 1]."""
-    counts = np.bincount(train.images.numpy().reshape(-1), minlength=256)
-    levels, share = np.arange(256) / 255, counts / counts.sum()
-    mean = float((levels * share).sum())
-    return mean, max(float(np.sqrt(((levels - mean) ** 2 * share).sum())), 1e-3)
 
 
 def epoch_metrics(epoch: Epoch) -> dict[str, float]:
