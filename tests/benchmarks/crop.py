@@ -7,7 +7,6 @@ crops it anew as a photo is cropped, and asks the models; it also gives the limi
 from dataclasses import dataclass
 from typing import Annotated
 
-import cv2
 import numpy as np
 import tyro
 from rich.console import Console
@@ -16,10 +15,8 @@ from rich.table import Table
 from trainer.commands.models import load_predictor
 from trainer.data.splits import load_splits
 from trainer.inference import faces, quality
-from trainer.inference.faces import Face, Photo, Region
+from trainer.inference.faces import ENLARGED, MARGIN_PX, Face, Photo, Region, framed_crop
 
-ENLARGED, MARGIN_PX = 4, 64
-"""A 48 px crop is enlarged and framed in its mean grey, so that the detector finds a face as large as the image."""
 SIDES = (0.9, 1.0, 1.1, 1.2, 1.26, 1.3, 1.4, 1.6, 1.8)
 
 
@@ -65,10 +62,7 @@ def main() -> None:
 
 def find_one(image: np.ndarray) -> Face | None:
     """The largest face, in px of the image."""
-    size = image.shape[0] * ENLARGED
-    large = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-    grey = int(image.mean())
-    large = cv2.copyMakeBorder(large, *[MARGIN_PX] * 4, cv2.BORDER_CONSTANT, value=grey)
+    large = framed_crop(image)
     photo = Photo(np.repeat(large[..., None], 3, axis=2), *large.shape[::-1])
     if not (found := faces.find_faces(photo)):
         return None

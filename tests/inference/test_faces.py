@@ -19,6 +19,7 @@ from trainer.inference.faces import (
     Region,
     crop,
     crops,
+    face_score,
     find_faces,
     read_photo,
     whole,
@@ -229,3 +230,12 @@ def test_the_crop_is_the_measured_one():
     """`python -m tests.benchmarks.crop` found a plateau from 1.2 to 1.3, and 0.1."""
     assert 1.2 <= SIDE_PER_BOX_WIDTH <= 1.3
     assert pytest.approx(0.1, abs=0.02) == RAISED
+
+
+def test_a_crop_of_48_px_shows_a_face_upright_or_upside_down_and_blank_and_noisy_ones_do_not():
+    small = read_grey(encoded(portrait(3), "PNG"), 48)
+    assert face_score(small) > 0.6
+    assert face_score(np.rot90(small, 2).copy()) > 0.6
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    for image in (np.full((48, 48), 90, np.uint8), noise):
+        assert face_score(image) < 0.3

@@ -27,11 +27,15 @@ REFINE_SCORE, REFINE_ANGLE = 0.93, 10
 the detector is made for upright faces, and also finds upside-down ones, with eyes where the mouth is."""
 REFINE_PX, REFINE_SIDES = 192, 2
 """Side in px of the patch for that, and its side in sides of the region."""
-TURNED_SCORE = 0.7
-"""Least score of a face in a photo that was turned; 0.6, the detector's own, for an upright one."""
+LEAST_SCORE, TURNED_SCORE = 0.6, 0.7
+"""Least score of an upright face, the detector's own, and of one in a photo that was turned."""
+FAINT_SCORE = 0.02
+"""Of what is faintly like a face. Of the 56 images of FER-2013 without anything above it, none shows one."""
 LEAST_PX = 8
 """A strip that is narrower than this where faces are looked for holds none."""
 MOST_FACES = 100
+ENLARGED, MARGIN_PX = 4, 64
+"""How a crop of 48 px is shown to the detector, so that it finds a face as large as the image."""
 SAME_FACE = 0.3
 """Intersection over union above which two boxes are one face, as in the detector itself."""
 
@@ -129,6 +133,34 @@ def find_faces(photo: Photo) -> list[Face]:
     return sorted(faces, key=lambda face: face.region.x)
 
 
+def face_score(image: np.ndarray) -> float:
+    """How face-like a data set's own crop is, from 0 (nothing like a face) to 1; a face is found from LEAST_SCORE on.
+
+    Such a crop is smaller than the detector's faces and ends where the face does: it is enlarged and framed in its mean
+    grey. Only where nothing is found upright is it searched as a photo is, in all orientations; and where nothing is
+    found then either, what comes nearest to an upright face counts.
+
+    Args:
+        image: uint8 (S, S), grey.
+    """
+    framed = framed_crop(image)
+    pixels = np.repeat(framed[..., None], 3, axis=2)
+    scores = (
+        _detect(pixels)[:, 14].tolist()
+        or [face.score or 0.0 for face in find_faces(Photo(pixels, *framed.shape[::-1]))]
+        or _detect(pixels, FAINT_SCORE)[:, 14].tolist()
+    )
+    return max(scores, default=0.0)
+
+
+def framed_crop(image: np.ndarray) -> np.ndarray:
+    """A crop of a face, uint8 (S, S), as the detector can find it: ENLARGED, in a frame of MARGIN_PX."""
+    side = image.shape[0] * ENLARGED
+    large = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+    frame = (MARGIN_PX, MARGIN_PX, MARGIN_PX, MARGIN_PX)
+    return np.asarray(cv2.copyMakeBorder(large, *frame, cv2.BORDER_CONSTANT, value=int(image.mean())))
+
+
 def whole(photo: Photo) -> Face:
     """The photo taken as the face: its central square."""
     side = min(photo.width, photo.height)
@@ -182,11 +214,12 @@ def crops(photo: Photo, faces: Sequence[Face], size: int, channels: int = 1) -> 
 _OWN = threading.local()
 
 
-def _detect(image: np.ndarray) -> np.ndarray:
-    """float (N, 15): box (x, y, width, height), five landmarks, score. Each thread has a detector of its own."""
-    detector = getattr(_OWN, "detector", None)
-    if detector is None:
-        detector = _OWN.detector = YuNetDetector()
+def _detect(image: np.ndarray, least: float = LEAST_SCORE) -> np.ndarray:
+    """float (N, 15): box (x, y, width, height), five landmarks, score. Each thread has detectors of its own."""
+    detectors = vars(_OWN).setdefault("detectors", {})
+    if least not in detectors:
+        detectors[least] = YuNetDetector(score_threshold=least)
+    detector = detectors[least]
     rows = detector.detect(np.ascontiguousarray(image), details=True).astype(np.float64)
     return rows[np.isfinite(rows).all(1)]
 
