@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from trainer.data import DATASETS
@@ -31,6 +32,9 @@ class Config:
     """Seed of that split; apart from `seed`, so that repeated runs share their validation set."""
     drop_twins: bool = False
     """Leave out of train what has a near-duplicate in validation: for tuning."""
+    exclude: str | None = None
+    """LIST of images that leave train, one sample id a line (`python -m trainer audit` writes one); validation and test
+    stay as they are."""
 
     architecture: str = "cnn"
     """Architecture: cnn or resnet18."""
@@ -248,6 +252,8 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield "--data-dir: sketch is drawn by the program and takes no folder"
     if config.validation == "public" and config.dataset != "fer2013":
         yield f"--validation public: only fer2013 has a PublicTest part, {config.dataset} has not"
+    if config.exclude is not None and not Path(config.exclude).is_file():
+        yield f"--exclude {config.exclude}: there is no such file"
     if config.architecture not in ARCHITECTURES:
         yield f"--architecture {config.architecture}: choose one of {', '.join(ARCHITECTURES)}"
         return

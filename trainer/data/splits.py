@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from trainer.data import dataset_source
 from trainer.data.base import DatasetSource, Split
+from trainer.data.exclusion import Exclusion, exclude
 from trainer.data.twins import twin_pairs
 
 
@@ -29,6 +30,8 @@ class Splits:
     test_groups: Mapping[str, np.ndarray]
     source: str
     skipped: tuple[str, ...]
+    exclusion: Exclusion | None = None
+    """What a list took out of train; None where there was none."""
 
     def parts(self) -> dict[str, Split]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
@@ -50,6 +53,7 @@ def load_splits(
     fraction: float = 0.1,
     seed: int = 0,
     drop_twins: bool = False,
+    exclude_list: str | None = None,
 ) -> Splits:
     """Load the dataset `name` and divide it by a validation protocol.
 
@@ -58,6 +62,8 @@ def load_splits(
             official PublicTest for validation and PrivateTest for test.
         drop_twins: Leave out of train what has a twin in validation, so that a choice made on validation
             is not flattered by images that were learned by heart.
+        exclude_list: Path of a list of sample ids that leave train, after it was divided: validation and test are
+            those of a training without a list.
 
     Raises ValueError or FileNotFoundError, with a message for the user, as the dataset does.
     """
@@ -76,6 +82,10 @@ def load_splits(
     else:
         kept, held_out = stratified_index(train.target.numpy(), fraction, seed)
         train, validation = train.select(kept), train.select(held_out)
+    exclusion = None
+    if exclude_list is not None:
+        others = {*validation.sample_ids, *dataset.parts["test"].sample_ids}
+        train, exclusion = exclude(Path(exclude_list), train, dataset.class_names, others)
     if drop_twins:
         twins = twin_pairs(train.images, validation.images)[:, 0]
         train = train.select(np.setdiff1d(np.arange(len(train)), twins))
@@ -88,6 +98,7 @@ def load_splits(
         test_groups=groups,
         source=dataset.source,
         skipped=dataset.skipped,
+        exclusion=exclusion,
     )
 
 

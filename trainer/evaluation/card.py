@@ -132,6 +132,12 @@ def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
         f"Recipe `{params.get('recipe', '?')}`, {params.get('epochs', '?')} epochs, seed {params.get('seed', '?')}, "
         f"on {params.get('device_used', '?').partition(':')[0]}, {precision}.",
     ]
+    if params.get("excluded_images"):
+        lines.insert(
+            1,
+            f"Trained without {int(params['excluded_images']):,} images of {params.get('excluded_list')} (digest "
+            f"{params.get('excluded_digest')}).",
+        )
     if params.get("teacher"):
         lines.append(
             f"It also learned from the answers of other models (weight {params.get('teacher_weight')})."

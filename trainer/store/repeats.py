@@ -9,7 +9,7 @@ from trainer.contract import Tag
 from trainer.store.location import Store
 from trainer.store.writer import FINISHED
 
-_ELSEWHERE = {"data_dir", "device"}
+_ELSEWHERE = {"data_dir", "device", "exclude"}
 """Fields that say where, not what: the data are known by their fingerprints."""
 
 

@@ -30,6 +30,7 @@ def estimate_seconds(config: Config) -> float:
         fraction=config.validation_fraction,
         seed=config.validation_seed,
         drop_twins=config.drop_twins,
+        exclude_list=config.exclude,
     )
     images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
     images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))

@@ -107,7 +107,10 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         fraction=config.validation_fraction,
         seed=config.validation_seed,
         drop_twins=config.drop_twins,
+        exclude_list=config.exclude,
     )
+    if splits.exclusion is not None:
+        log.info(splits.exclusion.sentence())
     seed_everything(config.seed, verbose=False)
     mean, std = splits.train.brightness()
     classifier, config = make_classifier(config, len(splits.class_names), mean, std)
@@ -277,6 +280,7 @@ def log_beginning(
         | {f"{part}_images": len(split) for part, split in splits.parts().items()}
         | {f"{part}_fingerprint": value for part, value in fingerprints.items()}
         | {"skipped_files": len(splits.skipped)}
+        | exclusion_parameters(splits)
     )
     names = splits.class_names
     writer.log_dataset(
@@ -290,6 +294,17 @@ def log_beginning(
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, CONFIG_FILE).write_text(config.to_json())
         writer.log_folder(Path(scratch))
+
+
+def exclusion_parameters(splits: Splits) -> dict[str, object]:
+    """What was left out of train on purpose; nothing where there was no list."""
+    if splits.exclusion is None:
+        return {}
+    return {
+        "excluded_images": splits.exclusion.images,
+        "excluded_list": splits.exclusion.name,
+        "excluded_digest": splits.exclusion.digest,
+    }
 
 
 def restore(
