@@ -1,6 +1,7 @@
 """The names that writers and readers of the tracking store share (standard library only)."""
 
 import re
+from typing import Literal
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -16,6 +17,17 @@ WORST_IMAGES_FILE = "evaluation/worst_images.parquet"
 ROBUSTNESS_FILE = "evaluation/robustness.parquet"
 BEST_FOLDER = "best"
 CARD_FILE = "README.md"
+
+# Files of an audit, in a folder of its run.
+AUDIT_FOLDER = "audit"
+AUDIT_FACTS = "facts.json"
+AUDIT_FINDINGS = "findings.parquet"
+AUDIT_TABLE = "findings.csv"
+AUDIT_THUMBNAILS = "thumbnails.parquet"
+AUDIT_REPORT = "report.html"
+AUDIT_LIST = "exclude.txt"
+Reason = Literal["blank", "conflict", "duplicate", "leak", "no-face", "label"]
+"""Why an image may leave train after an audit."""
 
 # Files of the model format; they travel with a registered version as `extra_files/<name>`.
 WEIGHTS_FILE = "weights.safetensors"
@@ -90,6 +102,7 @@ class Tag:
     HOST = "host"
     PID = "pid"
     BUNDLED = "bundled"
+    AUDIT = "audit"
     PROMOTED_AT = "promoted_at"
     PROMOTED_BY = "promoted_by"
     PROMOTED_OVER = "promoted_over"
@@ -100,6 +113,11 @@ class Tag:
 def model_name(dataset: str) -> str:
     """The registered model that holds every candidate for one dataset."""
     return f"{dataset}-emotion"
+
+
+def audit_experiment(dataset: str) -> str:
+    """Where audits of a dataset are logged: apart from its trainings."""
+    return f"{dataset}-audit"
 
 
 def metric_key(part: str, name: str, class_name: str | None = None) -> str:

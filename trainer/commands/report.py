@@ -10,6 +10,7 @@ from rich.table import Table
 from trainer.commands.progress import duration
 
 if TYPE_CHECKING:
+    from trainer.evaluation.audit import Audit
     from trainer.evaluation.comparison import Comparison
     from trainer.evaluation.metrics import Evaluation
     from trainer.training.run import Outcome
@@ -105,6 +106,35 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
         f"both wrong {c.both_wrong:,}; exact McNemar p = {c.p:.3g}. * decided, corrected after Holm.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+
+
+def audit_tables(audit: "Audit") -> None:
+    """Images of each class and part, twins, and how much of each kind was found."""
+    from trainer.evaluation.audit import class_counts, sections, suggestions, twin_counts
+
+    console = Console()
+    counts = class_counts(audit)
+    classes = Table(title="Images", title_justify="left", show_edge=False)
+    for column in ("class", *counts.columns):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    for name, row in counts.iterrows():
+        classes.add_row(str(name), *(f"{value:,}" for value in row), end_section=name == counts.index[-2])
+    console.print(classes)
+    twins = Table(title="Near-duplicates", title_justify="left", show_edge=False)
+    for column in ("parts", "pairs", "with different labels"):
+        twins.add_column(column, justify="left" if column == "parts" else "right")
+    for parts, pairs, differing, share in twin_counts(audit).itertuples(index=False):
+        twins.add_row(parts, f"{pairs:,}", f"{differing:,} ({share:.1%})")
+    if twins.row_count:
+        console.print(twins)
+    for section in sections(audit):
+        count = f"{len(section.rows):,}" if section.looked_for else "not looked for"
+        console.print(f"{section.title}: {count}", highlight=False, markup=False)
+    worst = [f"{label} rather {other} ({count:,})" for label, other, count in suggestions(audit.of("label"))]
+    if worst:
+        console.print(
+            f"Most suspected: {'; '.join(worst[:5])}", highlight=False, soft_wrap=True, markup=False
+        )
 
 
 def recalls(evaluation: "Evaluation") -> dict[str, str]:

@@ -1,21 +1,26 @@
 """Reads all runs of a store at once, their histories and their predictions; hands out DataFrames."""
 
 import hashlib
+import json
 import socket
 import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import psutil
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
+    AUDIT_FACTS,
+    AUDIT_FINDINGS,
+    AUDIT_FOLDER,
+    AUDIT_THUMBNAILS,
     COST_METRICS,
     EPOCH_METRICS,
     PREDICTIONS_FILE,
@@ -27,16 +32,19 @@ from trainer.contract import (
     Tag,
     metric_key,
 )
+from trainer.evaluation.audit import Audit
 from trainer.store.location import SQLITE_PREFIX, Store, StoreError
 from trainer.store.registry import Version, all_versions
 from trainer.store.rows import BEST_VALIDATION, NAN, ClientRows, Details, Head, Rows, SqliteRows
+
+T = TypeVar("T")
 
 SILENCE_SECONDS = 15 * 60
 """A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
 # Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
 _NOT_CONFIGURATION = {
     *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
-    *("torch", "torchvision", "moodify", "skipped_files"),
+    *("torch", "torchvision", "moodify", "skipped_files", "exclude"),
 }
 _ENDED = {"FINISHED", "FAILED", "KILLED"}
 _NOBODY = Head("", "", "", "FINISHED", 0, None, {})
@@ -54,6 +62,15 @@ _TAGS = {
 _NUMBERS = {"seed": "seed", "epochs": "epochs", "parameters": "parameters", "best_epoch": Tag.BEST_EPOCH}
 
 
+@dataclass(frozen=True)
+class AuditRun:
+    """An audit of a dataset that is in the store. made_ms: when, in ms since 1970."""
+
+    run_id: str
+    dataset: str
+    made_ms: int
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """All runs and versions of a store at one moment.
@@ -66,12 +83,13 @@ class Snapshot:
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
         the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
         registered (name of the model), versions and aliases (lists).
-    params: run_id → parameter → value.
+    params: run_id → parameter → value. audits: those that ended well, newest first; they are not among the runs.
     """
 
     runs: pd.DataFrame
     params: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: tuple[Version, ...] = ()
+    audits: tuple[AuditRun, ...] = ()
 
 
 class Reader:
@@ -106,7 +124,8 @@ class Reader:
             return self._last[1]
 
     def _read(self) -> Snapshot:
-        heads = self._rows.heads()
+        every = self._rows.heads()
+        heads = [head for head in every if Tag.AUDIT not in head.tags]
         changed = [
             head
             for head in heads
@@ -136,6 +155,7 @@ class Reader:
             table.sort_values("started", ascending=False, kind="stable"),
             {run_id: params for run_id, (_, _, params) in self._records.items()},
             versions,
+            _audits(every),
         )
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:
@@ -177,20 +197,35 @@ class Reader:
             return {}
         return dict(zip(table["sample_id"], table["png"], strict=True))
 
+    def audit(self, run_id: str) -> Audit:
+        """Raises StoreError where the run kept none, or what is there cannot be used."""
+        facts = self._artifact(run_id, f"{AUDIT_FOLDER}/{AUDIT_FACTS}", _read_json)
+        findings = self._parquet(run_id, f"{AUDIT_FOLDER}/{AUDIT_FINDINGS}")
+        thumbnails = self._parquet(run_id, f"{AUDIT_FOLDER}/{AUDIT_THUMBNAILS}")
+        if facts is None or findings is None or thumbnails is None:
+            raise StoreError(f"run {run_id[:8]} holds no whole audit")
+        try:
+            return Audit.checked(facts, findings, thumbnails)
+        except ValueError as error:
+            raise StoreError(f"the audit of run {run_id[:8]} is not Moodify's: {error}") from error
+
     def _parquet(self, run_id: str, path: str) -> pd.DataFrame | None:
         """None where the run has no such file."""
+        return self._artifact(run_id, path, pd.read_parquet)
+
+    def _artifact(self, run_id: str, path: str, read: Callable[[Path], T]) -> T | None:
+        """What `read` makes of a file of the run; None where there is no such file. Raises StoreError."""
         root = self.store.artifact_root
         if root is not None and (file := root / run_id / "artifacts" / path).is_file():
-            return _read_parquet(
-                file, run_id, path
-            )  # where MLflow keeps it; asking MLflow costs ten times as much
+            # Where MLflow keeps it; asking MLflow costs ten times as much.
+            return _reading(read, file, run_id, path)
         client = self.store.client()
         folder, _, name = path.rpartition("/")
         try:
             if name not in {item.path.rpartition("/")[2] for item in client.list_artifacts(run_id, folder)}:
                 return None
             with tempfile.TemporaryDirectory() as scratch:
-                return _read_parquet(Path(client.download_artifacts(run_id, path, scratch)), run_id, path)
+                return _reading(read, Path(client.download_artifacts(run_id, path, scratch)), run_id, path)
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0][:300]
             raise StoreError(f"{path} of run {run_id[:8]} cannot be fetched: {reason}") from error
@@ -223,12 +258,25 @@ def find_run(snapshot: Snapshot, reference: str) -> str:
     raise StoreError(f"there is no run '{reference}': `python -m trainer runs` lists those that there are")
 
 
-def _read_parquet(file: Path, run_id: str, path: str) -> pd.DataFrame:
+def _reading(read: Callable[[Path], T], file: Path, run_id: str, path: str) -> T:
     try:
-        return pd.read_parquet(file)
+        return read(file)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:300]
         raise StoreError(f"{path} of run {run_id[:8]} cannot be read: {reason}") from error
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _audits(heads: Sequence[Head]) -> tuple[AuditRun, ...]:
+    found = [
+        AuditRun(head.run_id, head.tags.get(Tag.DATASET, ""), head.started_ms)
+        for head in heads
+        if Tag.AUDIT in head.tags and head.status == "FINISHED"
+    ]
+    return tuple(sorted(found, key=lambda audit: audit.made_ms, reverse=True))
 
 
 def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
