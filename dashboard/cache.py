@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from trainer.data.pictures import find_pictures, png
+from trainer.evaluation.audit import Audit
 from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.reliability import Reliability, measure
 from trainer.evaluation.robustness import Robustness
@@ -102,6 +103,16 @@ def _robustness(uri: str, run_id: str, status: str) -> Robustness | str:
         return "it was not asked about worse images" if table is None else Robustness.from_table(table)
     except (StoreError, ValueError) as error:
         return str(error)
+
+
+def audit(run_id: str) -> Audit:
+    """What an audit found. Raises StoreError where it cannot be read."""
+    return _audit(store_uri(), run_id)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _audit(uri: str, run_id: str) -> Audit:
+    return _reader(uri).audit(run_id)
 
 
 def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:

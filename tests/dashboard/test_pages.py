@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard.app import PAGES
+from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
 from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED
@@ -292,9 +294,55 @@ def test_pages_that_need_no_model_do_not_import_torch(trained: Trained):
     code = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({APP!r}, default_timeout=60).run()\nassert not app.exception\n"
-        "for page in ('compare', 'recall', 'calibration', 'confusion', 'mistakes', 'registry'):\n"
+        "for page in ('compare', 'recall', 'calibration', 'confusion', 'mistakes', 'registry', 'audit'):\n"
         "    app.switch_page(f'app_pages/{page}.py').run()\n    assert not app.exception, app.exception\n"
         "sys.exit('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+@pytest.fixture
+def audited(workplace) -> str:
+    """An audit with a hostile name in it; the id of its run."""
+    from trainer.evaluation.audit import BLANK, image_findings, twin_findings
+    from trainer.store.audits import log_audit
+
+    twins = twin_findings(SAMPLES, np.array([[0, 1], [2, 4], [3, 6]]), np.array([1.0, 2.0, 3.0]))
+    blank = image_findings(BLANK, SAMPLES, np.array([4]), np.array([0.0]))
+    return log_audit(open_store(), audit_of(twins, blank), ("blank",), {"folds": 0})
+
+
+def test_an_audit_is_shown_with_its_findings_and_a_list_to_leave_out(audited: str):
+    app = open_page("audit.py")
+    assert answer(app).startswith(
+        "faces has 3 pairs of near-duplicates, 67% of them with different labels; 1 image is"
+    )
+    assert [tab.label for tab in app.tabs] == [
+        "Images", "Twins with different labels (2)", "Twins in different parts (1)", "Other twins (1)",
+        "Suspected labels", "No face found (0)", "Blank (1)",
+    ]  # fmt: skip
+    assert list(app.dataframe[0].value.index) == ["happy", "sad", HOSTILE, "all"]
+    assert [code.value for code in app.code] == [
+        "python -m trainer train --dataset faces --exclude exclude.txt"
+    ]
+    for element in [*app.header, *app.caption, *app.markdown]:
+        assert "<script" not in element.value.replace("\\<", "")
+    assert answer(open_page("runs.py")) == "There are no runs yet."
+
+
+def test_pictures_of_an_audit_are_shown_with_names_as_they_are_written(audited: str):
+    app = open_page("audit.py", findings="Twins with different labels (2)")
+    [shown] = [element.proto.body for element in app.get("html") if "<figure" in element.proto.body]
+    assert shown.count("<img") == 4
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_an_audit_whose_files_are_gone_is_told(audited: str, workplace):
+    (workplace / "mlruns" / "artifacts" / audited / "artifacts" / "audit" / "findings.parquet").write_text(
+        "no parquet"
+    )
+    app = open_page("audit.py")
+    assert answer(app) == "This audit cannot be read."
+    assert "findings.parquet of run" in text(app)
