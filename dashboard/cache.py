@@ -12,6 +12,7 @@ from trainer.evaluation.audit import Audit
 from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.reliability import Reliability, measure
 from trainer.evaluation.robustness import Robustness
+from trainer.evaluation.slices import Slices, thirds
 from trainer.store.location import Store, StoreError, open_store, store_uri
 from trainer.store.reader import Reader, Snapshot
 
@@ -113,6 +114,25 @@ def audit(run_id: str) -> Audit:
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _audit(uri: str, run_id: str) -> Audit:
     return _reader(uri).audit(run_id)
+
+
+def slices(run_id: str, status: str) -> Slices | str:
+    """The test images of a run, cut by what they are like, or why they are not."""
+    return _slices(store_uri(), run_id, status)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _slices(uri: str, run_id: str, status: str) -> Slices | str:
+    found = _predictions(uri, run_id, status)
+    if isinstance(found, str):
+        return found
+    try:
+        table = _reader(uri).conditions(run_id)
+    except StoreError as error:
+        return str(error)
+    if table is None or "sample_id" not in table:
+        return "what its test images are like was not measured"
+    return thirds(table, found.sample_ids)
 
 
 def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:

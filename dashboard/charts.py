@@ -294,6 +294,42 @@ def corruption_curves(table: pd.DataFrame, chosen: Sequence[Chosen], columns: in
     return figure
 
 
+def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> go.Figure:
+    """Accuracy in each slice with 95% intervals, slices on the rows; dotted: the run's accuracy on all images.
+
+    tables: run_id → `trainer.evaluation.slices.slice_table`, with the same slices.
+    """
+    first = next(iter(tables.values()))
+    keys = list(zip(first["grouping"], first["slice"], strict=True))
+    groupings = list(dict.fromkeys(first["grouping"]))
+    # A gap between groupings tells them apart.
+    position = {key: -(index + groupings.index(key[0])) for index, key in enumerate(keys)}
+    figure = go.Figure()
+    for index, run in enumerate(chosen):
+        table = tables[run.run_id]
+        shift = (index - (len(chosen) - 1) / 2) * min(0.25, 0.8 / len(chosen))
+        rows = [position[key] - shift for key in zip(table["grouping"], table["slice"], strict=True)]
+        figure.add_scatter(
+            x=table["accuracy"], y=rows, mode="markers", name=tag(run.label),
+            marker={"color": run.colour, "size": 9, "symbol": run.marker},
+            error_x={
+                "type": "data", "array": table["high"] - table["accuracy"],
+                "arrayminus": table["accuracy"] - table["low"], "color": run.colour, "thickness": 1.4, "width": 0,
+            },
+            customdata=np.stack([table["slice"].map(tag), table["images"]], axis=1),
+            hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}, %{{customdata[1]:,}} images: "
+            "%{x:.3f}<extra></extra>",
+        )  # fmt: skip
+    _style(figure, "Accuracy in each slice, with 95% intervals", 90 + 30 * (len(keys) + len(groupings)))
+    figure.update_xaxes(title_text="accuracy")
+    figure.update_yaxes(
+        tickvals=list(position.values()),
+        ticktext=[tag(name) if name not in ("medium",) else tag(f"medium {grouping}") for grouping, name in keys],
+        showgrid=False, zeroline=False,
+    )  # fmt: skip
+    return figure
+
+
 def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit: str) -> go.Figure:
     """Test accuracy against what it cost. table: index run_id, columns cost and test_accuracy, low, high."""
     figure = go.Figure()

@@ -12,6 +12,7 @@ from dashboard.selection import Chosen
 from dashboard.text import plain
 from trainer.evaluation.comparison import Predictions, same_images
 from trainer.evaluation.robustness import Robustness
+from trainer.evaluation.slices import Slices
 from trainer.store.location import StoreError, store_uri
 from trainer.store.reader import Snapshot
 
@@ -62,6 +63,11 @@ def load_robustness(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Robus
     return _load(cache.robustness, snapshot, chosen)
 
 
+def load_slices(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Slices]:
+    """The same of their test images, cut by what these are like."""
+    return _load(cache.slices, snapshot, chosen)
+
+
 def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, T]:
     found = {}
     for run in chosen:
@@ -75,6 +81,8 @@ def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[
 
 def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[str, Predictions]:
     """Those tested on the first run's images; says of each other one why it is left out."""
+    if not found:
+        return {}
     labels = {run.run_id: run.label for run in chosen}
     first = next(iter(found))
     kept = {}

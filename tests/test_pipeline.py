@@ -121,6 +121,7 @@ def test_a_run_holds_its_configuration_data_and_artifacts(store):
         f"evaluation/{name}"
         for name in (
             "worst_images.parquet",
+            "conditions.parquet",
             "confusion_test.json",
             "confusion_test.png",
             "confusion_test_public.json",

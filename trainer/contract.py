@@ -15,6 +15,7 @@ MISTAKES_PICTURE = "evaluation/worst_mistakes.png"
 PREDICTIONS_FILE = "evaluation/predictions.parquet"
 WORST_IMAGES_FILE = "evaluation/worst_images.parquet"
 ROBUSTNESS_FILE = "evaluation/robustness.parquet"
+CONDITIONS_FILE = "evaluation/conditions.parquet"
 BEST_FOLDER = "best"
 CARD_FILE = "README.md"
 

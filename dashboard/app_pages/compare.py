@@ -16,8 +16,75 @@ from dashboard.findings import (
 from dashboard.robustness import curve_table, robustness_sentence, robustness_table
 from dashboard.selection import choose_runs
 from dashboard.text import plain, several
+from dashboard.weaknesses import slice_sentence, slice_tables, slice_text
+from trainer.evaluation.slices import read_groups, recall_table
 
 QUANTITIES = ("accuracy", "loss", "macro_recall")
+
+
+def show_slices() -> None:
+    """Where each run is weak, by what the test images are like or by groups that are brought along."""
+    found = frame.same_test_set(frame.load_predictions(snapshot, chosen), chosen)
+    file = st.file_uploader(
+        "Groups of your own: CSV with sample_id and one column for each grouping (kept for this view only)",
+        type="csv",
+        max_upload_size=20,
+    )
+    slices = {}
+    if file is not None:
+        try:
+            text = file.getvalue().decode("utf-8")
+            slices = {run_id: read_groups(text, answers.sample_ids) for run_id, answers in found.items()}
+        except (ValueError, UnicodeDecodeError) as error:
+            st.error(plain(str(error)))
+    if not slices:
+        slices = frame.load_slices(snapshot, [run for run in chosen if run.run_id in found])
+    tables = slice_tables(found, slices)
+    shown = [run for run in chosen if run.run_id in tables]
+    if not shown:
+        st.markdown(
+            "A training measures its test images at the end; none of these runs has done so. Groups of your own do."
+        )
+        return
+    if ignored := max(slices[run.run_id].ignored for run in shown):
+        st.caption(f"{several(ignored, 'row')} of the file name no test image and are left out.")
+    st.markdown(slice_sentence(tables, shown))
+    frame.chart(
+        charts.slice_dots(tables, shown),
+        key="slices",
+        alt=f"Accuracy of {several(len(shown), 'run')} in each slice of the test set",
+    )
+    run = shown[0]
+    if len(shown) > 1:
+        labels = {run.run_id: run.label for run in shown}
+        run_id = st.segmented_control(
+            "Table of", list(labels), default=run.run_id, format_func=labels.__getitem__, required=True
+        )
+        run = next(run for run in shown if run.run_id == run_id)
+    table = slice_text(tables[run.run_id])
+    st.dataframe(
+        table, hide_index=True, height=frame.height(len(table), most=24), alt=f"Slices of {run.label}",
+        column_config={name: st.column_config.TextColumn(alignment="right") for name in table.columns[2:]},
+    )  # fmt: skip
+    st.caption(
+        "Differences are from all other images, class by class (Mantel–Haenszel): a slice of hard classes is not "
+        "blamed for them; their 95% intervals hold for all slices together. * decided, after Holm. Each condition "
+        "is cut into thirds of the test set; watermarks are not measured. Nothing here is about groups of people: "
+        "the data do not say who is in them, and nobody guesses."
+    )
+    with st.expander("Recall of each class in every slice"):
+        answers = found[run.run_id]
+        recalls = recall_table(
+            answers.target, answers.preds == answers.target, answers.class_names, slices[run.run_id]
+        )
+        st.dataframe(
+            recalls, hide_index=True, placeholder="–", height=frame.height(len(recalls), most=24),
+            alt=f"Recall of each class in every slice, {run.label}",
+            column_config={
+                name: st.column_config.NumberColumn(format="%.3f") for name in answers.class_names
+            },
+        )  # fmt: skip
+
 
 snapshot = frame.load("Compare")
 top = st.container()
@@ -84,7 +151,14 @@ with right:
         alt=f"Validation and training {quantity.replace('_', ' ')} of {several(len(chosen), 'run')} over {axis}",
     )  # fmt: skip
 
-names = ["What was done differently", "What it cost", "Each class", "Worse images", "Parallel coordinates"]
+names = [
+    "What was done differently",
+    "What it cost",
+    "Each class",
+    "Slices",
+    "Worse images",
+    "Parallel coordinates",
+]
 tabs = st.tabs(names, key="detail", on_change="rerun", bind="query-params")
 if tabs[0].open:
     with tabs[0]:
@@ -156,6 +230,9 @@ if tabs[2].open:
             st.markdown("This needs two runs with predictions on the same test set.")
 if tabs[3].open:
     with tabs[3]:
+        show_slices()
+if tabs[4].open:
+    with tabs[4]:
         robust = frame.load_robustness(snapshot, chosen)
         if not robust:
             st.markdown(
@@ -184,8 +261,8 @@ if tabs[3].open:
                 "the images, corrected after Holm for the number of corruptions. The eyes and the mouth are covered "
                 "where they are in most images; nobody looked for them."
             )
-if tabs[4].open:
-    with tabs[4]:
+if tabs[5].open:
+    with tabs[5]:
         if len(chosen) < 3:
             st.markdown("Parallel coordinates need three runs or more.")
         else:

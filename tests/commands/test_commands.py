@@ -17,6 +17,7 @@ from trainer.__main__ import COMMANDS, main
 from trainer.contract import Tag
 from trainer.evaluation.gates import GATES_FILE
 from trainer.store.location import open_store
+from trainer.store.reader import Reader
 from trainer.store.registry import find_version, remove_alias, set_alias
 
 
@@ -280,6 +281,34 @@ def test_evaluate_maps_classes_by_name_where_the_data_lack_some(trained: Trained
     found = json.loads(capsys.readouterr().out)["test"]
     assert found["accuracy"] == 1.0
     assert found["recall"] == [None, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_evaluate_tells_of_slices_and_of_groups_that_a_user_brings(trained: Trained, tmp_path, capsys):
+    assert (
+        main(["evaluate", "fer2013-emotion/1", "--data-dir", str(trained.data_dir), "--slices", "--json"])
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)["slices"]
+    assert {row["slice"] for row in found if row["grouping"] == "brightness"} == {
+        "darkest",
+        "medium",
+        "brightest",
+    }
+    groups = tmp_path / "groups.csv"
+    table = Reader(open_store(create=False)).predictions(
+        find_version(open_store(), "fer2013-emotion/1").run_id
+    )
+    ids = table.loc[table["part"] == "test", "sample_id"]
+    groups.write_text("sample_id,[b]lab[/b]\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(ids)))
+    command = ["evaluate", "fer2013-emotion/1", "--data-dir", str(trained.data_dir), "--groups", str(groups)]
+    assert main(command) == 0
+    assert "[b]lab[/b]" in capsys.readouterr().out
+    groups.write_text("id,lab\n")
+    assert main(command) == 2
+    assert "must be CSV with the column sample_id" in capsys.readouterr().err
+    groups.unlink()
+    assert main(command) == 2
+    assert "cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_evaluate_takes_several_models_as_an_ensemble(trained: Trained, capsys):

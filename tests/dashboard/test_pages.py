@@ -172,6 +172,15 @@ def test_what_is_kept_on_worse_images_is_told_for_each_run(trained: Trained, ids
     assert list(table.index)[-1] == "all"
 
 
+def test_slices_of_the_test_set_are_told_with_their_recalls(trained: Trained, ids: list[str]):
+    app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Slices")
+    assert "cnn has no slice in which it is worse by more than chance." in text(app)
+    table = app.dataframe[1].value
+    assert list(table["by"])[:3] == ["brightness"] * 3
+    assert list(table["slice"])[:3] == ["darkest", "medium", "brightest"]
+    assert "angry" in app.dataframe[2].value.columns
+
+
 def test_choosing_other_runs_changes_the_url_and_the_answer(trained: Trained, ids: list[str]):
     app = open_page("compare.py")
     app.multiselect(key="runs").set_value([ids[1]]).run()

@@ -1,11 +1,8 @@
 """`compare`: whether one run is really better than another, as the dashboard's Compare page says it."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +43,7 @@ def compare(
     result = measure(first, second)
     sentence = verdict(result, name_a, name_b)
     if json:
-        from trainer.commands.evaluate import print_json
+        from trainer.commands.evaluate import print_json, records
 
         print_json(
             {
@@ -59,8 +56,8 @@ def compare(
                 "only_a": result.only_a,
                 "only_b": result.only_b,
                 "both_wrong": result.both_wrong,
-                "metrics": _records(result.metrics),
-                "classes": _records(result.classes),
+                "metrics": records(result.metrics),
+                "classes": records(result.classes),
             }
         )
         return 0
@@ -71,8 +68,3 @@ def compare(
     Console().print(sentence, highlight=False, soft_wrap=True)
     comparison_tables(result, name_a, name_b)
     return 0
-
-
-def _records(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Rows with null where there is no value."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")

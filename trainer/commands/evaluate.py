@@ -10,6 +10,8 @@ import numpy as np
 import tyro
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from trainer.evaluation.metrics import Evaluation
 
 
@@ -23,6 +25,8 @@ def evaluate(
     *,
     dataset: str = "fer2013",
     data_dir: Path | None = None,
+    slices: bool = False,
+    groups: Path | None = None,
     json: bool = False,
 ) -> int:
     """Measure a model on a test set. Nothing is logged.
@@ -32,13 +36,18 @@ def evaluate(
             commas between them, are measured as an ensemble: by the mean of their probabilities.
         dataset: Whose test part is taken.
         data_dir: Folder or archive of the dataset; only its test part is needed.
+        slices: Also in slices of the test set: by brightness, contrast, sharpness, size and pose of the face.
+        groups: Also in groups of your own: a CSV file with the column sample_id and one column for each grouping.
         json: Print one JSON object instead of tables.
     """
     from trainer.commands.models import load_predictor
     from trainer.commands.report import evaluation_table
+    from trainer.commands.report import slice_table as print_slices
     from trainer.data import dataset_source
     from trainer.data.splits import group_positions
     from trainer.evaluation.metrics import evaluate as measure
+    from trainer.evaluation.slices import read_groups, slice_table, thirds
+    from trainer.inference.conditions import conditions
 
     members = [load_predictor(reference.strip()) for reference in model.split(",")]
     names, name = members[0][0].class_names, " + ".join(name for _, name in members)
@@ -50,17 +59,38 @@ def evaluate(
     probabilities = np.mean(
         [member(test.images)[:, output_index(member.class_names, names)] for member, _ in members], axis=0
     )
+    right = probabilities.argmax(1) == target
     evaluations = {"test": measure(target, probabilities, names)}
     for group, index in group_positions(test, source).items():
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)
+    cut = []
+    if groups is not None:
+        cut.append(slice_table(target, right, read_groups(read_text(groups), test.sample_ids)))
+    if slices:
+        measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(data.class_names))
+        cut.append(slice_table(target, right, thirds(measured, test.sample_ids)))
     if json:
-        found = {"model": name, "source": data.source, "test_fingerprint": test.fingerprint(data.class_names)}
+        found: dict[str, Any] = {"model": name, "source": data.source}
+        found["test_fingerprint"] = test.fingerprint(data.class_names)
+        if cut:
+            found["slices"] = [row for table in cut for row in records(table)]
         print_json(found | {part: as_json(evaluation) for part, evaluation in evaluations.items()})
         return 0
     for part, evaluation in evaluations.items():
         if part == "test" or evaluation.size < evaluations["test"].size:
             evaluation_table(f"{name} on {part.replace('_', ' ')} of {data.source}", evaluation)
+    for table in cut:
+        print_slices(table)
     return 0
+
+
+def read_text(path: Path) -> str:
+    """Raises ValueError where the file cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ValueError(f"--groups {path} cannot be read: {reason}") from error
 
 
 def output_index(model_classes: Sequence[str], data_classes: Sequence[str]) -> np.ndarray:
@@ -85,6 +115,11 @@ def as_json(evaluation: "Evaluation") -> dict[str, Any]:
         **{name: [_or_none(value) for value in values] for name, values in evaluation.per_class.items()},
         "confusion": evaluation.confusion.tolist(),
     }
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows with null where there is no value."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def print_json(value: object) -> None:

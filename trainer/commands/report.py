@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from trainer.commands.progress import duration
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from trainer.evaluation.audit import Audit
     from trainer.evaluation.comparison import Comparison
     from trainer.evaluation.metrics import Evaluation
@@ -135,6 +138,28 @@ def audit_tables(audit: "Audit") -> None:
         console.print(
             f"Most suspected: {'; '.join(worst[:5])}", highlight=False, soft_wrap=True, markup=False
         )
+
+
+def slice_table(table: "pd.DataFrame") -> None:
+    """Accuracy in each slice, and how far it is from the other images of the same classes."""
+    shown = Table(title="Slices of the test set", title_justify="left", show_edge=False)
+    for column in ("by", "slice", "images", "accuracy", "95% interval", "difference", "interval", "p (Holm)"):
+        shown.add_column(column, justify="left" if column in ("by", "slice") else "right")
+    for row in table.itertuples():
+        missing = math.isnan(row.difference)
+        shown.add_row(
+            escape(row.grouping), escape(row.slice), f"{row.images:,}", number(row.accuracy),
+            f"{row.low:.3f} to {row.high:.3f}", "–" if missing else f"{row.difference:+.3f}",
+            "–" if missing else f"{row.difference_low:+.3f} to {row.difference_high:+.3f}",
+            number(row.p) + (" *" if row.decided else ""),
+        )  # fmt: skip
+    console = Console()
+    console.print(shown)
+    console.print(
+        "Differences are from all other images, class by class (Mantel–Haenszel); their intervals hold together in 95% "
+        "of cases. * decided, corrected after Holm.\n",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def recalls(evaluation: "Evaluation") -> dict[str, str]:

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
     CARD_FILE,
+    CONDITIONS_FILE,
     CONFIG_FILE,
     CONFUSION_FILE,
     CONFUSION_PICTURE,
@@ -45,6 +46,7 @@ ARTIFACTS = (
     CONFUSION_PICTURE.format(part="test"),
     CURVES_PICTURE,
     ROBUSTNESS_FILE,
+    CONDITIONS_FILE,
 )
 _LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, "platform")
 """Beginnings of the names of tags and metrics that are about the machine and not about the model."""

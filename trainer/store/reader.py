@@ -21,6 +21,7 @@ from trainer.contract import (
     AUDIT_FINDINGS,
     AUDIT_FOLDER,
     AUDIT_THUMBNAILS,
+    CONDITIONS_FILE,
     COST_METRICS,
     EPOCH_METRICS,
     PREDICTIONS_FILE,
@@ -189,6 +190,13 @@ class Reader:
         Raises StoreError where it cannot be fetched or read.
         """
         return self._parquet(run_id, ROBUSTNESS_FILE)
+
+    def conditions(self, run_id: str) -> pd.DataFrame | None:
+        """What the run's test images are like, as `trainer.inference.conditions.measure` describes it; None without.
+
+        Raises StoreError where it cannot be fetched or read.
+        """
+        return self._parquet(run_id, CONDITIONS_FILE)
 
     def worst_images(self, run_id: str) -> dict[str, bytes]:
         """sample id → PNG file, of the test images that the run kept; empty where it kept none."""

@@ -18,6 +18,7 @@ from lightning_fabric import seed_everything
 from trainer.config import Config, check
 from trainer.contract import (
     CALIBRATION_METRICS,
+    CONDITIONS_FILE,
     CONFIG_FILE,
     CONFUSION_FILE,
     CONFUSION_PICTURE,
@@ -40,6 +41,7 @@ from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, s
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
 from trainer.evaluation.robustness import Robustness, by_kind, relative
 from trainer.inference.bundle import ModelSpec, write
+from trainer.inference.conditions import conditions
 from trainer.inference.cost import serving_cost
 from trainer.inference.predictor import Predictor
 from trainer.store.location import Store, open_store
@@ -201,6 +203,9 @@ def conclude(
         bundle.mkdir()
         test = log_results(writer, folder, splits, training, views, temperature)
         log_robustness(writer, folder, splits, training)
+        test_images = splits.test.images.numpy()
+        found = conditions(test_images, splits.test.sample_ids, splits.fingerprints()["test"])
+        found.to_parquet(folder / CONDITIONS_FILE, index=False)
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
