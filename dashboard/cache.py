@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from trainer.data.pictures import find_pictures, png
+from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
 from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.reliability import Reliability, measure
@@ -133,6 +134,19 @@ def _slices(uri: str, run_id: str, status: str) -> Slices | str:
     if table is None or "sample_id" not in table:
         return "what its test images are like was not measured"
     return thirds(table, found.sample_ids)
+
+
+def attention(run_id: str, status: str) -> Attention | str:
+    """What the network of a run looks at on average, or why that is not known."""
+    return _attention(store_uri(), run_id, status)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _attention(uri: str, run_id: str, status: str) -> Attention | str:
+    try:
+        return _reader(uri).attention(run_id) or "what it looks at was not kept"
+    except StoreError as error:
+        return str(error)
 
 
 def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from dashboard import cache, charts
 from dashboard.selection import Chosen
 from dashboard.text import plain
+from trainer.evaluation.attention import Attention
 from trainer.evaluation.comparison import Predictions, same_images
 from trainer.evaluation.robustness import Robustness
 from trainer.evaluation.slices import Slices
@@ -66,6 +67,11 @@ def load_robustness(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Robus
 def load_slices(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Slices]:
     """The same of their test images, cut by what these are like."""
     return _load(cache.slices, snapshot, chosen)
+
+
+def load_attention(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Attention]:
+    """The same of what their networks look at on average."""
+    return _load(cache.attention, snapshot, chosen)
 
 
 def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, T]:

@@ -1,4 +1,4 @@
-"""A grid of test images with truth and predictions in words, as one piece of HTML."""
+"""Grids of faces: test images with truth and predictions in words, as one piece of HTML."""
 
 import base64
 from collections.abc import Sequence
@@ -7,8 +7,11 @@ import numpy as np
 
 from dashboard.cache import Pictures
 from dashboard.selection import Chosen
-from dashboard.text import tag
+from dashboard.text import percent, tag
+from trainer.evaluation.attention import Attention
 from trainer.evaluation.comparison import Predictions
+
+ATTENTION_PX = 240
 
 STYLE = """<style>
 .faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(144px,1fr));gap:18px 16px;margin:.25rem 0 1rem}
@@ -64,6 +67,29 @@ def probability_text(found: Predictions, i: int, label: str) -> str:
     """All probabilities of one image, the largest first."""
     order = np.argsort(-found.probabilities[i])
     return f"{label}: " + ", ".join(f"{found.class_names[k]} {found.probabilities[i, k]:.2f}" for k in order)
+
+
+def attention_row(found: Attention) -> str:
+    """The mean face of each class under what the network looked at on it."""
+    from trainer.inference.annotate import (
+        encoded,
+        overlay,
+    )  # with OpenCV, which no other page of tables needs
+
+    figures = []
+    for index, name in enumerate(found.class_names):
+        picture, share = '<div class="none">no image</div>', ""
+        if found.images[index]:
+            face = found.faces[index].clip(0, 255).astype(np.uint8)[np.newaxis]
+            strongest = max(float(found.maps[index].max()), 1e-6)
+            data = encoded(overlay(face, found.maps[index] / strongest, ATTENTION_PX))
+            source = base64.b64encode(data).decode()
+            words = tag(f"the mean face of {name} with the places that spoke for it")
+            picture = f'<img src="data:image/png;base64,{source}" alt="{words}">'
+            share = f"{percent(found.lower_share(index))} in the lower half, "
+        caption = f"<b>{tag(name)}</b><br>{share}{found.images[index]:,} images"
+        figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    return f'{STYLE}<div class="faces">{"".join(figures)}</div>'
 
 
 def key_line(runs: Sequence[Chosen]) -> str:

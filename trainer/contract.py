@@ -16,6 +16,7 @@ PREDICTIONS_FILE = "evaluation/predictions.parquet"
 WORST_IMAGES_FILE = "evaluation/worst_images.parquet"
 ROBUSTNESS_FILE = "evaluation/robustness.parquet"
 CONDITIONS_FILE = "evaluation/conditions.parquet"
+ATTENTION_FILE = "evaluation/attention.npz"
 BEST_FOLDER = "best"
 CARD_FILE = "README.md"
 
@@ -86,6 +87,10 @@ CLASS_METRICS = ("precision", "recall", "f1", "support")
 ROBUSTNESS = "robustness/relative"
 ROBUSTNESS_OF_KIND = "robustness/{kind}"
 STRENGTHS = (1, 2, 3, 4, 5)
+# Mean correlation of saliency maps with those of random weights: where it is high they tell of nothing learned.
+RANDOM_SIMILARITY = "saliency/similarity_to_random_weights"
+# How far the accuracy in a slice of test is from that on the other images of the same classes.
+SLICE_DIFFERENCE = "slices/{grouping}/{slice}"
 
 
 class Tag:

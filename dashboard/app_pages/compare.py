@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import cache, charts, frame, report
+from dashboard import cache, charts, frame, gallery, report
 from dashboard.findings import (
     COSTS,
     compare_all,
@@ -15,8 +15,9 @@ from dashboard.findings import (
 )
 from dashboard.robustness import curve_table, robustness_sentence, robustness_table
 from dashboard.selection import choose_runs
-from dashboard.text import plain, several
+from dashboard.text import number, plain, several
 from dashboard.weaknesses import slice_sentence, slice_tables, slice_text
+from trainer.evaluation.attention import SIMILAR
 from trainer.evaluation.slices import read_groups, recall_table
 
 QUANTITIES = ("accuracy", "loss", "macro_recall")
@@ -263,6 +264,31 @@ if tabs[4].open:
             )
 if tabs[5].open:
     with tabs[5]:
+        looks = frame.load_attention(snapshot, chosen[:6])
+        for run in chosen:
+            if run.run_id not in looks:
+                continue
+            found = looks[run.run_id]
+            learned = (
+                "they tell of what was learned"
+                if found.random_similarity < SIMILAR
+                else "they tell of the images rather than of what was learned"
+            )
+            st.markdown(
+                f"**{plain(run.label)}**. Orange: what spoke for the class. With random weights the same images have "
+                f"maps that correlate with these by {number(found.random_similarity, 2)}: {learned}."
+            )
+            st.html(gallery.attention_row(found))
+        if looks:
+            st.caption(
+                "Means over test images that were answered rightly, turned upright and laid over each other "
+                "(LayerCAM; each row is scaled to its strongest place). Two networks may look at the same places and "
+                "still differ in what they see there."
+            )
+        else:
+            st.markdown("A training keeps what its network looks at; none of these runs has done so.")
+if tabs[6].open:
+    with tabs[6]:
         if len(chosen) < 3:
             st.markdown("Parallel coordinates need three runs or more.")
         else:

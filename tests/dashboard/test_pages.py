@@ -181,6 +181,11 @@ def test_slices_of_the_test_set_are_told_with_their_recalls(trained: Trained, id
     assert "angry" in app.dataframe[2].value.columns
 
 
+def test_without_a_face_nothing_is_told_of_what_a_network_looks_at(trained: Trained, ids: list[str]):
+    app = open_page("compare.py", runs=[ids[1][:8]], detail="What it looks at")
+    assert "none of these runs has done so" in text(app)  # levels of grey hold no face
+
+
 def test_choosing_other_runs_changes_the_url_and_the_answer(trained: Trained, ids: list[str]):
     app = open_page("compare.py")
     app.multiselect(key="runs").set_value([ids[1]]).run()

@@ -53,6 +53,18 @@ def test_every_figure_is_one_that_was_logged():
         assert limit in text
 
 
+def test_the_weakest_slices_and_what_is_left_on_worse_images_are_told():
+    more = {
+        "slices/sharpness/most blurred": -0.0512, "slices/sharpness/sharpest": 0.03, "slices/brightness/darkest": -0.02,
+        "robustness/relative": 0.7512, "robustness/noise": 0.41, "robustness/low resolution": 0.3,
+    }  # fmt: skip
+    text = body(card("emotion", PARAMS, METRICS | more, NAMES))
+    assert "most blurred (sharpness) −5.1, darkest (brightness) −2.0." in text
+    assert "sharpest" not in text
+    assert "in 2 ways and five strengths each, it keeps 75% of its accuracy" in text
+    assert "low resolution 0.300, noise 0.410." in text
+
+
 def test_what_was_not_logged_is_not_told():
     text = body(card("emotion", {}, {}, NAMES))
     assert "It was not measured." in text

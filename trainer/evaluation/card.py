@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from trainer.contract import ROBUSTNESS, ROBUSTNESS_OF_KIND
+from trainer.contract import ROBUSTNESS, ROBUSTNESS_OF_KIND, SLICE_DIFFERENCE
 from trainer.evaluation.statistics import wilson
 
 INTENDED = """\
@@ -99,7 +99,24 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
         low, high = wilson(round(recall * support), support)
         shown = "–" if math.isnan(precision) else f"{precision:.3f}"
         lines.append(f"| {label} | {recall:.3f} | {low:.3f} to {high:.3f} | {shown} | {support} |")
-    return "\n".join([*lines, *_robustness(metrics)])
+    return "\n".join([*lines, *_slices(metrics), *_robustness(metrics)])
+
+
+def _slices(metrics: Mapping[str, float]) -> list[str]:
+    """The three slices that lie farthest below the other images."""
+    start = SLICE_DIFFERENCE.partition("{")[0]
+    found = sorted(
+        (value, key.removeprefix(start)) for key, value in metrics.items() if key.startswith(start)
+    )
+    worst = [
+        f"{name.partition('/')[2]} ({name.partition('/')[0]}) {100 * value:+.1f}".replace("-", "−")
+        for value, name in found[:3]
+        if value < 0
+    ]
+    if not worst:
+        return []
+    listed = ", ".join(worst)
+    return ["", f"Weakest slices, in points of accuracy from other images of the same classes: {listed}."]
 
 
 def _robustness(metrics: Mapping[str, float]) -> list[str]:

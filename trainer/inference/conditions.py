@@ -43,23 +43,35 @@ def measure(images: np.ndarray, sample_ids: Sequence[str]) -> pd.DataFrame:
 
     Columns sample_id; brightness (mean) and contrast (standard deviation), both of the range from 0 to 1; sharpness
     (`quality.sharpness`); face size (width of the detector's box, of the image's side) and turned away
-    (`quality.turned_away`), NaN where no upright face is found.
+    (`quality.turned_away`); face x, face y, face side (of the region that `faces` would crop, of the image's side) and
+    face angle (degrees, clockwise). Those of the face are NaN where no upright one is found.
 
     Args:
         images: uint8 (N, 1, S, S).
     """
     grey, side = images[:, 0], images.shape[-1]
     faces = [face_in_crop(image) for image in grey]
+    regions = [
+        (face.region.x / side, face.region.y / side, face.region.side / side, face.region.angle)
+        if face
+        else (np.nan,) * 4
+        for face in faces
+    ]
+    x, y, sides, angles = np.array(regions).reshape(-1, 4).T
     return pd.DataFrame(
         {
             "sample_id": list(sample_ids),
             "brightness": grey.mean(axis=(1, 2)) / 255,
             "contrast": grey.std(axis=(1, 2)) / 255,
             "sharpness": [sharpness(image) for image in grey],
-            "face size": [face.region.side / SIDE_PER_BOX_WIDTH / side if face else np.nan for face in faces],
+            "face size": sides / SIDE_PER_BOX_WIDTH,
             "turned away": [
                 turned_away(face.landmarks) if face and face.landmarks is not None else np.nan
                 for face in faces
             ],
+            "face x": x,
+            "face y": y,
+            "face side": sides,
+            "face angle": angles,
         }
     )

@@ -14,6 +14,7 @@ from mlflow.entities import Metric, ViewType
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
+    ATTENTION_FILE,
     CARD_FILE,
     CONDITIONS_FILE,
     CONFIG_FILE,
@@ -38,7 +39,7 @@ FOLDER = Path(__file__).parents[1] / "bundled"
 RECORD_FILE = "record.json"
 """What MLflow knew of the run: its name, length, dataset, parameters, tags and data, and every value of every metric
 as (step, value, milliseconds after the start)."""
-# No image of the data set is among them: it is not ours to pass on.
+# No image of the data set is among them: it is not ours to pass on. Means of a hundred faces show nobody.
 ARTIFACTS = (
     CONFIG_FILE,
     PREDICTIONS_FILE,
@@ -47,6 +48,7 @@ ARTIFACTS = (
     CURVES_PICTURE,
     ROBUSTNESS_FILE,
     CONDITIONS_FILE,
+    ATTENTION_FILE,
 )
 _LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, "platform")
 """Beginnings of the names of tags and metrics that are about the machine and not about the model."""

@@ -17,6 +17,7 @@ import psutil
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
+    ATTENTION_FILE,
     AUDIT_FACTS,
     AUDIT_FINDINGS,
     AUDIT_FOLDER,
@@ -33,6 +34,7 @@ from trainer.contract import (
     Tag,
     metric_key,
 )
+from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
 from trainer.store.location import SQLITE_PREFIX, Store, StoreError
 from trainer.store.registry import Version, all_versions
@@ -197,6 +199,13 @@ class Reader:
         Raises StoreError where it cannot be fetched or read.
         """
         return self._parquet(run_id, CONDITIONS_FILE)
+
+    def attention(self, run_id: str) -> Attention | None:
+        """What the run's network looks at on average; None where the run kept nothing.
+
+        Raises StoreError where it cannot be fetched or read.
+        """
+        return self._artifact(run_id, ATTENTION_FILE, Attention.load)
 
     def worst_images(self, run_id: str) -> dict[str, bytes]:
         """sample id → PNG file, of the test images that the run kept; empty where it kept none."""

@@ -17,6 +17,7 @@ from lightning_fabric import seed_everything
 
 from trainer.config import Config, check
 from trainer.contract import (
+    ATTENTION_FILE,
     CALIBRATION_METRICS,
     CONDITIONS_FILE,
     CONFIG_FILE,
@@ -25,9 +26,11 @@ from trainer.contract import (
     CURVES_PICTURE,
     MISTAKES_PICTURE,
     PREDICTIONS_FILE,
+    RANDOM_SIMILARITY,
     ROBUSTNESS,
     ROBUSTNESS_FILE,
     ROBUSTNESS_OF_KIND,
+    SLICE_DIFFERENCE,
     TEMPERATURE_METRIC,
     UNCALIBRATED,
     WORST_IMAGES_FILE,
@@ -40,6 +43,8 @@ from trainer.evaluation.calibration import averaged, fit_temperature
 from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
 from trainer.evaluation.robustness import Robustness, by_kind, relative
+from trainer.evaluation.slices import slice_table, thirds
+from trainer.inference.attention import attention
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.conditions import conditions
 from trainer.inference.cost import serving_cost
@@ -203,9 +208,7 @@ def conclude(
         bundle.mkdir()
         test = log_results(writer, folder, splits, training, views, temperature)
         log_robustness(writer, folder, splits, training)
-        test_images = splits.test.images.numpy()
-        found = conditions(test_images, splits.test.sample_ids, splits.fingerprints()["test"])
-        found.to_parquet(folder / CONDITIONS_FILE, index=False)
+        log_weaknesses(writer, folder, splits, training, averaged(views["test"], temperature).argmax(1))
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
@@ -395,6 +398,32 @@ def log_robustness(writer: RunWriter, folder: Path, splits: Splits, training: Tr
         {ROBUSTNESS: relative(found).value}
         | {ROBUSTNESS_OF_KIND.format(kind=kind): accuracy for kind, accuracy in by_kind(found).items()}
     )
+
+
+def log_weaknesses(
+    writer: RunWriter, folder: Path, splits: Splits, training: Training, preds: np.ndarray
+) -> None:
+    """What the test images are like, in which slices of them the model is weak, and what it looks at.
+
+    Args:
+        preds: int64 (N,), what it answered to the test images.
+    """
+    test, names = splits.test, splits.class_names
+    target = test.target.numpy()
+    measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(names))
+    measured.to_parquet(folder / CONDITIONS_FILE, index=False)
+    table = slice_table(target, preds == target, thirds(measured, test.sample_ids))
+    writer.log_metrics(
+        {
+            SLICE_DIFFERENCE.format(grouping=row.grouping, slice=row.slice): row.difference
+            for row in table.itertuples()
+            if row.difference == row.difference
+        }
+    )
+    looks = attention(training.evaluated, test.images, target, preds, measured, names)
+    if looks is not None:
+        looks.save(folder / ATTENTION_FILE)
+        writer.log_metrics({RANDOM_SIMILARITY: looks.random_similarity})
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
