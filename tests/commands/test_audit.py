@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, Trained, write_grey_folder
+from tests.extra.same_store import assert_same
 from trainer.__main__ import main
 from trainer.contract import AUDIT_FACTS, AUDIT_LIST, AUDIT_REPORT, AUDIT_TABLE
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
+from trainer.store.rows import ClientRows
 
 BLANK, TWIN = "train/angry/Training_blank.png", "train/happy/Training_twin.png"
 TWINNED = "train/sad/Training_0.png"
@@ -53,6 +55,9 @@ def test_an_audit_is_written_kept_in_the_store_and_no_run_of_a_training(trained:
     assert {BLANK, TWIN, TWINNED} <= set(listed(tmp_path / "audit" / AUDIT_LIST))
 
     after = reader.snapshot()
+    through_mlflow = Reader(reader.store)
+    through_mlflow._rows = ClientRows(reader.store.client())
+    assert_same(reader, through_mlflow)
     assert list(after.runs.index) == list(before.runs.index)
     [kept] = [run for run in after.audits if run not in before.audits]
     assert kept.dataset == "fer2013"

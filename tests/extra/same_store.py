@@ -14,5 +14,6 @@ def assert_same(one: Reader, other: Reader) -> None:
     )
     assert first.params == second.params
     assert first.versions == second.versions
+    assert first.audits == second.audits
     ids = list(first.runs.index)
     pd.testing.assert_frame_equal(one.histories(ids), other.histories(ids), check_dtype=False)
