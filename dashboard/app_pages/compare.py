@@ -158,6 +158,7 @@ names = [
     "Each class",
     "Slices",
     "Worse images",
+    "What it looks at",
     "Parallel coordinates",
 ]
 tabs = st.tabs(names, key="detail", on_change="rerun", bind="query-params")
