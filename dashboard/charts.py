@@ -267,8 +267,8 @@ def corruption_curves(table: pd.DataFrame, chosen: Sequence[Chosen], columns: in
     kinds = list(dict.fromkeys(table["kind"]))
     rows = -(-len(kinds) // columns)
     figure = make_subplots(
-        rows, columns, subplot_titles=[tag(kind) for kind in kinds], shared_xaxes=True, shared_yaxes=True,
-        horizontal_spacing=0.02, vertical_spacing=0.16,
+        rows, columns, subplot_titles=[tag(kind).replace(" ", "<br>") for kind in kinds],
+        shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.2,
     )  # fmt: skip
     for run in chosen:
         of_run = table[table["run_id"] == run.run_id]
@@ -290,6 +290,7 @@ def corruption_curves(table: pd.DataFrame, chosen: Sequence[Chosen], columns: in
     figure.update_layout(margin={"t": 60}, legend={"y": 1.08})
     figure.update_annotations(font_size=13)
     figure.update_xaxes(dtick=1)
+    figure.update_xaxes(title_text="strength", row=rows, col=columns // 2 + 1)
     figure.update_yaxes(range=[0, 1], dtick=0.25)
     return figure
 

@@ -103,10 +103,15 @@ left, right = st.columns(2, gap="large")
 with left:
     st.subheader("Test metrics", anchor=False)
     table, decided = metric_table(runs, chosen, comparisons)
+    labels = {run.label for run in chosen}
     bold = decided.map(lambda cell: "font-weight: 700" if cell else "")
     st.dataframe(
         table.style.apply(lambda _: bold, axis=None),
-        column_config={name: st.column_config.TextColumn(alignment="right") for name in table},
+        column_config={
+            # Bold figures are wider than those that the browser measures a column by.
+            name: st.column_config.TextColumn(alignment="right", width=None if name in labels else 190)
+            for name in table
+        },
         height="content",
         alt="Test metrics of each run and their differences",
     )

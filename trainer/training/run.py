@@ -49,6 +49,7 @@ from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.conditions import conditions
 from trainer.inference.cost import serving_cost
 from trainer.inference.predictor import Predictor
+from trainer.models.base import Probabilities
 from trainer.store.location import Store, open_store
 from trainer.store.models import load_bundle
 from trainer.store.registry import crown_first, find_version
@@ -260,7 +261,8 @@ def teach(config: Config, store: Store, splits: Splits, training: Training) -> t
             )
         if spec.train_fingerprint != splits.train.fingerprint(splits.class_names):
             raise ValueError(f"--teacher {reference} was not trained on the same part of train")
-        model = teacher.network.to(training.fabric.device)
+        # Of one view: ten of every training image would take as long as several epochs.
+        model = Probabilities(teacher.network.classifier, spec.temperature).to(training.fabric.device)
         order = [spec.class_names.index(name) for name in splits.class_names]
         answers.append(predict(model, splits.train.images, training.fabric.device)[:, order])
     return torch.stack(answers).mean(dim=0)
