@@ -22,8 +22,9 @@ from trainer.evaluation.audit import (
 )
 
 FINDINGS_STYLE = """
-.findings{display:flex;flex-wrap:wrap;gap:18px 22px;margin:.5rem 0 1rem}
-.findings figure{margin:0;max-width:208px}.findings .pair{display:flex;gap:6px}
+.findings{display:grid;grid-template-columns:repeat(auto-fill,minmax(144px,1fr));gap:18px 16px;margin:.5rem 0 1rem}
+.findings.pairs{grid-template-columns:repeat(auto-fill,minmax(198px,1fr))}
+.findings figure{margin:0;min-width:0}.findings .pair{display:flex;gap:6px}
 .findings img,.findings .none{width:96px;height:96px;border-radius:4px;display:block}
 .findings .none{border:1px dashed currentColor;opacity:.45;font-size:.75rem;display:grid;place-items:center}
 .findings figcaption{font-size:.82rem;line-height:1.35;margin-top:.35rem;overflow-wrap:anywhere}
@@ -42,7 +43,8 @@ th:first-child,td:first-child,tbody th{text-align:left;font-weight:400}thead th{
 def findings_html(rows: pd.DataFrame, thumbnails: Mapping[str, bytes]) -> str:
     """The first MOST_SHOWN findings with their pictures; whatever the data call their images and classes is escaped."""
     figures = "".join(_figure(row, thumbnails) for row in rows.head(MOST_SHOWN).itertuples(index=False))
-    return f'<style>{FINDINGS_STYLE}</style><div class="findings">{figures}</div>'
+    kind = "findings pairs" if rows["finding"].eq(TWIN).any() else "findings"
+    return f'<style>{FINDINGS_STYLE}</style><div class="{kind}">{figures}</div>'
 
 
 def _figure(row: Any, thumbnails: Mapping[str, bytes]) -> str:
