@@ -10,7 +10,7 @@ from trainer.evaluation.robustness import CLEAN, answer_table, column
 from trainer.models.base import Classifier
 from trainer.training.loop import predict
 
-IMAGES = 1000
+IMAGES = 500
 """As many test images are asked about at most, in 51 versions each."""
 
 
