@@ -283,7 +283,10 @@ def test_evaluate_maps_classes_by_name_where_the_data_lack_some(trained: Trained
     assert found["recall"] == [None, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_evaluate_tells_of_slices_and_of_groups_that_a_user_brings(trained: Trained, tmp_path, capsys):
+def test_evaluate_tells_of_slices_and_of_groups_that_a_user_brings(
+    trained: Trained, tmp_path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
     assert (
         main(["evaluate", "fer2013-emotion/1", "--data-dir", str(trained.data_dir), "--slices", "--json"])
         == 0

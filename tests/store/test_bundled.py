@@ -72,7 +72,7 @@ def test_no_image_of_the_data_is_kept(kept):
     folder, *_ = kept
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "record.json", "weights.safetensors", "model.json", "config.json", "predictions.parquet",
-        "confusion_test.json", "confusion_test.png", "learning_curves.png",
+        "confusion_test.json", "confusion_test.png", "learning_curves.png", "robustness.parquet", "conditions.parquet",
     }  # fmt: skip
     record = json.loads((folder / RECORD_FILE).read_text())
     assert not any(key.startswith(("mlflow.", "system/", "host", "pid")) for key in record["tags"])

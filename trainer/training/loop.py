@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
-from trainer.models.base import Classifier, Probabilities, to_unit_range
+from trainer.models.base import VIEWS, Classifier, Probabilities, to_unit_range
 from trainer.training.augment import Augmentation, mixup
 from trainer.training.muon import Muon, suits
 
@@ -297,7 +297,7 @@ def predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
 def predict_views(model: Probabilities, images: Tensor, device: torch.device) -> Tensor:
     """The logits of each view, float32 (V, N, K) on `device`; otherwise as `predict`."""
     model.eval()
-    batches = images.split(EVALUATION_BATCH)
+    batches = images.split(max(1, EVALUATION_BATCH // VIEWS[model.averaging]))
     return torch.cat([model.view_logits(to_unit_range(batch.to(device))).float() for batch in batches], dim=1)
 
 
