@@ -138,9 +138,8 @@ def test_a_picture_of_the_camera_is_taken(browser: Browser, place: Place):
     with opened(context) as tab:
         visit(tab.page, address(place, "try_it.py", "models=fer2013-emotion/1"))
         tab.page.get_by_role("tab", name="The camera").click()
-        tab.page.wait_for_function(
-            "document.querySelector('video')?.videoWidth > 0"
-        )  # before that it takes nothing
+        # Before the camera has shown anything, the button takes nothing.
+        expect(tab.page.locator("video")).to_have_js_property("readyState", 4)
         tab.page.get_by_role("button", name="Take Photo").click()
         expect(answer(tab.page)).to_contain_text(re.compile("face", re.IGNORECASE))
         expect(tab.page.get_by_text("Take the whole image as the face", exact=True)).to_be_visible()
