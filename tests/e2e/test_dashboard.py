@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from dashboard.app import PAGES
 from tests.e2e.conftest import MODEL, Browser, Place, Tab, opened
@@ -90,9 +91,22 @@ def select(page: Page, name: str, option: str) -> None:
     # Whatever scrolls closes the list: scroll first, let two frames pass, and click without scrolling to the option.
     box.evaluate("one => one.scrollIntoView({block: 'center'})")
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    box.click()
-    page.get_by_role("option", name=option, exact=True).dispatch_event("click")
+    entry = page.get_by_role("option", name=option, exact=True)
+    for _ in range(5):
+        box.click()
+        if wait_visible(entry):
+            break  # else the page was drawn anew and closed the list
+    entry.dispatch_event("click")
     expect(box).to_have_value(option)
+
+
+def wait_visible(entry: Locator) -> bool:
+    """Whether it shows within some seconds."""
+    try:
+        entry.wait_for(timeout=4000)
+    except PlaywrightTimeoutError:
+        return False
+    return True
 
 
 def press(page: Page, group: str, option: str) -> None:
