@@ -19,6 +19,8 @@ from trainer.store.reader import Reader, Snapshot
 
 FRESH_SECONDS = 2
 """How old a snapshot may be; a promotion made elsewhere shows after about so long."""
+_tested: dict[str, frozenset[str]] = {}
+"""Store → when its runs were tested again: then what was read of their answers is read anew."""
 
 
 def store() -> Store:
@@ -42,7 +44,13 @@ def snapshot() -> Snapshot:
 
 @st.cache_resource(show_spinner=False, ttl=FRESH_SECONDS, max_entries=4)
 def _snapshot(uri: str) -> Snapshot:
-    return _reader(uri).snapshot()
+    found = _reader(uri).snapshot()
+    tested = frozenset(found.runs["tested_at"])
+    if _tested.setdefault(uri, tested) != tested:
+        _tested[uri] = tested
+        for cached in (_predictions, _reliability, _comparison, _robustness, _slices, _attention, _figure):
+            cached.clear()
+    return found
 
 
 def forget() -> None:

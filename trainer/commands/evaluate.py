@@ -27,9 +27,10 @@ def evaluate(
     data_dir: Path | None = None,
     slices: bool = False,
     groups: Path | None = None,
+    log: bool = False,
     json: bool = False,
 ) -> int:
-    """Measure a model on a test set. Nothing is logged.
+    """Measure a model on a test set. Nothing is logged, unless --log says so.
 
     Args:
         model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format. Several, with
@@ -38,6 +39,8 @@ def evaluate(
         data_dir: Folder or archive of the dataset; only its test part is needed.
         slices: Also in slices of the test set: by brightness, contrast, sharpness, size and pose of the face.
         groups: Also in groups of your own: a CSV file with the column sample_id and one column for each grouping.
+        log: Measure all that a training measures at its end, and log it to the version's run, which then counts as
+            tested on these images: for runs older than a measure, and where a test set has grown. Takes minutes.
         json: Print one JSON object instead of tables.
     """
     from trainer.commands.models import load_predictor
@@ -49,6 +52,10 @@ def evaluate(
     from trainer.evaluation.slices import read_groups, slice_table, thirds
     from trainer.inference.conditions import conditions
 
+    if log:
+        if slices or groups:
+            raise ValueError("--log logs the slices anyway, and no groups: leave out --slices and --groups")
+        return evaluate_and_log(model, dataset, data_dir, json)
     members = [load_predictor(reference.strip()) for reference in model.split(",")]
     names, name = members[0][0].class_names, " + ".join(name for _, name in members)
     source = dataset_source(dataset)
@@ -81,6 +88,26 @@ def evaluate(
             evaluation_table(f"{name} on {part.replace('_', ' ')} of {data.source}", evaluation)
     for table in cut:
         print_slices(table)
+    return 0
+
+
+def evaluate_and_log(reference: str, dataset: str, data_dir: Path | None, json: bool) -> int:
+    """Raises ValueError where the model is none, or several, of the registry, or is of another dataset."""
+    from trainer.commands.report import evaluation_table
+    from trainer.contract import model_name
+    from trainer.store.location import open_store
+    from trainer.store.registry import find_version
+    from trainer.training.retest import retest
+
+    store = open_store(create=False)
+    version = find_version(store, reference)
+    if version.name != model_name(dataset):
+        raise ValueError(f"--log is for a model's own dataset: {version.name} is not one of {dataset}")
+    found = retest(store, version, str(data_dir) if data_dir else None)
+    if json:
+        print_json({"model": version.uri, "test": as_json(found)})
+    else:
+        evaluation_table(f"{version.uri} on test, logged to its run", found)
     return 0
 
 

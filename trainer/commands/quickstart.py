@@ -40,9 +40,11 @@ def quickstart(
 
     with make_progress() as progress, stoppable(progress):
         progress.doing("Starting")
+        from trainer.data.splits import load_splits
         from trainer.store.bundled import install
         from trainer.store.location import open_store
         from trainer.training.estimate import estimate_seconds
+        from trainer.training.retest import bundled_elsewhere, retest
         from trainer.training.run import train
 
         dataset = dataset or available_dataset(data_dir)
@@ -53,8 +55,11 @@ def quickstart(
             config = dataclasses.replace(config, dataset=dataset, data_dir=data_dir, epochs=wanted, seed=seed)
             check(config)
             configs.append(config)
-        if install(open_store()):
+        if install(store := open_store()):
             progress.say("A new store: the model that comes with the program is its first champion.")
+        if bundled := bundled_elsewhere(store, load_splits(dataset, data_dir)):
+            progress.doing("Testing the model that comes with the program on all of these test images")
+            retest(store, bundled, data_dir)
         progress.doing("Estimating the time")
         estimates = [estimate_seconds(config) for config in configs]
         progress.say(

@@ -72,7 +72,11 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         "tags": _without_machine(run.data.tags),
         "version_tags": version.tags,
         "metrics": {
-            key: [[metric.step, metric.value, metric.timestamp - run.info.start_time] for metric in history]
+            # The last value of each step: where a run was tested again, only that counts.
+            key: [
+                [metric.step, metric.value, min(metric.timestamp, run.info.end_time) - run.info.start_time]
+                for metric in {metric.step: metric for metric in history}.values()
+            ]
             for key, history in _without_machine(histories).items()
         },
         "milliseconds": run.info.end_time - run.info.start_time,

@@ -61,6 +61,7 @@ _TAGS = {
     "train_fingerprint": Tag.TRAIN_FINGERPRINT,
     "reason": Tag.REASON,
     "energy_method": "energy_method",
+    "tested_at": Tag.TESTED_AT,
 }
 _NUMBERS = {"seed": "seed", "epochs": "epochs", "parameters": "parameters", "best_epoch": Tag.BEST_EPOCH}
 
@@ -80,7 +81,8 @@ class Snapshot:
 
     runs: one row a run, newest first, the index is run_id. Text is "" and numbers are NaN where unknown.
         name, experiment, dataset, architecture, mode, recipe, reason, test_fingerprint, train_fingerprint,
-        energy_method, configuration (equal for runs that differ in seed or machine only); status: running,
+        energy_method, tested_at (where it was tested again), configuration (equal for runs that differ in seed or
+        machine only); status: running,
         finished, failed, stopped, or stale where its process is gone; started (UTC), seconds, seconds_left,
         seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under

@@ -23,6 +23,7 @@ from trainer.evaluation.card import body, card
 from trainer.evaluation.metrics import Evaluation
 from trainer.inference.bundle import ModelSpec, read
 from trainer.store.location import Store, StoreError
+from trainer.store.registry import Version
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 _LONGEST_DESCRIPTION = 5000
@@ -170,6 +171,14 @@ class RunWriter:
             description=body(self._log_card(name, spec))[:_LONGEST_DESCRIPTION],
         )
         return name, int(version.version)
+
+    def describe_again(self, version: Version, spec: ModelSpec, tags: Mapping[str, str]) -> None:
+        """Write the version's card anew, from what the run knows now, and set some of its tags."""
+        text = body(self._log_card(version.name, spec))[:_LONGEST_DESCRIPTION]
+        number = str(version.version)
+        self._client.update_model_version(version.name, number, description=text)
+        for key, value in tags.items():
+            self._client.set_model_version_tag(version.name, number, key, value)
 
     def _log_card(self, name: str, spec: ModelSpec) -> str:
         run = self._client.get_run(self.run_id)

@@ -1,7 +1,6 @@
 """The story of one run, from data to a registered version, top to bottom."""
 
 import dataclasses
-import json
 import logging
 import random
 import tempfile
@@ -11,42 +10,20 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning_fabric import seed_everything
 
 from trainer.config import Config, check
 from trainer.contract import (
-    ATTENTION_FILE,
-    CALIBRATION_METRICS,
-    CONDITIONS_FILE,
     CONFIG_FILE,
-    CONFUSION_FILE,
-    CONFUSION_PICTURE,
     CURVES_PICTURE,
-    MISTAKES_PICTURE,
-    PREDICTIONS_FILE,
-    RANDOM_SIMILARITY,
-    ROBUSTNESS,
-    ROBUSTNESS_FILE,
-    ROBUSTNESS_OF_KIND,
-    SLICE_DIFFERENCE,
-    TEMPERATURE_METRIC,
-    UNCALIBRATED,
-    WORST_IMAGES_FILE,
     Tag,
-    metric_key,
 )
-from trainer.data.pictures import image_table
 from trainer.data.splits import Splits, load_splits
-from trainer.evaluation.calibration import averaged, fit_temperature
-from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
-from trainer.evaluation.pictures import confusion_figure, curves_figure, mistakes_sheet
-from trainer.evaluation.robustness import Robustness, by_kind, relative
-from trainer.evaluation.slices import slice_table, thirds
-from trainer.inference.attention import attention
+from trainer.evaluation.calibration import fit_temperature
+from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.pictures import curves_figure
 from trainer.inference.bundle import ModelSpec, write
-from trainer.inference.conditions import conditions
 from trainer.inference.cost import serving_cost
 from trainer.inference.predictor import Predictor
 from trainer.models.base import Probabilities
@@ -59,14 +36,11 @@ from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.energy import EnergyMeter
 from trainer.training.environment import environment, make_fabric
-from trainer.training.loop import Epoch, Step, Training, fit, predict, predict_views
+from trainer.training.loop import Epoch, Step, Training, fit, predict
 from trainer.training.pretrained import make_classifier
-from trainer.training.stress import stress
+from trainer.training.results import log_test, log_validation, view_logits
 
 log = logging.getLogger(__name__)
-
-WORST_IMAGES = 256
-"""Test images of highest loss that a run keeps, for galleries where the dataset is not at hand."""
 
 
 class Progress(Protocol):
@@ -201,15 +175,19 @@ def conclude(
     if config.half:
         training.best_weights = halved(training.best_weights)
     training.evaluated.load_state_dict(training.best_weights)
-    views = view_logits(splits, training, spec)
-    temperature = fit_temperature(views["validation"], splits.validation.target.numpy())
-    spec = dataclasses.replace(spec, temperature=temperature)
+    answering, device = spec.answering(training.evaluated), training.fabric.device
+    validation = view_logits(answering, splits.validation, device)
+    spec = dataclasses.replace(
+        spec, temperature=fit_temperature(validation, splits.validation.target.numpy())
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder, bundle = Path(scratch, "artifacts"), Path(scratch, "bundle")
         bundle.mkdir()
-        test = log_results(writer, folder, splits, training, views, temperature)
-        log_robustness(writer, folder, splits, training)
-        log_weaknesses(writer, folder, splits, training, averaged(views["test"], temperature).argmax(1))
+        table = log_validation(writer, splits, validation, spec.temperature)
+        test = log_test(writer, folder, splits, training.evaluated, spec, device, table)
+        curves_figure([vars(epoch) for epoch in training.history], best.number).savefig(
+            folder / CURVES_PICTURE, dpi=110
+        )
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
@@ -266,13 +244,6 @@ def teach(config: Config, store: Store, splits: Splits, training: Training) -> t
         order = [spec.class_names.index(name) for name in splits.class_names]
         answers.append(predict(model, splits.train.images, training.fabric.device)[:, order])
     return torch.stack(answers).mean(dim=0)
-
-
-def view_logits(splits: Splits, training: Training, spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Part → logits of each view that the model averages, float32 (V, N, K), for validation and test."""
-    model, device = spec.answering(training.evaluated), training.fabric.device
-    parts = {"validation": splits.validation, "test": splits.test}
-    return {part: predict_views(model, split.images, device).cpu().numpy() for part, split in parts.items()}
 
 
 def log_beginning(
@@ -332,100 +303,6 @@ def restore(
             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
     log.info("Resuming after epoch %d of %d.", len(training.history), training.config.epochs)
     return logged
-
-
-def log_results(
-    writer: RunWriter,
-    folder: Path,
-    splits: Splits,
-    training: Training,
-    views: Mapping[str, np.ndarray],
-    temperature: float,
-) -> Evaluation:
-    """Metrics of validation and test, and the files that explain them, into `folder`; returns test's.
-
-    They are of the answers that the registered model will give: calibrated, and averaged over views.
-
-    Args:
-        views: Logits of each view, float32 (V, N, K), for both parts.
-    """
-    names, tables = splits.class_names, []
-    evaluations: dict[str, Evaluation] = {}
-    for part, split in (("validation", splits.validation), ("test", splits.test)):
-        probabilities = averaged(views[part], temperature)
-        target = split.target.numpy()
-        evaluations[part] = evaluate(target, probabilities, names)
-        tables.append(prediction_table(part, split.sample_ids, target, probabilities, names))
-    for group, index in splits.test_groups.items():
-        evaluations[f"test_{group}"] = evaluate(target[index], probabilities[index], names)
-    uncalibrated = averaged(views["test"], 1.0)
-    tables.append(prediction_table(UNCALIBRATED, split.sample_ids, target, uncalibrated, names))
-    summary = evaluate(target, uncalibrated, names).summary
-    writer.log_metrics(
-        {TEMPERATURE_METRIC: temperature}
-        | {metric_key(UNCALIBRATED, name): summary[name] for name in CALIBRATION_METRICS}
-    )
-    if len(index := splits.test_without_twins()):
-        writer.log_evaluation("test_without_twins", evaluate(target[index], probabilities[index], names))
-    (folder / PREDICTIONS_FILE).parent.mkdir(parents=True)
-    pd.concat(tables, ignore_index=True).to_parquet(folder / PREDICTIONS_FILE, index=False)
-    for part, evaluation in evaluations.items():
-        if part == "validation":  # its summary per epoch is logged already; `<part>/loss` stays that curve
-            writer.log_evaluation("validation_best", evaluation)
-            continue
-        writer.log_evaluation(part, evaluation)
-        matrix = {"class_names": names, "rows": "truth", "columns": "prediction"}
-        matrix["counts"] = evaluation.confusion.tolist()
-        (folder / CONFUSION_FILE.format(part=part)).write_text(json.dumps(matrix))
-        title = f"Accuracy {evaluation.summary['accuracy']:.3f} on {evaluation.size:,} images of {part}"
-        confusion_figure(evaluation, title).savefig(folder / CONFUSION_PICTURE.format(part=part), dpi=110)
-    best = training.best_epoch
-    assert best is not None
-    history = [vars(epoch) for epoch in training.history]
-    curves_figure(history, best.number).savefig(folder / CURVES_PICTURE, dpi=110)
-    loss = sample_loss(target, probabilities)
-    sheet = mistakes_sheet(splits.test.images.numpy(), target, probabilities, names, loss)
-    sheet.save(folder / MISTAKES_PICTURE)
-    worst = image_table(split.images.numpy(), split.sample_ids, loss, WORST_IMAGES)
-    worst.to_parquet(folder / WORST_IMAGES_FILE, index=False)
-    return evaluations["test"]
-
-
-def log_robustness(writer: RunWriter, folder: Path, splits: Splits, training: Training) -> None:
-    """The answers to corrupted test images, into `folder`, and what follows from them as metrics."""
-    answers = stress(training.evaluated, splits.test, splits.class_names, training.fabric.device)
-    answers.to_parquet(folder / ROBUSTNESS_FILE, index=False)
-    found = Robustness.from_table(answers)
-    writer.log_metrics(
-        {ROBUSTNESS: relative(found).value}
-        | {ROBUSTNESS_OF_KIND.format(kind=kind): accuracy for kind, accuracy in by_kind(found).items()}
-    )
-
-
-def log_weaknesses(
-    writer: RunWriter, folder: Path, splits: Splits, training: Training, preds: np.ndarray
-) -> None:
-    """What the test images are like, in which slices of them the model is weak, and what it looks at.
-
-    Args:
-        preds: int64 (N,), what it answered to the test images.
-    """
-    test, names = splits.test, splits.class_names
-    target = test.target.numpy()
-    measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(names))
-    measured.to_parquet(folder / CONDITIONS_FILE, index=False)
-    table = slice_table(target, preds == target, thirds(measured, test.sample_ids))
-    writer.log_metrics(
-        {
-            SLICE_DIFFERENCE.format(grouping=row.grouping, slice=row.slice): row.difference
-            for row in table.itertuples()
-            if row.difference == row.difference
-        }
-    )
-    looks = attention(training.evaluated, test.images, target, preds, measured, names)
-    if looks is not None:
-        looks.save(folder / ATTENTION_FILE)
-        writer.log_metrics({RANDOM_SIMILARITY: looks.random_similarity})
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,113 @@
+"""A registered model that is tested again: its run then tells of the new test set, and loses nothing."""
+
+import shutil
+from collections import OrderedDict
+
+import pandas as pd
+import pytest
+
+from tests.extra.grey_faces import Trained
+from trainer.__main__ import main
+from trainer.contract import CARD_FILE, EARLIER_PREDICTIONS_FILE, Tag, metric_key
+from trainer.data.splits import load_splits
+from trainer.evaluation.comparison import Predictions, same_images
+from trainer.store.location import open_store
+from trainer.store.reader import Reader
+from trainer.store.registry import find_version
+from trainer.training.retest import bundled_elsewhere
+
+MODEL = "fer2013-emotion/1"
+
+
+@pytest.fixture
+def place(trained: Trained, tmp_path, monkeypatch) -> Trained:
+    """A copy that this test alone changes."""
+    for name in ("mlruns", "faces"):
+        shutil.copytree(trained.root / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    # MLflow remembers by a run's id where its files are: here two stores have the same runs.
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._artifact_repos_cache", OrderedDict())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Trained(tmp_path, tmp_path / "faces")
+
+
+def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Trained, capsys):
+    store = open_store()
+    version = find_version(store, MODEL)
+    reader = Reader(store)
+    before, row = reader.predictions(version.run_id), reader.snapshot().runs.loc[version.run_id]
+    for picture in sorted((place.data_dir / "test" / "sad").iterdir())[:3]:
+        shutil.copy(picture, picture.with_name(f"again_{picture.name}"))
+    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 0
+    assert "logged to its" in capsys.readouterr().out
+
+    after, again = reader.predictions(version.run_id), reader.snapshot().runs.loc[version.run_id]
+    assert (row["test_images"], again["test_images"]) == (40, 43)
+    assert again["test_fingerprint"] != row["test_fingerprint"]
+    assert again["tested_at"]
+    assert again["curve"] == row["curve"]
+    old, new = (Predictions.from_table(table) for table in (before, after))
+    assert same_images(old, new) == "they were tested on different images (40 and 43)"
+    place_of = {sample_id: index for index, sample_id in enumerate(new.sample_ids)}
+    kept = [place_of[sample_id] for sample_id in old.sample_ids]
+    assert abs(new.probabilities[kept] - old.probabilities).max() < 1e-5
+    assert (
+        Predictions.from_table(after, "validation").sample_ids
+        == Predictions.from_table(before, "validation").sample_ids
+    )
+
+    client = store.client()
+    earlier = EARLIER_PREDICTIONS_FILE.format(fingerprint=row["test_fingerprint"][:8])
+    pd.testing.assert_frame_equal(pd.read_parquet(client.download_artifacts(version.run_id, earlier)), before)
+    history = client.get_metric_history(version.run_id, metric_key("test", "support", "sad"))
+    assert [metric.value for metric in history] == [8, 11]
+    version = find_version(store, MODEL)
+    assert version.tags[Tag.TEST_FINGERPRINT] == again["test_fingerprint"]
+    assert "On 43 test images" in version.description
+    assert client.download_artifacts(version.run_id, CARD_FILE)
+
+
+def test_on_the_same_images_a_run_only_gains(place: Trained):
+    store = open_store()
+    version = find_version(store, MODEL)
+    reader = Reader(store)
+    row = reader.snapshot().runs.loc[version.run_id]
+    (store.artifact_root / version.run_id / "artifacts/evaluation/robustness.parquet").unlink()
+    assert reader.robustness(version.run_id) is None
+    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 0
+    again = Reader(store).snapshot().runs.loc[version.run_id]
+    assert again["test_fingerprint"] == row["test_fingerprint"]
+    assert again["test_accuracy"] == row["test_accuracy"]
+    assert reader.robustness(version.run_id) is not None
+    assert not (store.artifact_root / version.run_id / "artifacts/evaluation/earlier").exists()
+
+
+def test_a_model_of_other_training_images_is_not_tested_again(place: Trained, capsys):
+    next((place.data_dir / "train" / "sad").iterdir()).unlink()
+    before = Reader(open_store()).snapshot().runs
+    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 2
+    assert "learned other images than those of" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(Reader(open_store()).snapshot().runs, before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "sketch"], "fer2013-emotion is not one of sketch"),
+        (["--slices"], "leave out --slices and --groups"),
+    ],
+)
+def test_what_cannot_be_logged_is_refused(trained: Trained, capsys, flags, message):
+    assert main(["evaluate", MODEL, "--log", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_model_of_the_box_is_found_where_it_was_tested_on_other_images(place: Trained):
+    store = open_store()
+    splits = load_splits("fer2013", str(place.data_dir))
+    assert bundled_elsewhere(store, splits) is None
+    for key, value in ((Tag.BUNDLED, "true"), (Tag.TEST_FINGERPRINT, "f" * 32)):
+        store.client().set_model_version_tag("fer2013-emotion", "1", key, value)
+    assert bundled_elsewhere(store, splits) == find_version(store, MODEL)
+    store.client().set_model_version_tag("fer2013-emotion", "1", Tag.TRAIN_FINGERPRINT, "f" * 32)
+    assert bundled_elsewhere(store, splits) is None

@@ -1,0 +1,96 @@
+"""The story of one model that is tested again: on other images than before, or for what its run did not log yet."""
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from trainer.config import Config
+from trainer.contract import EARLIER_PREDICTIONS_FILE, Tag
+from trainer.data.splits import Splits, load_splits
+from trainer.evaluation.metrics import Evaluation
+from trainer.jobs import configuration
+from trainer.store.location import Store, StoreError
+from trainer.store.models import load_bundle
+from trainer.store.reader import Reader
+from trainer.store.registry import Version, all_versions
+from trainer.store.writer import RunWriter
+from trainer.training.results import log_test
+
+
+def retest(store: Store, version: Version, data_dir: str | None = None) -> Evaluation:
+    """Measure all that a training measures at its end, and log it to the run that `version` came from.
+
+    What the run knew of its test set is replaced: its metrics' last values, its files, its fingerprint and its card.
+    Metrics of before stay in their histories, answers to other images in `contract.EARLIER_PREDICTIONS_FILE`.
+
+    Args:
+        data_dir: Folder or archive of the dataset; without it, where the dataset is looked for.
+
+    Raises StoreError where the run is gone or did not finish, and ValueError where it was trained on other images than
+    those at hand: some of the test images might be among them.
+    """
+    reader = Reader(store)
+    snapshot, run_id = reader.snapshot(), version.run_id or ""
+    if run_id not in snapshot.runs.index:
+        raise StoreError(f"the run of {version.uri} is gone: there is nothing to log to")
+    before, known = snapshot.runs.loc[run_id], reader.predictions(run_id)
+    if before["status"] != "finished" or known is None:
+        raise StoreError(f"the run of {version.uri} is {before['status']}, or has lost its predictions")
+    config = configuration(snapshot.params[run_id])
+    splits = splits_of(config, data_dir)
+    fingerprints = splits.fingerprints()
+    if config.exclude is None and fingerprints["train"] != before["train_fingerprint"]:
+        raise ValueError(
+            f"{version.uri} learned other images than those of {splits.source}: whether it has seen some of these "
+            "test images cannot be told"
+        )
+    predictor = load_bundle(store, version)
+    writer = RunWriter(store, run_id)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if fingerprints["test"] != before["test_fingerprint"]:
+            earlier = folder / EARLIER_PREDICTIONS_FILE.format(fingerprint=before["test_fingerprint"][:8])
+            earlier.parent.mkdir(parents=True)
+            known.to_parquet(earlier, index=False)
+        evaluation = log_test(
+            writer, folder, splits, predictor.network.classifier, predictor.spec, torch.device("cpu"),
+            known[known["part"] == "validation"],
+        )  # fmt: skip
+        writer.log_folder(folder)
+    tags = {
+        Tag.TEST_ACCURACY: f"{evaluation.summary['accuracy']:.4f}",
+        Tag.TEST_FINGERPRINT: fingerprints["test"],
+        Tag.TESTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    writer.set_tags(tags)
+    writer.describe_again(version, predictor.spec, tags)
+    return evaluation
+
+
+def bundled_elsewhere(store: Store, splits: Splits) -> Version | None:
+    """The model that came with the program, where it learned these images but was tested on others than these."""
+    fingerprints = splits.fingerprints()
+    return next(
+        (
+            version
+            for version in all_versions(store)
+            if version.tags.get(Tag.BUNDLED) == "true"
+            and version.tags.get(Tag.TRAIN_FINGERPRINT) == fingerprints["train"]
+            and version.tags.get(Tag.TEST_FINGERPRINT) != fingerprints["test"]
+        ),
+        None,
+    )
+
+
+def splits_of(config: Config, data_dir: str | None) -> Splits:
+    """The data of a run, divided as it divided them; without its list of exclusions, which may be gone."""
+    return load_splits(
+        config.dataset,
+        data_dir,
+        protocol=config.validation,
+        fraction=config.validation_fraction,
+        seed=config.validation_seed,
+        drop_twins=config.drop_twins,
+    )
