@@ -100,7 +100,7 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
         interval = "–" if math.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
         classes.add_row(
             row["class"], f"{row['support']:,}", number(row["a"]), number(row["b"]), f"{row['difference']:+.3f}",
-            interval, f"{row['p']:.3f}" + (" *" if row["decided"] else ""),
+            interval, p_value(row["p"], row["decided"]),
         )  # fmt: skip
     console.print(classes)
     c = comparison
@@ -143,21 +143,21 @@ def audit_tables(audit: "Audit") -> None:
 def slice_table(table: "pd.DataFrame") -> None:
     """Accuracy in each slice, and how far it is from the other images of the same classes."""
     shown = Table(title="Slices of the test set", title_justify="left", show_edge=False)
-    for column in ("by", "slice", "images", "accuracy", "95% interval", "difference", "interval", "p (Holm)"):
-        shown.add_column(column, justify="left" if column in ("by", "slice") else "right")
+    for column in ("by", "slice", "images", "accuracy", "points", "p (Holm)"):
+        text = column in ("by", "slice")  # where it is narrow, names go on in a second line, figures do not
+        shown.add_column(column, justify="left" if text else "right", no_wrap=not text)
     for row in table.itertuples():
-        missing = math.isnan(row.difference)
+        points = [100 * value for value in (row.difference, row.difference_low, row.difference_high)]
         shown.add_row(
             escape(row.grouping), escape(row.slice), f"{row.images:,}", number(row.accuracy),
-            f"{row.low:.3f} to {row.high:.3f}", "–" if missing else f"{row.difference:+.3f}",
-            "–" if missing else f"{row.difference_low:+.3f} to {row.difference_high:+.3f}",
-            number(row.p) + (" *" if row.decided else ""),
+            "–" if math.isnan(row.difference) else "{:+.1f} ({:+.1f}…{:+.1f})".format(*points),
+            p_value(row.p, row.decided),
         )  # fmt: skip
     console = Console()
     console.print(shown)
     console.print(
-        "Differences are from all other images, class by class (Mantel–Haenszel); their intervals hold together in 95% "
-        "of cases. * decided, corrected after Holm.\n",
+        "Points: accuracy less that of all other images, class by class (Mantel–Haenszel), with intervals that hold "
+        "together in 95% of cases. * decided, corrected after Holm.\n",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 
@@ -165,6 +165,12 @@ def slice_table(table: "pd.DataFrame") -> None:
 def recalls(evaluation: "Evaluation") -> dict[str, str]:
     values = evaluation.per_class["recall"].tolist()
     return dict(zip(evaluation.class_names, map(number, values), strict=True))
+
+
+def p_value(p: float, decided: bool) -> str:
+    """With a star where it decides; as it stands in the last column, figures stay below each other."""
+    shown = "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{shown} {'*' if decided else ' '}"
 
 
 def number(value: float) -> str:
