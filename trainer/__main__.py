@@ -14,7 +14,10 @@ COMMANDS = {
     "export": "write a model as ONNX files, checked against itself",
     "predict": "name the emotion on images",
     "promote": "point an alias such as champion at a version",
-    "runs": "list the runs of the store",
+    "runs": "list the runs of the store; mark those whose process is gone",
+    "deliver": "send to the tracking server what runs kept here while it was down",
+    "backup": "copy the embedded store into one file, also while trainings run, and check the copy",
+    "restore": "make an embedded store from such a file",
     "ui": "open the MLflow UI on the store (this is what `make mlflow` runs)",
     "bundled": "begin an empty store with the model that comes with the program",
     "data": "find or download a dataset, decode it once and show what is in it",
@@ -38,10 +41,10 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("MOODIFY_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
         return 2
 
 

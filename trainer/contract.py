@@ -21,6 +21,9 @@ ATTENTION_FILE = "evaluation/attention.npz"
 BEST_FOLDER = "best"
 CARD_FILE = "README.md"
 
+# Held by the process that trains a run, in the folder of the checkpoints.
+LOCK_FILE = "{run_id}.lock"
+
 # Files of an audit, in a folder of its run.
 AUDIT_FOLDER = "audit"
 AUDIT_FACTS = "facts.json"

@@ -232,7 +232,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice(architecture):
     config = small_config(architecture, learning_rate=1e30, schedule="constant", optimizer="sgd", epochs=20)
     training = make_training(config)
     with pytest.raises(
-        FloatingPointError, match=r"training loss became (nan|inf) in epoch \d+: lower --learning-rate"
+        FloatingPointError, match=r"loss became (nan|inf) in epoch \d+: lower --learning-rate"
     ):
         train(training, noise_faces(16))
     assert len(training.history) < 20

@@ -35,8 +35,9 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
             "best epoch": f"{outcome.best_epoch.number} of {outcome.epochs}",
             "training time": duration(outcome.training_seconds),
             "images/s": f"{outcome.images_per_second:,.0f}",
-            "version": f"{outcome.model_name}/{outcome.version}"
-            + (" @champion" if outcome.is_champion else ""),
+            "version": "waits for the server"
+            if outcome.version is None
+            else f"{outcome.model_name}/{outcome.version}" + (" @champion" if outcome.is_champion else ""),
         }
         for name, value in values.items():
             rows.setdefault(name, []).append(value)
@@ -45,6 +46,9 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
     console = Console()
     console.print(table)
     last = outcomes[-1]
+    if last.version is None:
+        console.print("\nSend it to the server: python -m trainer deliver", highlight=False, markup=False)
+        return
     console.print(
         f"\nCompare the runs:    make dashboard\n"
         f"List them here:      python -m trainer runs\n"

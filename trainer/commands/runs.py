@@ -7,14 +7,23 @@ def main(arguments: list[str]) -> int:
     return tyro.cli(runs, args=arguments, prog="python -m trainer runs")
 
 
-def runs(*, dataset: str | None = None, limit: int = 30, json: bool = False) -> int:
+def runs(
+    *,
+    dataset: str | None = None,
+    limit: int = 30,
+    json: bool = False,
+    mark_stale: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
     """List the runs of the store, newest first.
 
     Args:
         dataset: Only the runs on this dataset.
         limit: Only this many; 0 for all.
         json: Print a JSON list instead of a table.
+        mark_stale: End the runs whose process is gone from this machine as failed, instead of listing.
     """
+    if mark_stale:
+        return mark()
     from rich.console import Console
     from rich.table import Table
 
@@ -54,4 +63,21 @@ def runs(*, dataset: str | None = None, limit: int = 30, json: bool = False) -> 
     console.print(view)
     if total > len(table):
         print(f"{total - len(table)} more: --limit 0 shows all.")
+    return 0
+
+
+def mark() -> int:
+    """Says of each stale run what became of it."""
+    from trainer.store.location import open_store
+    from trainer.store.reader import Reader
+    from trainer.store.stale import mark_stale
+
+    store = open_store(create=False)
+    found = mark_stale(store, Reader(store).snapshot())
+    for run in found:
+        print(f"{run.name} ({run.run_id}): {run.left or 'marked as failed'}")
+        if not run.left and (store.checkpoints / run.run_id).is_dir():
+            print(f"  go on with: python -m trainer train --resume {run.run_id}")
+    if not found:
+        print("Every run that counts as running has its process.")
     return 0

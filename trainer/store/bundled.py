@@ -30,7 +30,7 @@ from trainer.contract import (
 from trainer.evaluation.card import card
 from trainer.inference.bundle import read_spec
 from trainer.store.location import Store, StoreError
-from trainer.store.registry import Version, bundle_folder, crown_first
+from trainer.store.registry import Version, bundle_folder
 from trainer.store.writer import FAILED, FINISHED, RunWriter
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
         started = ended - record["milliseconds"]
         writer = RunWriter.create(store, record["dataset"], record["run_name"], tags, started)
         try:
-            _fill(store, writer, record, folder, started)
+            _fill(writer, record, folder, started)
         except BaseException:
             store.client().set_terminated(writer.run_id, FAILED)
             raise
@@ -129,7 +129,7 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
     return True
 
 
-def _fill(store: Store, writer: RunWriter, record: dict[str, Any], folder: Path, started_ms: int) -> None:
+def _fill(writer: RunWriter, record: dict[str, Any], folder: Path, started_ms: int) -> None:
     """Log what is known of the run, and register its model."""
     writer.log_params(record["params"])
     _log_metrics(writer, record["metrics"], started_ms)
@@ -142,8 +142,7 @@ def _fill(store: Store, writer: RunWriter, record: dict[str, Any], folder: Path,
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / target.name, target)
         writer.log_folder(Path(scratch))
-    name, version = writer.register(folder, record["version_tags"] | {Tag.BUNDLED: "true"})
-    crown_first(store, name, version)
+    writer.register(folder, record["version_tags"] | {Tag.BUNDLED: "true"})
 
 
 def _is_empty(store: Store) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,8 +27,23 @@ _PATH_COLUMNS = {
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+
+
+def redacted(text: str) -> str:
+    """`text` without the names and passwords that stand in addresses.
+
+    >>> redacted("the server https://ann:secret@host/mlflow is down")
+    'the server https://host/mlflow is down'
+    """
+    return _CREDENTIALS.sub("", text)
+
+
 class StoreError(ValueError):
-    """The tracking store cannot be used; the message says why and what to do."""
+    """The tracking store cannot be used; the message says why and what to do, and holds no password."""
+
+    def __init__(self, message: str):
+        super().__init__(redacted(message))
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,11 @@ class Store:
         """Folder of what unfinished runs keep to be resumed from; on this machine in every case."""
         root = self.artifact_root.parent if self.artifact_root else Path("mlruns").absolute()
         return root / "checkpoints"
+
+    @property
+    def undelivered(self) -> Path:
+        """Folder of what runs could not send to a server that was down; beside the checkpoints."""
+        return self.checkpoints.with_name("undelivered")
 
     def client(self) -> MlflowClient:
         return MlflowClient(self.uri, self.uri)
@@ -115,6 +136,15 @@ def _check_answer(uri: str) -> None:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def answers(uri: str) -> bool:
+    """Whether a server can be reached now."""
+    try:
+        _check_answer(uri)
+    except StoreError:
+        return False
+    return True
 
 
 def _open_database(uri: str, database: Path, create: bool) -> None:

@@ -82,8 +82,8 @@ class Snapshot:
     runs: one row a run, newest first, the index is run_id. Text is "" and numbers are NaN where unknown.
         name, experiment, dataset, architecture, mode, recipe, reason, test_fingerprint, train_fingerprint,
         energy_method, tested_at (where it was tested again), configuration (equal for runs that differ in seed or
-        machine only); status: running,
-        finished, failed, stopped, or stale where its process is gone; started (UTC), seconds, seconds_left,
+        machine only); status: running, finished, failed, stopped, or stale where its process is gone; is_local (whether
+        that was one of this machine); started (UTC), seconds, seconds_left,
         seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
         the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
@@ -326,6 +326,7 @@ def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
         "supports": supports,
         "test_images": sum(supports.values()) if supports else NAN,
         "status": status,
+        "is_local": tags.get(Tag.HOST) == socket.gethostname(),
         "started": head.started_ms,
         "seconds": (ended - head.started_ms) / 1000 if ended else NAN,
         "seconds_left": left if status == "running" else NAN,

@@ -1,6 +1,6 @@
 """Makes one MLflow run, and one registered version, of one training."""
 
-import json
+import logging
 import os
 import platform
 import socket
@@ -8,26 +8,22 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import mlflow
-import mlflow.pytorch
-import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
-from torch import __version__ as torch_version
 
-from trainer.contract import BEST_FOLDER, CARD_FILE, SPEC_FILE, WEIGHTS_FILE, Tag, metric_key, model_name
-from trainer.evaluation.card import body, card
+from trainer.contract import BEST_FOLDER, Tag, metric_key
 from trainer.evaluation.metrics import Evaluation
-from trainer.inference.bundle import ModelSpec, read
-from trainer.store.location import Store, StoreError
-from trainer.store.registry import Version
+from trainer.store.location import Store, StoreError, answers, redacted
+from trainer.store.outbox import Outbox, Registration, deliver, is_outage, send
+
+log = logging.getLogger(__name__)
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
-_LONGEST_DESCRIPTION = 5000
-"""Characters that MLflow keeps of a version's description."""
+RETRY_SECONDS = 60
+"""Between two attempts to reach a server that was down; what is logged meanwhile is kept."""
 
 
 class RunWriter:
@@ -35,40 +31,55 @@ class RunWriter:
 
     Leaving it by an exception ends the run as FAILED with the reason as a tag, by KeyboardInterrupt as
     KILLED. System metrics (CPU, memory, GPU) are logged meanwhile.
+
+    Where a server stops answering, what is logged is kept on this machine until it answers again, or until
+    `python -m trainer deliver`. Methods raise StoreError where the store refuses, or is a local one and broken.
     """
 
     def __init__(self, store: Store, run_id: str):
         self.store = store
         self.run_id = run_id
         self._client = store.client()
+        self._outbox = Outbox(store.undelivered, run_id)
+        self._tried = time.monotonic()
+        self._logged_params: Mapping[str, str] = {}
 
     @classmethod
     def create(
         cls, store: Store, dataset: str, name: str, tags: Mapping[str, object], started_ms: int | None = None
     ) -> "RunWriter":
-        """A new run; `started_ms` where it did not start now."""
+        """A new run; `started_ms` where it did not start now. Raises StoreError where the store refuses."""
         client = store.client()
-        run = client.create_run(
-            store.experiment_id(dataset),
-            start_time=started_ms,
-            run_name=name,
-            tags={key: str(value) for key, value in (_process_tags() | dict(tags)).items()},
-        )
+        try:
+            run = client.create_run(
+                store.experiment_id(dataset),
+                start_time=started_ms,
+                run_name=name,
+                tags={key: str(value) for key, value in (_process_tags() | dict(tags)).items()},
+            )
+        except MlflowException as error:
+            raise StoreError(f"no run can be logged in {store.uri}: {_reason(error)}") from error
         return cls(store, run.info.run_id)
 
     @classmethod
     def reopen(cls, store: Store, run_id: str) -> "RunWriter":
-        """Raises StoreError where the store has no such run, or it has ended well."""
+        """Delivers first what was kept of it. Raises StoreError where there is no such run, or it has ended well."""
         client = store.client()
+        writer = cls(store, run_id)
+        if writer._outbox.is_waiting:
+            deliver(store, writer._outbox)
         try:
-            status = client.get_run(run_id).info.status
+            run = client.get_run(run_id)
         except MlflowException as error:
             raise StoreError(f"there is no run {run_id} in {store.uri}") from error
-        if status == FINISHED:
+        if run.info.status == FINISHED:
             raise StoreError(f"run {run_id} has finished: there is nothing to resume")
-        client.update_run(run_id, RUNNING)
-        writer = cls(store, run_id)
-        writer.set_tags(_process_tags())
+        writer._logged_params = run.data.params
+        try:
+            client.update_run(run_id, RUNNING)
+        except MlflowException as error:
+            raise StoreError(f"run {run_id} cannot be written to: {_reason(error)}") from error
+        writer.set_tags(_process_tags() | {Tag.REASON: ""})
         return writer
 
     def __enter__(self) -> "RunWriter":
@@ -78,22 +89,38 @@ class RunWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            mlflow.end_run(FINISHED)
-        elif isinstance(error, KeyboardInterrupt):
-            self.set_tags({Tag.REASON: "interrupted"})
-            mlflow.end_run(KILLED)
-        else:
-            self.set_tags({Tag.REASON: f"{type(error).__name__}: {error}"[:5000]})
-            mlflow.end_run(FAILED)
+        try:
+            if error is None:
+                self._end(FINISHED)
+            elif isinstance(error, KeyboardInterrupt):
+                self._end(KILLED, "interrupted")
+            else:
+                self._end(FAILED, redacted(f"{type(error).__name__}: {error}")[:5000])
+        except StoreError as refusal:
+            if error is None:
+                raise
+            # What went wrong first is what the user needs to know.
+            log.warning("How run %s ended could not be logged: %s", self.run_id, refusal)
+        finally:
+            self._outbox.close()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something of the run was kept here, because the server did not answer."""
+        return self._outbox.is_waiting
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        self._client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        self._send({"kind": "batch", "tags": [[key, str(value)] for key, value in tags.items()]})
 
     def log_params(self, params: Mapping[str, object]) -> None:
-        """All at once; None is logged as an empty value."""
-        rows = [Param(key, "" if value is None else str(value)) for key, value in params.items()]
-        self._client.log_batch(self.run_id, params=rows)
+        """All at once; None is logged as an empty value. What a resumed run has logged already stays as it is."""
+        rows = [
+            [key, "" if value is None else str(value)]
+            for key, value in params.items()
+            if key not in self._logged_params
+        ]
+        if rows:
+            self._send({"kind": "batch", "params": rows})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """All at once, in one call."""
@@ -102,10 +129,14 @@ class RunWriter:
 
     def log_rows(self, rows: Sequence[Metric]) -> None:
         """At most 1,000, which is what MLflow takes at once."""
-        self._client.log_batch(self.run_id, metrics=rows)
+        values = [[row.key, row.value, row.timestamp, row.step] for row in rows]
+        self._send({"kind": "batch", "metrics": values})
 
     def logged_steps(self, key: str) -> set[int]:
-        return {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
+        try:
+            return {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
+        except MlflowException as error:
+            raise StoreError(f"run {self.run_id} cannot be read: {_reason(error)}") from error
 
     def log_evaluation(self, part: str, evaluation: Evaluation) -> None:
         """Every summary and per-class metric of `part`, each under a name of its own."""
@@ -118,88 +149,84 @@ class RunWriter:
     def log_dataset(self, name: str, source: str, parts: Mapping[str, tuple[str, Mapping[str, int]]]) -> None:
         """`parts`: part → (fingerprint, class counts)."""
         inputs = [
-            DatasetInput(
-                Dataset(
-                    name=f"{name}-{part}",
-                    digest=fingerprint,
-                    source_type="local",
-                    source=json.dumps({"uri": source}),
-                    profile=json.dumps({"class_counts": counts, "num_images": sum(counts.values())}),
-                ),
-                tags=[InputTag("mlflow.data.context", part)],
-            )
+            {
+                "name": f"{name}-{part}",
+                "digest": fingerprint,
+                "source": source,
+                "class_counts": dict(counts),
+                "context": part,
+            }
             for part, (fingerprint, counts) in parts.items()
         ]
-        self._client.log_inputs(self.run_id, inputs)
+        self._send({"kind": "inputs", "inputs": inputs})
 
     def log_folder(self, folder: Path) -> None:
         """Every file below `folder`, under the same relative path."""
-        self._client.log_artifacts(self.run_id, str(folder))
+        self._send({"kind": "artifacts", "path": None}, folder)
 
     def log_best(self, folder: Path) -> None:
         """The bundle of the best epoch of a run that did not come to register it."""
-        self._client.log_artifacts(self.run_id, str(folder), BEST_FOLDER)
+        self._send({"kind": "artifacts", "path": BEST_FOLDER}, folder)
 
-    def register(self, folder: Path, tags: Mapping[str, object]) -> tuple[str, int]:
-        """Log the bundle in `folder` in both forms and register it; returns (model name, version).
+    def register(self, folder: Path, tags: Mapping[str, object]) -> Registration | None:
+        """Log the bundle in `folder` in both forms and register it; a run that has a version keeps it.
 
-        The version is made last, with all its tags and a card of all that was logged by then, so that it is whole
-        from the moment it exists.
+        The model's first version becomes its champion. None where that waits to be delivered.
         """
-        classifier, spec = read(folder)
-        info = mlflow.pytorch.log_model(
-            spec.answering(classifier),
-            name="model",
-            signature=signature(spec),
-            input_example=example(spec),
-            pip_requirements=[f"torch=={torch_version.partition('+')[0]}"],
-            extra_files=[str(folder / WEIGHTS_FILE), str(folder / SPEC_FILE)],
-            metadata={"class_names": list(spec.class_names), "source_size": spec.source_size},
-        )
-        name = model_name(spec.dataset)
+        texts = {key: str(value) for key, value in tags.items()}
+        return self._send({"kind": "register", "tags": texts}, folder, urgent=True)
+
+    def _end(self, status: str, reason: str | None = None) -> None:
+        if reason is not None:
+            self.set_tags({Tag.REASON: reason})
+        record = {"kind": "end", "status": status, "end_ms": time.time_ns() // 1_000_000}
+        self._send(record, urgent=True)
+
+    def _send(
+        self, record: Mapping[str, Any], files: Path | None = None, *, urgent: bool = False
+    ) -> Registration | None:
+        """Write `record` to the store, or keep it where a server does not answer.
+
+        urgent: try again now, however short ago the last attempt was.
+        """
+        if self._outbox.is_waiting and not self._reached(urgent):
+            self._keep(record, files)
+            return None
         try:
-            self._client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = self._client.create_model_version(
-            name,
-            source=info.model_uri,
-            run_id=self.run_id,
-            tags={key: str(value) for key, value in tags.items()},
-            model_id=info.model_id,
-            description=body(self._log_card(name, spec))[:_LONGEST_DESCRIPTION],
-        )
-        return name, int(version.version)
+            return send(self.store, self.run_id, record, files)
+        except (MlflowException, OSError) as error:
+            if self.store.artifact_root is not None or not is_outage(error):
+                raise StoreError(f"run {self.run_id} cannot be logged: {_reason(error)}") from error
+            log.warning(
+                "The tracking server does not answer. The run goes on; what it logs is kept in %s until "
+                "the server answers again, or for `python -m trainer deliver`. (%s)",
+                self._outbox.folder, redacted(_reason(error)),
+            )  # fmt: skip
+            self._tried = time.monotonic()
+            self._keep(record, files)
+            return None
 
-    def describe_again(self, version: Version, spec: ModelSpec, tags: Mapping[str, str]) -> None:
-        """Write the version's card anew, from what the run knows now, and set some of its tags."""
-        text = body(self._log_card(version.name, spec))[:_LONGEST_DESCRIPTION]
-        number = str(version.version)
-        self._client.update_model_version(version.name, number, description=text)
-        for key, value in tags.items():
-            self._client.set_model_version_tag(version.name, number, key, value)
+    def _keep(self, record: Mapping[str, Any], files: Path | None) -> None:
+        self._outbox.keep(self.store, record, files)
 
-    def _log_card(self, name: str, spec: ModelSpec) -> str:
-        run = self._client.get_run(self.run_id)
-        text = card(f"{name}, {run.info.run_name}", run.data.params, run.data.metrics, spec.class_names)
-        self._client.log_text(self.run_id, text, CARD_FILE)
-        return text
-
-
-def signature(spec: ModelSpec) -> ModelSignature:
-    """Grey faces in [0, 1], float32 (-1, 1, S, S) → probabilities, float32 (-1, K)."""
-    side, kind = spec.source_size, np.dtype(np.float32)
-    return ModelSignature(
-        inputs=Schema([TensorSpec(kind, (-1, 1, side, side))]),
-        outputs=Schema([TensorSpec(kind, (-1, len(spec.class_names)))]),
-    )
+    def _reached(self, urgent: bool) -> bool:
+        """Whether the server answers again and has got everything that was kept; asked once a minute."""
+        if not urgent and time.monotonic() - self._tried < RETRY_SECONDS:
+            return False
+        self._tried = time.monotonic()
+        if not answers(self.store.uri):
+            return False
+        try:
+            deliver(self.store, self._outbox)
+        except StoreError:
+            return False
+        log.info("The tracking server answers again and has got what was kept.")
+        return True
 
 
-def example(spec: ModelSpec) -> np.ndarray:
-    """Two grey ramps: of one image, the export would make a model for batches of one."""
-    ramp = np.linspace(0, 1, spec.source_size**2, dtype=np.float32).reshape(1, spec.source_size, -1)
-    return np.stack([ramp, ramp[:, ::-1]])
+def _reason(error: Exception) -> str:
+    text = error.message if isinstance(error, MlflowException) else str(error)
+    return next(iter(text.splitlines()), type(error).__name__)[:300]
 
 
 def _process_tags() -> dict[str, object]:

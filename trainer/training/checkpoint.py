@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from trainer.config import Config
-from trainer.contract import CONFIG_FILE
+from trainer.contract import CONFIG_FILE, LOCK_FILE
 
 STATE_FILE = "state.pt"
 LEAST_SECONDS = 5.0
@@ -23,7 +23,7 @@ class Checkpoint:
     def __init__(self, root: Path, run_id: str):
         self.folder = root / run_id
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(root / f"{run_id}.lock")
+        self._lock = FileLock(root / LOCK_FILE.format(run_id=run_id))
         self._saved = -math.inf
 
     def __enter__(self) -> "Checkpoint":
@@ -41,11 +41,20 @@ class Checkpoint:
         """Whether the last one was written long enough ago, or there is none."""
         return time.monotonic() - self._saved >= LEAST_SECONDS
 
-    def save(self, config: Config, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
-        """Replace what is there, at once: a crash leaves the old state or the new one."""
+    def begin(self, config: Config, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
+        """Keep what a training starts from, so that it can be resumed before its first epoch has ended."""
         (self.folder / CONFIG_FILE).write_text(config.to_json())
+        self.save(fingerprints, state)
+        self._saved = -math.inf
+
+    def save(self, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
+        """Replace what is there, at once: a crash leaves the old state or the new one. Raises OSError."""
         draft = self.folder / f"{STATE_FILE}.new"
-        torch.save({"fingerprints": fingerprints, "training": state}, draft)
+        try:
+            torch.save({"fingerprints": fingerprints, "training": state}, draft)
+        except RuntimeError as error:  # how torch reports a full disk
+            draft.unlink(missing_ok=True)
+            raise OSError(f"the checkpoint {draft} cannot be written: {error}".splitlines()[0]) from error
         draft.replace(self.folder / STATE_FILE)
         self._saved = time.monotonic()
 
@@ -65,6 +74,6 @@ def stored_config(root: Path, run_id: str) -> Config:
     if not (root / run_id / STATE_FILE).is_file() or not path.is_file():
         raise ValueError(
             f"run {run_id} cannot be resumed: {root / run_id} holds no checkpoint "
-            "(it is kept on the machine that trained, from the end of the first epoch until the run finishes)"
+            "(it is kept on the machine that trained, from the run's beginning until it finishes)"
         )
     return Config.from_json(path.read_text())

@@ -153,6 +153,12 @@ def fit(
             )
         logits = predict(training.evaluated, validation.images, device)
         measured = validate(logits, validation.target.to(device), num_classes)
+        if not math.isfinite(
+            measured[0]
+        ):  # the last step may break what the loss, taken before it, does not show
+            raise FloatingPointError(
+                f"the validation loss became {measured[0]} in epoch {number}: lower --learning-rate"
+            )
         best = training.best_epoch
         epoch = Epoch(
             number=number,

@@ -13,6 +13,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.jobs import configuration
 from trainer.store.location import Store, StoreError
 from trainer.store.models import load_bundle
+from trainer.store.outbox import describe_again
 from trainer.store.reader import Reader
 from trainer.store.registry import Version, all_versions
 from trainer.store.writer import RunWriter
@@ -65,7 +66,7 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
         Tag.TESTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
     }
     writer.set_tags(tags)
-    writer.describe_again(version, predictor.spec, tags)
+    describe_again(store, version, predictor.spec, tags)
     return evaluation
 
 

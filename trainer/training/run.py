@@ -1,5 +1,6 @@
 """The story of one run, from data to a registered version, top to bottom."""
 
+import contextlib
 import dataclasses
 import logging
 import random
@@ -18,6 +19,7 @@ from trainer.contract import (
     CONFIG_FILE,
     CURVES_PICTURE,
     Tag,
+    model_name,
 )
 from trainer.data.splits import Splits, load_splits
 from trainer.evaluation.calibration import fit_temperature
@@ -29,7 +31,7 @@ from trainer.inference.predictor import Predictor
 from trainer.models.base import Probabilities
 from trainer.store.location import Store, open_store
 from trainer.store.models import load_bundle
-from trainer.store.registry import crown_first, find_version
+from trainer.store.registry import find_version
 from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
 from trainer.training.allocator import keep_memory
@@ -37,6 +39,7 @@ from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.energy import EnergyMeter
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Epoch, Step, Training, fit, predict
+from trainer.training.memory import telling_out_of_memory
 from trainer.training.pretrained import make_classifier
 from trainer.training.results import log_test, log_validation, view_logits
 
@@ -59,7 +62,8 @@ class Outcome:
     run_id: str
     config: Config
     model_name: str
-    version: int
+    version: int | None
+    """None where its registration waits for the tracking server."""
     is_champion: bool
     test: Evaluation
     best_epoch: Epoch
@@ -126,42 +130,50 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
                 before.name, config.seed, "on the same kind of machine the result will be the same.",
             )  # fmt: skip
         writer = RunWriter.create(store, splits.dataset, run_name(config), tags)
-    else:
-        writer = RunWriter.reopen(store, resume)
-    with Checkpoint(store.checkpoints, writer.run_id) as checkpoint, writer:
-        try:
-            logged: set[int] = set()
-            if resume is None:
-                log_beginning(writer, config, splits, fingerprints, training)
-            else:
-                logged = restore(checkpoint, training, fingerprints, writer)
-            progress.started(writer.run_id, config)
-            with EnergyMeter() as meter:
-                for epoch in fit(
-                    training,
-                    splits.train,
-                    splits.validation,
-                    len(splits.class_names),
-                    progress.step,
-                    teaching,
-                ):
-                    if checkpoint.is_due() or training.finished:
-                        checkpoint.save(config, fingerprints, training.state_dict())
-                    if epoch.number not in logged:
-                        writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
-                    progress.epoch(epoch)
-            progress.doing("Evaluating on test, logging and registering")
-            outcome = conclude(writer, store, config, splits, training, spec, tags, meter)
-        except KeyboardInterrupt:
-            keep_best(writer, training, spec)
-            raise
-        checkpoint.discard()
+    with contextlib.ExitStack() as opened:
+        # First of all: a run that another process trains is not touched.
+        checkpoint = opened.enter_context(Checkpoint(store.checkpoints, resume or writer.run_id))
+        if resume is not None:
+            writer = RunWriter.reopen(store, resume)
+        with writer, telling_out_of_memory(config):
+            try:
+                logged: set[int] = set()
+                if resume is None:
+                    checkpoint.begin(config, fingerprints, training.state_dict())
+                else:
+                    logged = restore(checkpoint, training, fingerprints, writer)
+                if not training.history:
+                    log_beginning(writer, config, splits, fingerprints, training)
+                progress.started(writer.run_id, config)
+                with EnergyMeter() as meter:
+                    for epoch in fit(
+                        training,
+                        splits.train,
+                        splits.validation,
+                        len(splits.class_names),
+                        progress.step,
+                        teaching,
+                    ):
+                        if checkpoint.is_due() or training.finished:
+                            checkpoint.save(fingerprints, training.state_dict())
+                        if epoch.number not in logged:
+                            writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
+                        progress.epoch(epoch)
+                progress.doing("Evaluating on test, logging and registering")
+                outcome = conclude(writer, config, splits, training, spec, tags, meter)
+            except KeyboardInterrupt:
+                keep_best(writer, training, spec)
+                raise
+        checkpoint.discard()  # not before the run has ended in the store: until then it can be resumed
+    if writer.is_waiting:
+        progress.doing(
+            "The tracking server did not answer: `python -m trainer deliver` sends it what was kept"
+        )
     return outcome
 
 
 def conclude(
     writer: RunWriter,
-    store: Store,
     config: Config,
     splits: Splits,
     training: Training,
@@ -202,15 +214,15 @@ def conclude(
         )
         write(bundle, spec, training.best_weights)
         writer.log_metrics(serving_cost(bundle))
-        name, version = writer.register(
+        registered = writer.register(
             bundle, {**tags, Tag.TEST_ACCURACY: accuracy, Tag.BEST_EPOCH: best.number}
         )
     return Outcome(
         run_id=writer.run_id,
         config=config,
-        model_name=name,
-        version=version,
-        is_champion=crown_first(store, name, version),
+        model_name=model_name(splits.dataset),
+        version=registered.version if registered else None,
+        is_champion=registered is not None and registered.is_champion,
         test=test,
         best_epoch=best,
         epochs=len(training.history),

@@ -1,0 +1,28 @@
+"""`backup`: the embedded store in one file."""
+
+from pathlib import Path
+
+import tyro
+
+
+def main(arguments: list[str]) -> int:
+    return tyro.cli(backup, args=arguments, prog="python -m trainer backup")
+
+
+def backup(file: tyro.conf.Positional[Path]) -> int:
+    """Copy the embedded store into one file, also while trainings run, and read the copy again.
+
+    Args:
+        file: Where to; a file that exists is left as it is.
+    """
+    from trainer.store.backup import back_up
+    from trainer.store.location import open_store
+
+    contents = back_up(open_store(create=False), file)
+    print(
+        f"{file}: {contents.runs:,} runs, {contents.versions:,} versions, {contents.files:,} files, "
+        f"{contents.size_bytes / 1e6:,.1f} MB; read again and found whole."
+    )
+    for version in contents.elsewhere:
+        print(f"The files of {version} lie outside of the store and are not in it.")
+    return 0

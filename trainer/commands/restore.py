@@ -1,0 +1,33 @@
+"""`restore`: an embedded store from a backup."""
+
+from pathlib import Path
+
+import tyro
+
+
+def main(arguments: list[str]) -> int:
+    return tyro.cli(restore, args=arguments, prog="python -m trainer restore")
+
+
+def restore(file: tyro.conf.Positional[Path]) -> int:
+    """Make an embedded store from a backup, where there is none yet: in mlruns/, or where MLFLOW_TRACKING_URI says.
+
+    Args:
+        file: What `python -m trainer backup` wrote.
+    """
+    from trainer.store.backup import restore as restore_store
+    from trainer.store.location import SQLITE_PREFIX, StoreError, open_store, store_uri
+
+    uri = store_uri()
+    if not uri.startswith(SQLITE_PREFIX):
+        raise StoreError(
+            "a backup becomes an embedded store: unset MLFLOW_TRACKING_URI, or name a SQLite file by it"
+        )
+    database = Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
+    contents = restore_store(file, database)
+    open_store(create=False)  # sets its paths right
+    print(
+        f"{database.parent}: {contents.runs:,} runs and {contents.versions:,} versions, as they were at "
+        f"{contents.made}; every file was found whole."
+    )
+    return 0

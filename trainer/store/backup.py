@@ -1,0 +1,258 @@
+"""The embedded store in one file: copied while trainings write to it, checked, and made again from it.
+
+The file is a tar archive: what unfinished runs keep to be resumed from, the database, the artifacts, and last a list of
+all files with their SHA-256. Checkpoints come first, so that each run that is unfinished in the database has one, if an
+older one; then the database, at one moment; then the artifacts: a version's files are written before the row that names
+them, so they are there by then. What was written later is carried along and belongs to nothing.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from filelock import FileLock
+
+from trainer.contract import EXTRA_FILES, LARGEST_FILES
+from trainer.store.location import LOCATION_FILE, SQLITE_PREFIX, Store, StoreError
+
+FORMAT = 1
+DATABASE = "mlflow.db"
+LIST_FILE = "backup.json"
+CHECKPOINTS, ARTIFACTS = "checkpoints", "artifacts"
+FOLDERS = (CHECKPOINTS, ARTIFACTS)
+_LARGEST_LIST = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a backup holds, as far as it was found whole. elsewhere: versions whose files lie outside of the store."""
+
+    runs: int
+    versions: int
+    files: int
+    size_bytes: int
+    made: str
+    elsewhere: tuple[str, ...] = ()
+
+
+def back_up(store: Store, file: Path) -> Contents:
+    """Write `file`, and read it again.
+
+    Raises StoreError where the store is none of ours, `file` exists, or the copy is not whole; then there is no file.
+    """
+    if store.artifact_root is None:
+        raise StoreError(
+            "only an embedded store is copied here: a server's operator copies its database and files"
+        )
+    if file.exists():
+        raise StoreError(f"{file} exists already and is left as it is")
+    root = store.artifact_root.parent
+    draft = file.with_name(f"{file.name}.unfinished")
+    try:
+        with tempfile.TemporaryDirectory(dir=file.absolute().parent) as scratch:
+            live = Path(store.uri.removeprefix(SQLITE_PREFIX))
+            with tarfile.open(draft, "w") as archive:
+                _write(archive, root, live, Path(scratch, DATABASE))
+        contents = verify(draft)
+        draft.replace(file)
+    except (OSError, sqlite3.Error, tarfile.TarError) as error:
+        raise StoreError(f"{file} is not written: {error}".splitlines()[0]) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return contents
+
+
+def verify(file: Path) -> Contents:
+    """Read the whole archive: each file is what the list says, and each version in the database has its files.
+
+    Raises StoreError where that is not so.
+    """
+    with tempfile.TemporaryDirectory(dir=file.absolute().parent) as scratch:
+        return _unpack(file, Path(scratch), only_database=True)
+
+
+def restore(file: Path, database: Path) -> Contents:
+    """Make a store in the folder of `database` from a backup; it appears whole or not at all.
+
+    Raises StoreError where there is a store already, or the backup is not whole.
+    """
+    root = database.parent
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".store.lock"):
+            taken = [name for name in (database.name, *FOLDERS) if _is_taken(root / name)]
+            if taken:
+                raise StoreError(
+                    f"{root} holds a store already ({', '.join(taken)}): a backup never replaces one"
+                )
+            with tempfile.TemporaryDirectory(dir=root, prefix=".restoring-") as scratch:
+                contents = _unpack(file, Path(scratch))
+                for name in FOLDERS:
+                    if (folder := Path(scratch, name)).is_dir():
+                        if (root / name).is_dir():
+                            (root / name).rmdir()
+                        folder.rename(root / name)
+                Path(scratch, LOCATION_FILE).replace(root / LOCATION_FILE)
+                Path(scratch, DATABASE).replace(database)  # last: it is what makes a store of the folder
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{root} cannot be made from {file}: {error}".splitlines()[0]) from error
+    return contents
+
+
+def _is_taken(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """At one moment, whatever writes meanwhile: SQLite's own backup, all pages at once."""
+    with closing(sqlite3.connect(source, timeout=60)) as live, closing(sqlite3.connect(target)) as copy:
+        live.backup(copy)
+
+
+def _write(archive: tarfile.TarFile, root: Path, live: Path, copy: Path) -> None:
+    digests = _add_folder(archive, root, CHECKPOINTS)
+    _copy_database(live, copy)
+    digests[DATABASE] = _add(archive, DATABASE, copy)
+    location = root / LOCATION_FILE
+    old = location.read_text() if location.is_file() else f"{root}\n"
+    digests[LOCATION_FILE] = _add_bytes(archive, LOCATION_FILE, old.encode())
+    digests |= _add_folder(archive, root, ARTIFACTS)
+    facts = {"format": FORMAT, "made": datetime.now(UTC).isoformat(timespec="seconds"), "files": digests}
+    _add_bytes(archive, LIST_FILE, json.dumps(facts).encode())
+
+
+def _add_folder(archive: tarfile.TarFile, root: Path, folder: str) -> dict[str, str]:
+    """name → SHA-256 of each file."""
+    digests = {}
+    for path in sorted((root / folder).rglob("*")):
+        if path.suffix in (".lock", ".new") or path.is_symlink() or not path.is_file():
+            continue
+        name = path.relative_to(root).as_posix()
+        try:
+            digests[name] = _add(archive, name, path)
+        except FileNotFoundError:
+            continue  # a run that finished meanwhile needs its checkpoint no more
+    return digests
+
+
+def _add(archive: tarfile.TarFile, name: str, path: Path) -> str:
+    """Add a file as large as it is now; its SHA-256."""
+    with path.open("rb") as source:
+        info = archive.gettarinfo(arcname=name, fileobj=source)
+        info.uid = info.gid = 0
+        info.uname = info.gname = ""
+        reader = _Digesting(source)
+        archive.addfile(info, reader)
+    return reader.digest.hexdigest()
+
+
+def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> str:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+    return hashlib.sha256(content).hexdigest()
+
+
+class _Digesting(io.RawIOBase):
+    """Passes a file on and digests what was read of it."""
+
+    def __init__(self, source: IO[bytes]):
+        self.digest = hashlib.sha256()
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._source.read(size)
+        self.digest.update(content)
+        return content
+
+
+def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Contents:
+    """Into `folder`, with every check. Raises StoreError."""
+    found: dict[str, str] = {}
+    size = 0
+    facts: Mapping[str, object] | None = None
+    try:
+        with tarfile.open(file, "r:") as archive:
+            for member in archive:
+                name = _checked_name(member)
+                source = archive.extractfile(member)
+                assert source is not None
+                if name == LIST_FILE:
+                    facts = json.loads(source.read(_LARGEST_LIST))
+                    continue
+                if name in found:
+                    raise StoreError(f"{file} holds {name} twice")
+                keep = not only_database or name == DATABASE
+                found[name] = _extract(source, folder / name if keep else None)
+                size += member.size
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise StoreError(f"{file} is no whole backup: {error}") from error
+    if facts is None or facts.get("format") != FORMAT:
+        raise StoreError(f"{file} is no whole backup of this format: its list of files is missing")
+    if found != facts["files"]:
+        listed = facts["files"]
+        assert isinstance(listed, dict)
+        differing = sorted(name for name in {*found, *listed} if found.get(name) != listed.get(name))
+        raise StoreError(f"{file} is damaged: {', '.join(differing[:3])} is not what was backed up")
+    runs, versions, elsewhere = _check_database(folder / DATABASE, found)
+    return Contents(runs, versions, len(found), size, str(facts["made"]), elsewhere)
+
+
+def _checked_name(member: tarfile.TarInfo) -> str:
+    """Raises ValueError for what no backup holds, such as a link or a path that leads out."""
+    path = PurePosixPath(member.name)
+    inside = path.parts[:1] and (
+        path.parts[0] in FOLDERS or member.name in (DATABASE, LOCATION_FILE, LIST_FILE)
+    )
+    if not member.isreg() or not inside or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"'{member.name}' does not belong into a backup")
+    return path.as_posix()
+
+
+def _extract(source: IO[bytes], target: Path | None) -> str:
+    digest = hashlib.sha256()
+    if target is None:
+        while block := source.read(1024**2):
+            digest.update(block)
+        return digest.hexdigest()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as copy:
+        shutil.copyfileobj(reader := _Digesting(source), copy, 1024**2)
+    return reader.digest.hexdigest()
+
+
+def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int, tuple[str, ...]]:
+    """(runs, versions, versions whose files lie elsewhere). Raises StoreError where something is missing."""
+    if DATABASE not in files or LOCATION_FILE not in files:
+        raise StoreError("the backup holds no database")
+    with closing(sqlite3.connect(database)) as connection:
+        [[verdict]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+        if verdict != "ok":
+            raise StoreError(f"the database in the backup is damaged: {verdict}")
+        [[runs]] = connection.execute("SELECT COUNT(*) FROM runs").fetchall()
+        rows = connection.execute(
+            "SELECT name, version, storage_location FROM model_versions WHERE current_stage != 'Deleted_Internal'"
+        ).fetchall()
+    elsewhere = []
+    for name, version, place in rows:
+        _, inside, path = (place or "").rpartition("/artifacts/models/")
+        if not inside:
+            elsewhere.append(f"{name}/{version}")
+            continue
+        folder = f"artifacts/models/{path}"
+        if f"{folder}/MLmodel" not in files:
+            raise StoreError(f"the files of {name}/{version} are missing in {folder}")
+        present = [part for part in LARGEST_FILES if f"{folder}/{EXTRA_FILES}/{part}" in files]
+        if present and len(present) < len(LARGEST_FILES):
+            raise StoreError(f"{name}/{version} has only {', '.join(present)} of Moodify's format")
+    return runs, len(rows), tuple(elsewhere)
