@@ -25,11 +25,11 @@ def ui(*, port: int = 5000, browser: bool = True) -> int:
         port: Where to listen; the next free port is taken where it is in use.
         browser: Open the page in the browser.
     """
-    from trainer.store.location import open_store
+    from trainer.store.location import open_store, redacted
 
     store = open_store()
     if store.artifact_root is None:
-        print(f"The store is a server with a UI of its own: {store.uri}")
+        print(f"The store is a server with a UI of its own: {redacted(store.uri)}")
         if browser:
             webbrowser.open(store.uri)
         return 0

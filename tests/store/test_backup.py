@@ -1,0 +1,111 @@
+"""The embedded store in one file: whole, or refused."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.extra.grey_faces import Trained
+from trainer.__main__ import main
+from trainer.store.backup import back_up, restore, verify
+from trainer.store.location import StoreError, open_store
+from trainer.store.reader import Reader
+from trainer.store.registry import bundle_folder
+
+
+def rewritten(source: Path, target: Path, change) -> Path:
+    """The archive with other members: `change(name, content)` returns new ones."""
+    with tarfile.open(source) as old, tarfile.open(target, "w") as new:
+        for member in old:
+            content = old.extractfile(member).read()
+            for info, data in change(member, content):
+                info.size = len(data)
+                new.addfile(info, io.BytesIO(data))
+    return target
+
+
+def test_a_restored_store_holds_the_same_and_its_models_load(trained: Trained, tmp_path, monkeypatch, capsys):
+    from trainer.inference.predictor import Predictor
+
+    before = Reader(open_store(create=False)).snapshot()
+    assert main(["backup", str(tmp_path / "store.tar")]) == 0
+    assert "2 runs, 2 versions" in capsys.readouterr().out
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    assert main(["restore", str(tmp_path / "store.tar")]) == 0
+    store = open_store(create=False)
+    after = Reader(store).snapshot()
+    assert after.runs.drop(columns="is_local").equals(before.runs.drop(columns="is_local"))
+    assert after.versions == before.versions
+    for version in after.versions:
+        folder = bundle_folder(version)
+        assert folder.is_relative_to(tmp_path)
+        Predictor.load(folder)
+    assert main(["restore", str(tmp_path / "store.tar")]) == 2
+    assert "holds a store already (mlflow.db, artifacts)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def saved(trained: Trained, tmp_path) -> Path:
+    back_up(open_store(create=False), file := tmp_path / "store.tar")
+    return file
+
+
+def test_a_file_is_never_overwritten_and_none_is_left_half(saved: Path, trained: Trained):
+    with pytest.raises(StoreError, match="exists already"):
+        back_up(open_store(create=False), saved)
+    with pytest.raises(StoreError, match="is not written"):
+        back_up(open_store(create=False), saved.parent / "missing" / "store.tar")
+    assert [path.name for path in saved.parent.iterdir()] == ["store.tar"]
+
+
+def wrong_bit(member, content):
+    if member.name.endswith("weights.safetensors"):
+        content = content[:-1] + bytes([content[-1] ^ 1])
+    return [(member, content)]
+
+
+def without_weights(member, content):
+    return [] if member.name.endswith("weights.safetensors") else [(member, content)]
+
+
+def way_out(member, content):
+    return [(member, content), (tarfile.TarInfo("artifacts/../../evil"), b"x")]
+
+
+def link(member, content):
+    info = tarfile.TarInfo("artifacts/link")
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return [(member, content), (info, b"")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (wrong_bit, "is damaged: .*weights.safetensors is not what was backed up"),
+        (without_weights, "is damaged"),
+        (way_out, "does not belong into a backup"),
+        (link, "does not belong into a backup"),
+        (
+            lambda member, content: [] if member.name == "backup.json" else [(member, content)],
+            "list of files is missing",
+        ),
+    ],
+)
+def test_a_backup_that_is_not_whole_makes_no_store(saved: Path, tmp_path, change, reason: str):
+    other = rewritten(saved, tmp_path / "other.tar", change)
+    with pytest.raises(StoreError, match=reason):
+        verify(other)
+    with pytest.raises(StoreError, match=reason):
+        restore(other, tmp_path / "new" / "mlflow.db")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [".store.lock"]
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_a_half_file_and_another_one_are_refused(saved: Path, tmp_path):
+    Path(tmp_path, "half.tar").write_bytes(saved.read_bytes()[:5000])
+    Path(tmp_path, "text.tar").write_text("hello")
+    for name in ("half.tar", "text.tar", "none.tar"):
+        with pytest.raises(StoreError, match="is no whole backup"):
+            verify(tmp_path / name)

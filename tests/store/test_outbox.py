@@ -1,0 +1,96 @@
+"""What a run logs while its server is down is kept, and arrives as if it had not been."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.extra.grey_faces import Trained
+from trainer.contract import Tag
+from trainer.store.location import Store, StoreError, open_store, redacted
+from trainer.store.outbox import JOURNAL_FILE, deliver, outboxes
+from trainer.store.registry import all_versions
+from trainer.store.writer import RunWriter
+
+NOBODY = "http://ann:topsecret@127.0.0.1:9"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("trainer.store.location._SHORT_PATIENCE", {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
+
+
+def cut_off(store: Store, name: str = "odd") -> RunWriter:
+    """A run of `store` that is written to by a server that is gone."""
+    run_id = RunWriter.create(store, name, "cut off", {}).run_id
+    return RunWriter(Store(NOBODY, None), run_id)
+
+
+def test_what_no_server_takes_is_kept_in_order_and_delivered(workplace, impatient, caplog):
+    store = open_store()
+    writer = cut_off(store)
+    writer.log_params({"epochs": 3, "blocks": None})
+    writer.log_metrics({"validation/loss": 0.5}, step=1)
+    writer.log_metrics({"validation/loss": float("nan")}, step=2)
+    writer.log_dataset("faces", "/data", {"test": ("0123", {"happy": 4})})
+    Path("files").mkdir()
+    Path("files", "a.txt").write_text("kept")
+    writer.log_folder(Path("files"))
+    Path("files", "a.txt").write_text("changed later")
+    writer.__exit__(ValueError, ValueError("no luck at http://ann:topsecret@host/"), None)
+    assert writer.is_waiting
+    assert "does not answer" in caplog.text
+    kept = [path.read_text() for path in store.undelivered.rglob("*") if path.is_file()]
+    assert not any("topsecret" in text for text in [*kept, caplog.text])
+    [box] = outboxes(store.undelivered)
+    assert box.server == "http://127.0.0.1:9"
+
+    journal = box.folder / JOURNAL_FILE
+    with journal.open("a") as file:
+        file.write('{"kind": "batch", "metr')  # its writer was killed at this
+    assert deliver(store, box) == []
+    run = store.client().get_run(writer.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags[Tag.REASON] == "ValueError: no luck at http://host/"
+    assert run.data.params == {"epochs": "3", "blocks": ""}
+    assert [m.step for m in store.client().get_metric_history(writer.run_id, "validation/loss")] == [1, 2]
+    assert json.loads(run.inputs.dataset_inputs[0].dataset.profile)["class_counts"] == {"happy": 4}
+    assert Path(store.client().download_artifacts(writer.run_id, "a.txt")).read_text() == "kept"
+    assert outboxes(store.undelivered) == []
+
+
+def test_a_delivery_that_was_cut_short_makes_nothing_twice(trained: Trained, impatient):
+    store = open_store(create=False)
+    bundle = next((trained.root / "mlruns" / "artifacts" / "models").glob("*/artifacts/extra_files"))
+    writer = cut_off(store, "fer2013")
+    before = len(all_versions(store))
+    assert writer.register(bundle, {Tag.DATASET: "fer2013"}) is None
+    writer.__exit__(None, None, None)
+    journal = store.undelivered / writer.run_id / JOURNAL_FILE
+    whole = journal.read_text()
+    journal.write_text(whole + '{"kind": "unheard of"}\n')
+    with pytest.raises(StoreError, match="is not delivered: a record of an unknown kind"):
+        deliver(store, outboxes(store.undelivered)[0])
+    journal.write_text(whole)
+    [made] = deliver(store, outboxes(store.undelivered)[0])
+    assert (made.version, made.is_champion) == (before + 1, False)
+    assert len(all_versions(store)) == before + 1
+    store.client().delete_model_version("fer2013-emotion", str(made.version))
+    store.client().delete_run(writer.run_id)
+
+
+def test_what_a_store_refuses_is_not_kept_but_said(workplace):
+    writer = RunWriter.create(open_store(), "odd", "refused", {})
+    writer.log_params({"epochs": 3})
+    with pytest.raises(StoreError, match=r"cannot be logged: .*epochs"):
+        writer.log_params({"epochs": 4})
+    assert not writer.is_waiting
+
+
+@pytest.mark.parametrize(
+    "text", [NOBODY, "postgresql://ann:topsecret@db:5432/x", "postgresql+psycopg2://a:topsecret@h/x"]
+)
+def test_no_message_holds_a_password(text: str):
+    assert "topsecret" not in redacted(f"the store {text} is down")
+    assert "topsecret" not in str(StoreError(f"API request to {text}/api failed"))
