@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,17 +180,16 @@ def register(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -
     classifier, spec = read(folder)
     name = model_name(spec.dataset)
     if (version := _registered(client, run_id, name)) is None:
-        if (active := mlflow.active_run()) is None or active.info.run_id != run_id:
-            mlflow.start_run(run_id=run_id, nested=active is not None, log_system_metrics=False)
-        info = mlflow.pytorch.log_model(
-            spec.answering(classifier),
-            name="model",
-            signature=signature(spec),
-            input_example=example(spec),
-            pip_requirements=[f"torch=={torch_version.partition('+')[0]}"],
-            extra_files=[str(folder / WEIGHTS_FILE), str(folder / SPEC_FILE)],
-            metadata={"class_names": list(spec.class_names), "source_size": spec.source_size},
-        )
+        with _active(run_id):
+            info = mlflow.pytorch.log_model(
+                spec.answering(classifier),
+                name="model",
+                signature=signature(spec),
+                input_example=example(spec),
+                pip_requirements=[f"torch=={torch_version.partition('+')[0]}"],
+                extra_files=[str(folder / WEIGHTS_FILE), str(folder / SPEC_FILE)],
+                metadata={"class_names": list(spec.class_names), "source_size": spec.source_size},
+            )
         try:
             client.create_registered_model(name)
         except MlflowException as error:
@@ -205,6 +205,20 @@ def register(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -
         )
         version = int(made.version)
     return Registration(name, version, crown_first(store, name, version))
+
+
+@contextmanager
+def _active(run_id: str) -> Iterator[None]:
+    """MLflow logs a model to the run that is active: make this one that, where it is not, and leave it running."""
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        yield
+        return
+    mlflow.start_run(run_id=run_id, nested=active is not None, log_system_metrics=False)
+    try:
+        yield
+    finally:
+        mlflow.end_run("RUNNING")  # how it ends is told by whoever logs to it
 
 
 def describe_again(store: Store, version: Version, spec: ModelSpec, tags: Mapping[str, str]) -> None:
