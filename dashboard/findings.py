@@ -18,9 +18,9 @@ METRICS = {
     "accuracy": "accuracy",
     "macro_recall": "macro recall",
     "macro_f1": "macro F1",
-    "log_loss": "log loss (lower is better)",
-    "brier": "Brier score (lower is better)",
-    "ece": "ECE (lower is better)",
+    "log_loss": "log loss ↓",
+    "brier": "Brier score ↓",
+    "ece": "ECE ↓",
 }
 COSTS = {
     "training time": ("training_seconds", "s", duration),

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.text import short
-from trainer.store.reader import Snapshot
+from trainer.store.reader import NOT_CONFIGURATION, Snapshot
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GREY = "#8A8F98"
@@ -123,13 +123,13 @@ def short_names(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, str]:
     labels = (
         parts.agg(lambda row: " · ".join(filter(None, row)), axis=1) if len(runs) else pd.Series(dtype=str)
     )
-    for key, values in differing_parameters(snapshot, run_ids).items():
-        if not labels.duplicated().any():
-            break
-        if key not in _PARTS:
-            added = pd.Series({run_id: f"{key} {value}" for run_id, value in values.items()})
-            clashing = labels.duplicated(keep=False)
-            labels = labels.where(~clashing, labels + " · " + added)
+    for _, alike in labels.groupby(labels):
+        for key, values in differing_parameters(snapshot, list(alike.index)).items():
+            if labels[alike.index].duplicated().any() and key not in {*_PARTS, *NOT_CONFIGURATION}:
+                labels[alike.index] = [
+                    f"{labels[run_id]} · {key} {values[run_id]}" if values[run_id] else labels[run_id]
+                    for run_id in alike.index
+                ]
     names = full_names(snapshot.runs)
     unclear = labels.duplicated(keep=False) | (labels == "")
     return {run_id: names[run_id] if unclear[run_id] else short(labels[run_id]) for run_id in run_ids}

@@ -51,7 +51,7 @@ with left:
     if comparisons:
         st.caption(
             f"Differences are to {plain(chosen[0].label)}, with 95% intervals, over the same {sizes.pop():,} images; "
-            "bold: the interval leaves out 0."
+            "bold: the interval leaves out 0; ↓: lower is better."
         )
     for run_id, reason in reasons.items():
         label = next(run.label for run in chosen if run.run_id == run_id)

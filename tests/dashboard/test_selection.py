@@ -41,6 +41,15 @@ def test_a_parameter_tells_apart_what_mode_recipe_and_seed_do_not():
     assert labels(found) == ["cnn · epochs 3", "cnn · epochs 9"]
 
 
+def test_only_what_tells_those_apart_that_look_alike_is_added_and_nothing_of_the_machine():
+    found = snapshot(
+        {}, {}, {"recipe": "report"},
+        params=[{"averaging": "ten", "git_commit": "1"}, {"averaging": "ten", "git_commit": "2", "teacher": "x/1"},
+                {"averaging": "none"}],
+    )  # fmt: skip
+    assert labels(found) == ["cnn · fast", "cnn · fast · teacher x/1", "cnn · report"]
+
+
 def test_runs_that_nothing_tells_apart_have_their_names_or_ids():
     assert labels(snapshot({"name": "a"}, {"name": "b"})) == ["a", "b"]
     same = labels(snapshot({"name": "a"}, {"name": "a"}))

@@ -45,7 +45,7 @@ T = TypeVar("T")
 SILENCE_SECONDS = 15 * 60
 """A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
 # Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
-_NOT_CONFIGURATION = {
+NOT_CONFIGURATION = {
     *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
     *("torch", "torchvision", "moodify", "skipped_files", "exclude"),
 }
@@ -362,7 +362,7 @@ def _lives(host: object, pid: object, last_ms: float, now_ms: float) -> bool:
 
 def _configuration(run_id: str, record: Mapping[str, Any], params: Mapping[str, str]) -> str:
     """Ten hex digits; the run's own id where it logged no parameters."""
-    kept = [f"{key}={params[key]}" for key in sorted(params) if key not in _NOT_CONFIGURATION]
+    kept = [f"{key}={params[key]}" for key in sorted(params) if key not in NOT_CONFIGURATION]
     return _digest("\x1f".join((record["dataset"], record["test_fingerprint"], *kept))) if kept else run_id
 
 
