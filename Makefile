@@ -8,10 +8,10 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test dashboard bench lint format lock mlflow clean
+.PHONY: help setup train test faults dashboard bench lint audit-dependencies format lock mlflow clean
 
 help: ## list every target
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 setup: $(READY) ## make the virtual environment from the pinned constraints
 $(READY): constraints.txt pyproject.toml
@@ -34,11 +34,17 @@ test: $(READY) ## run the tests (ARGS is passed to pytest)
 bench: $(READY) ## measure speed against the report's pipeline and the limit (takes minutes; run nothing beside it)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+faults: $(READY) ## kill, fill, cut off and overload for real, and see that nothing is lost (ARGS="--only kill")
+	$(BIN)/python -m tests.faults $(ARGS)
+
 lint: $(READY) ## format check, lint, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit-dependencies: $(READY) ## ask PyPI's list of known vulnerabilities about every pinned package
+	$(BIN)/uv tool run pip-audit --requirement constraints.txt --disable-pip --require-hashes --strict
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .

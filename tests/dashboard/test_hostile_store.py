@@ -2,7 +2,9 @@
 
 import html.parser
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard.app import PAGES
 from tests.extra.hostile_texts import HOSTILE_TEXTS, MARKS
 from tests.extra.odd_runs import log_predictions, make_run, predictions
-from trainer.contract import Tag
-from trainer.store.location import open_store
+from trainer.contract import PREDICTIONS_FILE, Tag
+from trainer.store.location import StoreError, open_store
+from trainer.store.reader import Reader
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
 RUNS = 6
@@ -24,7 +27,7 @@ DRAWN = {
     *("table", "thead", "tbody", "tr", "th", "td", "html", "meta", "title", "body", "script"),
 }
 ACTIVE = re.compile(
-    r"(?<!\\)<|(?<!\\)\]\(|(?<!\\)!\[|(?<!\\)\$[^ ]|(?<!\\):[a-z]+\[|(?<!\\):[a-z_/]+:|(?<!\\)\*\*|(?<!\\)`|^#"
+    r"(?<!\\)<|(?<!\\)\]\(|(?<!\\)!\[|(?<!\\)\$[^ ]|(?<!\\):[a-z]+\[|(?<!\\):[a-z_/]+:|(?<!\\)\*\*|(?<!\\)`|^##? "
 )
 """What Markdown would draw, follow or fetch."""
 
@@ -98,14 +101,21 @@ def fill_store() -> list[str]:
             make_run(
                 client, experiment, some[0], tags=tags, curve=[0.2, 0.3],
                 params={"epochs": "2", "teacher": some[4], "seed": str(index), "data_dir": some[3]},
-                metrics={"test/accuracy": 0.5, "test/macro_recall": 0.5, "evil/=HYPERLINK": 1.0}
-                if index % 2 else {"test/accuracy": 0.4, "test/macro_recall": 0.4},
+                metrics={"test/accuracy": 0.4 + index / 100, "test/macro_recall": 0.5},
             )
         )  # fmt: skip
         table = predictions(classes, seed=index)
         table["sample_id"] = [f"{HOSTILE_TEXTS[n % 30]}/{n}" for n in range(len(table))]
         table["label"] = predictions(classes, seed=0)["label"]
         log_predictions(client, ids[-1], table)
+    write_rows(
+        [
+            (f"test/{kind}/{text}", 0.5, 1, 0, 0, run_id)
+            for kind in ("recall", "support")
+            for text in HOSTILE_TEXTS
+            for run_id in ids
+        ]
+    )
     make_run(client, experiment, HOSTILE_TEXTS[24], status="FAILED", tags={Tag.REASON: HOSTILE_TEXTS[18]})
     name = "odd-emotion <b>"
     client.create_registered_model(name)
@@ -126,6 +136,15 @@ def fill_store() -> list[str]:
         )
     client.set_registered_model_alias(name, "champion", "1")
     return ids
+
+
+def write_rows(rows: list[tuple]) -> None:
+    """Metrics under names that MLflow would refuse, into its tables."""
+    with closing(sqlite3.connect("mlruns/mlflow.db", timeout=30)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, ?, ?, ?, ?)",
+            rows,
+        )
 
 
 def pages(ids: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -160,15 +179,14 @@ def report(ids: list[str]) -> Iterator[tuple[str, str, str]]:
     )
 
 
-@pytest.mark.parametrize(("mark", "text"), zip(MARKS, HOSTILE_TEXTS, strict=True), ids=MARKS)
+@pytest.mark.parametrize(("mark", "text"), list(zip(MARKS, HOSTILE_TEXTS, strict=True)), ids=MARKS)
 def test_a_strangers_text_is_shown_as_text_and_nothing_else(seen, mark: str, text: str):
     assert seen[mark], "it is nowhere on the pages, so that nothing was tested"
     for page, kind, shown in seen[mark]:
         if kind == "markdown":
             for line in shown.splitlines():
                 if mark in line:
-                    near = line[max(0, line.index(mark) - 60) : line.index(mark) + 60]
-                    assert not ACTIVE.search(_ours_removed(near)), (page, line)
+                    assert not ACTIVE.search(_ours_removed(line)), (page, line)
         elif kind == "html":
             drawn = Drawn(shown)
             assert {name for name, _ in drawn.elements} <= DRAWN, (page, mark)
@@ -181,9 +199,19 @@ def test_a_strangers_text_is_shown_as_text_and_nothing_else(seen, mark: str, tex
                 assert source is None or source.startswith("data:image/"), (page, source)
             for script in drawn.scripts:  # a report carries charts as data
                 assert f"alert('{mark}')" not in script or "\\u003c" in script, page
-    assert not list(Path("/etc").glob(f"*{mark}*"))
 
 
 def _ours_removed(text: str) -> str:
     """Without the emphasis and code that a page itself writes around names."""
     return re.sub(r"(?<!\\)(\*\*|`)", "", text)
+
+
+def test_a_runs_id_leads_to_no_file_outside_of_the_store(seen):
+    reader = Reader(open_store(create=False))
+    id_ = "../../outside"
+    file = Path("mlruns/artifacts", id_, "artifacts", PREDICTIONS_FILE).resolve()
+    file.parent.mkdir(parents=True)
+    predictions(("cat", "dog")).to_parquet(file)
+    assert file.is_relative_to(Path("outside").resolve())
+    with pytest.raises(StoreError):
+        reader.predictions(id_)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from tests.faults import copies, disk, kill, numbers, resuming, servers
+from tests.faults import copies, disk, kill, load, numbers, resuming, servers
 
 FAULTS: dict[str, Callable[[], list[str]]] = {
     "kill": kill.kill,
@@ -25,17 +25,20 @@ FAULTS: dict[str, Callable[[], list[str]]] = {
     "exploding": numbers.nan_loss,
     "memory": numbers.out_of_memory,
     "backup": copies.backup,
+    "load": load.load,
 }
 
 
 def main(
     *,
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (),
+    seconds: float = 600,
 ) -> int:
     """Make faults and look whether anything is lost; Linux only, some as root.
 
     Args:
         only: These faults instead of all.
+        seconds: How long the load lasts.
     """
     if unknown := set(only) - set(FAULTS):
         print(f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}", file=sys.stderr)
@@ -45,7 +48,7 @@ def main(
         print(f"== {name}", flush=True)
         started = time.monotonic()
         try:
-            for line in FAULTS[name]():
+            for line in load.load(seconds) if name == "load" else FAULTS[name]():
                 print(f"   {line}")
             print(f"   nothing was lost ({time.monotonic() - started:.0f} s)", flush=True)
         except PermissionError as error:

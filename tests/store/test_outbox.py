@@ -1,6 +1,7 @@
 """What a run logs while its server is down is kept, and arrives as if it had not been."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,22 @@ def impatient(monkeypatch):
     monkeypatch.setattr("trainer.store.location._SHORT_PATIENCE", {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"})
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Iterator[Store]:
+    """A new one, for all of these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("outbox"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield open_store()
+
+
 def cut_off(store: Store, name: str = "odd") -> RunWriter:
     """A run of `store` that is written to by a server that is gone."""
     run_id = RunWriter.create(store, name, "cut off", {}).run_id
     return RunWriter(Store(NOBODY, None), run_id)
 
 
-def test_what_no_server_takes_is_kept_in_order_and_delivered(workplace, impatient, caplog):
-    store = open_store()
+def test_what_no_server_takes_is_kept_in_order_and_delivered(store, impatient, caplog):
     writer = cut_off(store)
     writer.log_params({"epochs": 3, "blocks": None})
     writer.log_metrics({"validation/loss": 0.5}, step=1)
@@ -80,8 +89,8 @@ def test_a_delivery_that_was_cut_short_makes_nothing_twice(trained: Trained, imp
     store.client().delete_run(writer.run_id)
 
 
-def test_what_a_store_refuses_is_not_kept_but_said(workplace):
-    writer = RunWriter.create(open_store(), "odd", "refused", {})
+def test_what_a_store_refuses_is_not_kept_but_said(store):
+    writer = RunWriter.create(store, "odd", "refused", {})
     writer.log_params({"epochs": 3})
     with pytest.raises(StoreError, match=r"cannot be logged: .*epochs"):
         writer.log_params({"epochs": 4})

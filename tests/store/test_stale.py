@@ -1,5 +1,7 @@
 """Runs whose process is gone are ended, and no others; and two processes never train one run."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.extra.grey_faces import write_grey_folder
@@ -11,9 +13,22 @@ from trainer.store.reader import Reader
 from trainer.training.checkpoint import Checkpoint
 
 
-def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(workplace, capsys):
-    store = open_store()
-    found = add_odd_runs(store)
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory) -> Iterator[dict[str, str]]:
+    """A store with odd runs in the working directory; what each is → its id."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder := tmp_path_factory.mktemp("stale"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MOODIFY_CACHE", str(folder / "cache"))
+        yield add_odd_runs(open_store())
+
+
+def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(odd, capsys):
+    store, found = open_store(), odd
+    with Checkpoint(store.checkpoints, found["gone"]):
+        assert main(["runs", "--mark-stale"]) == 0
+    assert "it is being resumed" in capsys.readouterr().out
+    assert Reader(store).snapshot().runs.at[found["gone"], "status"] == "stale"
     before = Reader(store).snapshot().runs["status"].to_dict()
     assert main(["runs", "--mark-stale"]) == 0
     assert f"gone ({found['gone']}): marked as failed" in capsys.readouterr().out
@@ -24,21 +39,12 @@ def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(workplace,
     assert "Every run that counts as running has its process." in capsys.readouterr().out
 
 
-def test_a_stale_run_that_is_being_resumed_is_left_alone(workplace, capsys):
-    store = open_store()
-    gone = add_odd_runs(store)["gone"]
-    with Checkpoint(store.checkpoints, gone):
-        assert main(["runs", "--mark-stale"]) == 0
-    assert "it is being resumed" in capsys.readouterr().out
-    assert Reader(store).snapshot().runs.at[gone, "status"] == "stale"
-
-
 @pytest.fixture
-def exploded(workplace, capsys) -> str:
+def exploded(odd, tmp_path, capsys) -> str:
     """A run that ended because its loss was no number; its id."""
     flags = [
         "--data-dir",
-        str(write_grey_folder(workplace / "faces")),
+        str(write_grey_folder(tmp_path / "faces")),
         "--blocks",
         "4 8",
         "--batch-size",
@@ -47,8 +53,8 @@ def exploded(workplace, capsys) -> str:
     flags += ["--optimizer", "sgd", "--learning-rate", "10", "--weight-decay", "10", "--epochs", "9"]
     assert main(["train", *flags]) == 2
     assert "lower --learning-rate" in capsys.readouterr().err
-    [run_id] = Reader(open_store()).snapshot().runs.index
-    return str(run_id)
+    runs = Reader(open_store()).snapshot().runs
+    return str(runs.index[runs["dataset"] == "fer2013"][0])
 
 
 def test_a_run_that_another_process_resumes_is_refused_untouched(exploded: str, capsys):

@@ -239,7 +239,7 @@ def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int,
         [[verdict]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
         if verdict != "ok":
             raise StoreError(f"the database in the backup is damaged: {verdict}")
-        [[runs]] = connection.execute("SELECT COUNT(*) FROM runs").fetchall()
+        [[runs]] = connection.execute("SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         rows = connection.execute(
             "SELECT name, version, storage_location FROM model_versions WHERE current_stage != 'Deleted_Internal'"
         ).fetchall()
