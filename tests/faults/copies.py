@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 from tests.faults.disk import clear
-from tests.faults.scene import apart, command, place, result, train, whole
-from tests.faults.servers import slowly
+from tests.faults.scene import apart, command, place, result, slowly, train, whole
 
 
 def backup() -> list[str]:

@@ -2,51 +2,67 @@
 
 import random
 import shutil
+import sqlite3
 import time
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from tests.faults.scene import Training, apart, command, place, result, train, whole
+from tests.faults.scene import Training, apart, command, place, result, slowly, train, whole
 
 EPOCHS = "3"
-# Phase, what the training says when it begins, and how many of 20 kills it gets.
-PHASES = (
-    ("caching", "decoding", 3),
-    ("an epoch", "Run ", 6),
-    ("evaluating and logging", "Evaluating", 4),
-    ("export and registration", "Evaluating", 7),
-)
+PHASES = {"caching": 3, "an epoch": 5, "evaluating and logging": 4, "export": 4, "registration": 4}
+"""When, and how many of the 20 kills."""
 
 
-def kill(count: int = 20, seed: int = 0) -> list[str]:
+def kill(phases: Mapping[str, int] = PHASES, seed: int = 0) -> list[str]:
     """Kill, look, mark, resume, compare; AssertionError where anything was lost."""
     chance = random.Random(seed)
     told = Counter[str]()
     with place(images=200) as folder:
         first = train("--epochs", EPOCHS)
-        assert first.wait_for("Evaluating"), first.said()
-        started = time.monotonic()
         assert first.finish() == 0, first.said()
-        ending = time.monotonic() - started
         expected = apart(result, first.run_id)
         assert expected["status"] == "FINISHED"
-        pool = [phase for phase in PHASES for _ in range(phase[2])]
-        plan = pool if count == len(pool) else chance.sample(pool, count)
-        for number, (phase, words, _) in enumerate(plan, 1):
+        for number, phase in enumerate([phase for phase, count in phases.items() for _ in range(count)], 1):
             if phase == "caching":
                 shutil.rmtree(folder / "cache")
-            victim = train("--epochs", EPOCHS)
-            assert victim.wait_for(words), victim.said()
-            moments = {
-                "caching": (0, 0.4), "an epoch": (0, 1.5),
-                "evaluating and logging": (0, ending * 0.6), "export and registration": (ending * 0.6, ending),
-            }  # fmt: skip
-            time.sleep(chance.uniform(*moments[phase]))
+            # Of an epoch that takes a moment there would be nothing to interrupt.
+            victim = train("--epochs", EPOCHS, before=slowly if phase == "an epoch" else None)
+            _wait(victim, phase, chance)
             victim.kill()
             state, found = _after(victim, expected, marked=number % 2 == 0)
             told[state] += 1
             print(f"{number:>3}. killed in {phase}: {state}; {found}", flush=True)
     return [f"{times} times: {state}" for state, times in told.most_common()]
+
+
+def _wait(victim: Training, phase: str, chance: random.Random) -> None:
+    """Until a random moment of the phase."""
+    words = {"caching": "decoding", "an epoch": "Run "}.get(phase, "Evaluating")
+    models = set(Path("mlruns/artifacts/models").glob("*"))
+    assert victim.wait_for(words), victim.said()
+    if phase == "export":
+        while victim.ended() is None and set(Path("mlruns/artifacts/models").glob("*")) == models:
+            time.sleep(0.002)
+    if phase == "registration":
+        while victim.ended() is None and not _registered(str(victim.run_id)):
+            time.sleep(0.002)
+    longest = {
+        "caching": 0.4,
+        "an epoch": 7,
+        "evaluating and logging": 3,
+        "export": 0.3,
+        "registration": 0.03,
+    }[phase]
+    time.sleep(chance.uniform(0, longest))
+
+
+def _registered(run_id: str) -> bool:
+    with closing(sqlite3.connect("mlruns/mlflow.db", timeout=30)) as connection:
+        found = connection.execute("SELECT 1 FROM model_versions WHERE run_id = ?", [run_id]).fetchone()
+    return found is not None
 
 
 def _after(victim: Training, expected: dict, *, marked: bool) -> tuple[str, str]:

@@ -128,6 +128,19 @@ def train(*flags: str, before: Callable[[], object] | None = None) -> Training:
     return command("train", "--data-dir", "faces", *SMALL, *flags, before=before)
 
 
+def slowly() -> None:
+    """Each epoch takes as long as a real one might, so that an outage falls into it."""
+    from trainer.training import loop
+
+    at_once = loop.train_epoch
+
+    def train_epoch(*arguments: object) -> object:
+        time.sleep(2)
+        return at_once(*arguments)  # type: ignore[arg-type]
+
+    loop.train_epoch = train_epoch  # type: ignore[assignment]
+
+
 def apart(function: Callable[..., Any], *arguments: object) -> Any:
     """What `function` returns, in a process of its own: a connection to a database does not survive a fork."""
     reader, writer = os.pipe()

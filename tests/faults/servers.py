@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.disk import clear
-from tests.faults.scene import Training, apart, command, place, result, train, whole
+from tests.faults.scene import Training, apart, command, place, result, slowly, train, whole
 
 EPOCHS = "12"
 SECRET = "topsecret"
@@ -75,19 +75,6 @@ def server() -> Iterator[Server]:
             yield it
         finally:
             it.stop()
-
-
-def slowly() -> None:
-    """Each epoch takes as long as a real one might, so that an outage falls into it."""
-    from trainer.training import loop
-
-    at_once = loop.train_epoch
-
-    def train_epoch(*arguments: object) -> object:
-        time.sleep(2)
-        return at_once(*arguments)  # type: ignore[arg-type]
-
-    loop.train_epoch = train_epoch  # type: ignore[assignment]
 
 
 def _reference() -> dict:
