@@ -46,6 +46,17 @@ def main(arguments: list[str]) -> int:
             raise
         print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if os.environ.get("MOODIFY_DEBUG") or (line := store_refusal(error)) is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 2
+
+
+def store_refusal(error: Exception) -> str | None:
+    """What it means that a tracking server refused something; None where it was nothing of the kind."""
+    location = sys.modules.get("trainer.store.location")  # not imported: then no store was asked
+    return location.refusal(error) if location is not None else None
 
 
 def usage() -> str:

@@ -88,18 +88,23 @@ class Store:
 
 def store_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the embedded store `mlruns/mlflow.db` of the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE_PREFIX}{Path('mlruns/mlflow.db').absolute()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
 
 
-def open_store(*, create: bool = True) -> Store:
-    """Open the store and make it MLflow's current one.
+def embedded_uri() -> str:
+    """Of the store in the working directory, whether it is there or not."""
+    return f"{SQLITE_PREFIX}{Path('mlruns/mlflow.db').absolute()}"
+
+
+def open_store(*, create: bool = True, uri: str | None = None) -> Store:
+    """Open the store, that of `store_uri` where none is named, and make it MLflow's current one.
 
     A new SQLite store is made under a file lock, in WAL mode. Where its folder was moved or copied, the
     paths that MLflow keeps inside are set right.
 
     Raises StoreError where it cannot be used, or where there is none and `create` is false.
     """
-    uri = store_uri()
+    uri = uri or store_uri()
     database = _database(uri)
     artifact_root = None
     if database is not None:
@@ -110,6 +115,25 @@ def open_store(*, create: bool = True) -> Store:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     return Store(uri, artifact_root)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line for the user: of a server's refusal what it means, else the error's first line."""
+    text = error.message if isinstance(error, MlflowException) else str(error)
+    return refusal(error) or next(iter(text.splitlines()), type(error).__name__)[:300]
+
+
+def refusal(error: Exception) -> str | None:
+    """What it means that a server lets the user not in, or not do something; None for any other error."""
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    code = error.error_code if isinstance(error, MlflowException) else ""
+    status = getattr(getattr(error, "response", None), "status_code", None)  # artifacts go by HTTP alone
+    if code == "UNAUTHENTICATED" or status == 401 or "error code 401" in str(error):
+        who = f"'{name}' with this password" if name else "anybody without a name"
+        return f"it does not let in {who} (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+    if code == "PERMISSION_DENIED" or status == 403 or "error code 403" in str(error):
+        return f"the account '{name}' may not do that on this server"
+    return None
 
 
 def _database(uri: str) -> Path | None:
@@ -131,8 +155,9 @@ def _check_answer(uri: str) -> None:
     try:
         MlflowClient(uri, uri).search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise StoreError(f"the tracking server {uri} does not answer as one: {reason}") from error
+        if (refused := refusal(error)) is not None:
+            raise StoreError(f"the tracking server {uri}: {refused}") from error
+        raise StoreError(f"the tracking server {uri} does not answer as one: {reason(error)}") from error
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

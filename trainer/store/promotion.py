@@ -10,6 +10,7 @@ from trainer.contract import CHAMPION, Tag
 from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.gates import Gates, Verdict, failed, judge
 from trainer.store.location import Store, StoreError
+from trainer.store.location import reason as reason_of
 from trainer.store.reader import Reader, Snapshot
 from trainer.store.registry import Version, set_alias
 
@@ -86,7 +87,7 @@ def promote(
         for key, value in tags.items():
             client.set_model_version_tag(version.name, str(version.version), key, value)
     except MlflowException as error:
-        raise StoreError(f"{version.uri} cannot be promoted: {error.message}") from error
+        raise StoreError(f"{version.uri} cannot be promoted: {reason_of(error)}") from error
     set_alias(store, version.name, version.version, CHAMPION)
 
 

@@ -36,9 +36,9 @@ from trainer.contract import (
 )
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
-from trainer.store.location import SQLITE_PREFIX, Store, StoreError
+from trainer.store.location import Store, StoreError, reason
 from trainer.store.registry import Version, all_versions
-from trainer.store.rows import BEST_VALIDATION, NAN, ClientRows, Details, Head, Rows, SqliteRows
+from trainer.store.rows import BEST_VALIDATION, NAN, Details, Head, open_rows
 
 T = TypeVar("T")
 
@@ -102,11 +102,7 @@ class Reader:
 
     def __init__(self, store: Store):
         self.store = store
-        self._rows: Rows
-        if store.uri.startswith(SQLITE_PREFIX):
-            self._rows = SqliteRows(Path(store.uri.removeprefix(SQLITE_PREFIX)))
-        else:
-            self._rows = ClientRows(store.client())
+        self._rows = open_rows(store)
         self._records: dict[str, tuple[Head, dict[str, Any], dict[str, str]]] = {}
         self._last: tuple[object, Snapshot] | None = None
         self._lock = threading.Lock()
@@ -123,9 +119,7 @@ class Reader:
                 if self._last is None or not known or "running" in set(self._last[1].runs["status"]):
                     self._last = version, self._read()
             except (MlflowException, OSError, sqlite3.Error) as error:
-                raise StoreError(
-                    f"the store {self.store.uri} cannot be read: {error}".splitlines()[0]
-                ) from error
+                raise StoreError(f"the store {self.store.uri} cannot be read: {reason(error)}") from error
             return self._last[1]
 
     def _read(self) -> Snapshot:
@@ -247,8 +241,7 @@ class Reader:
             with tempfile.TemporaryDirectory() as scratch:
                 return _reading(read, Path(client.download_artifacts(run_id, path, scratch)), run_id, path)
         except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0][:300]
-            raise StoreError(f"{path} of run {run_id[:8]} cannot be fetched: {reason}") from error
+            raise StoreError(f"{path} of run {run_id[:8]} cannot be fetched: {reason(error)}") from error
 
 
 def find_run(snapshot: Snapshot, reference: str) -> str:
@@ -282,8 +275,7 @@ def _reading(read: Callable[[Path], T], file: Path, run_id: str, path: str) -> T
     try:
         return read(file)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise StoreError(f"{path} of run {run_id[:8]} cannot be read: {reason}") from error
+        raise StoreError(f"{path} of run {run_id[:8]} cannot be read: {reason(error)}") from error
 
 
 def _read_json(file: Path) -> Any:

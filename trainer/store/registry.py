@@ -8,7 +8,7 @@ import mlflow.artifacts
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import CHAMPION, EXTRA_FILES, LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
-from trainer.store.location import Store, StoreError
+from trainer.store.location import Store, StoreError, reason
 
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 
@@ -147,7 +147,7 @@ def set_alias(store: Store, name: str, version: int, alias: str) -> int | None:
         client.get_model_version(name, str(version))
         client.set_registered_model_alias(name, alias, str(version))
     except MlflowException as error:
-        raise StoreError(f"{name} version {version} cannot become {alias}: {error.message}") from error
+        raise StoreError(f"{name} version {version} cannot become {alias}: {reason(error)}") from error
     return int(before) if before is not None else None
 
 
@@ -156,4 +156,4 @@ def remove_alias(store: Store, name: str, alias: str) -> None:
     try:
         store.client().delete_registered_model_alias(name, alias)
     except MlflowException as error:
-        raise StoreError(f"the alias {alias} of {name} cannot be removed: {error.message}") from error
+        raise StoreError(f"the alias {alias} of {name} cannot be removed: {reason(error)}") from error

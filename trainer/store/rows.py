@@ -27,6 +27,7 @@ from trainer.contract import (
     TEMPERATURE_METRIC,
     metric_key,
 )
+from trainer.store.location import SQLITE_PREFIX, Store
 
 CURVE = "validation/accuracy"
 BEST_VALIDATION = metric_key("validation_best", "accuracy")
@@ -87,6 +88,13 @@ class Rows(Protocol):
 
     def history(self, keys: Sequence[str], run_ids: Sequence[str]) -> pd.DataFrame:
         """METRIC_COLUMNS: every value, in order of run, key, step and time."""
+
+
+def open_rows(store: Store) -> Rows:
+    """The faster way for a store of this kind."""
+    if store.uri.startswith(SQLITE_PREFIX):
+        return SqliteRows(Path(store.uri.removeprefix(SQLITE_PREFIX)))
+    return ClientRows(store.client())
 
 
 class SqliteRows:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from trainer.contract import BEST_FOLDER, Tag, metric_key
 from trainer.evaluation.metrics import Evaluation
-from trainer.store.location import Store, StoreError, answers, redacted
+from trainer.store.location import Store, StoreError, answers, reason, redacted
 from trainer.store.outbox import Outbox, Registration, deliver, is_outage, send
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class RunWriter:
                 tags={key: str(value) for key, value in (_process_tags() | dict(tags)).items()},
             )
         except MlflowException as error:
-            raise StoreError(f"no run can be logged in {store.uri}: {_reason(error)}") from error
+            raise StoreError(f"no run can be logged in {store.uri}: {reason(error)}") from error
         return cls(store, run.info.run_id)
 
     @classmethod
@@ -78,7 +78,7 @@ class RunWriter:
         try:
             client.update_run(run_id, RUNNING)
         except MlflowException as error:
-            raise StoreError(f"run {run_id} cannot be written to: {_reason(error)}") from error
+            raise StoreError(f"run {run_id} cannot be written to: {reason(error)}") from error
         writer.set_tags(_process_tags() | {Tag.REASON: ""})
         return writer
 
@@ -136,7 +136,7 @@ class RunWriter:
         try:
             return {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
         except MlflowException as error:
-            raise StoreError(f"run {self.run_id} cannot be read: {_reason(error)}") from error
+            raise StoreError(f"run {self.run_id} cannot be read: {reason(error)}") from error
 
     def log_evaluation(self, part: str, evaluation: Evaluation) -> None:
         """Every summary and per-class metric of `part`, each under a name of its own."""
@@ -176,9 +176,9 @@ class RunWriter:
         texts = {key: str(value) for key, value in tags.items()}
         return self._send({"kind": "register", "tags": texts}, folder, urgent=True)
 
-    def _end(self, status: str, reason: str | None = None) -> None:
-        if reason is not None:
-            self.set_tags({Tag.REASON: reason})
+    def _end(self, status: str, why: str | None = None) -> None:
+        if why is not None:
+            self.set_tags({Tag.REASON: why})
         record = {"kind": "end", "status": status, "end_ms": time.time_ns() // 1_000_000}
         self._send(record, urgent=True)
 
@@ -196,11 +196,11 @@ class RunWriter:
             return send(self.store, self.run_id, record, files)
         except (MlflowException, OSError) as error:
             if self.store.artifact_root is not None or not is_outage(error):
-                raise StoreError(f"run {self.run_id} cannot be logged: {_reason(error)}") from error
+                raise StoreError(f"run {self.run_id} cannot be logged: {reason(error)}") from error
             log.warning(
                 "The tracking server does not answer. The run goes on; what it logs is kept in %s until "
                 "the server answers again, or for `python -m trainer deliver`. (%s)",
-                self._outbox.folder, redacted(_reason(error)),
+                self._outbox.folder, redacted(reason(error)),
             )  # fmt: skip
             self._tried = time.monotonic()
             self._keep(record, files)
@@ -222,11 +222,6 @@ class RunWriter:
             return False
         log.info("The tracking server answers again and has got what was kept.")
         return True
-
-
-def _reason(error: Exception) -> str:
-    text = error.message if isinstance(error, MlflowException) else str(error)
-    return next(iter(text.splitlines()), type(error).__name__)[:300]
 
 
 def _process_tags() -> dict[str, object]:
