@@ -8,7 +8,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test faults dashboard bench lint audit-dependencies format lock mlflow clean
+.PHONY: help setup train test faults dashboard bench lint audit-dependencies format lock mlflow server clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -59,6 +59,9 @@ dashboard: $(READY) ## open the dashboard on the same store, at http://127.0.0.1
 
 mlflow: $(READY) ## open the MLflow UI on the same store, at http://127.0.0.1:5000 (PORT=…)
 	$(BIN)/python -m trainer ui --port $(or $(PORT),5000)
+
+server: $(READY) ## start a tracking server for a team, on PostgreSQL (settings: docs/server/server.env.example)
+	$(BIN)/python -m trainer server $(ARGS)
 
 clean: ## remove the virtual environment and caches; runs and data stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

@@ -1,7 +1,11 @@
 """What most tests share: a place of their own for store and cache, and runs that were really trained."""
 
+import contextlib
+import json
 import os
 import shutil
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tests run two at a time: threads of both on the same cores would slow each other down more than tenfold.
@@ -11,6 +15,8 @@ import pytest
 from filelock import FileLock
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, Trained, write_grey_folder
+from tests.extra.servers import Server, postgres_programs, start_server
+from trainer.store.location import Store, open_store
 
 REQUIRED = bool(os.environ.get("MOODIFY_NO_SKIP"))
 LONGEST = ("e2e/test_dashboard.py", "tests/test_processes.py", "e2e/test_try_it.py", "tests/test_jobs.py")
@@ -31,6 +37,84 @@ def pytest_runtest_makereport(item, call):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"may not be skipped here: {reason}"
     return report
+
+
+def _together(config: pytest.Config) -> Path:
+    """A folder that all workers of this session share."""
+    base = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def pytest_sessionfinish(session: pytest.Session):
+    """The server is stopped by whoever started the workers, when all have done."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and (_together(session.config) / "server.json").exists():
+        _read_server(_together(session.config)).stop()
+
+
+def _read_server(folder: Path) -> Server:
+    facts = json.loads((folder / "server.json").read_text())
+    paths = {key: Path(facts[key]) for key in ("folder", "postgres_folder")}
+    return Server(**facts | paths)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a store without runs: to make one takes seconds, to copy it does not."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    open_store(uri=f"sqlite:///{file}")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file
+
+
+@pytest.fixture
+def stocked(workplace: Path, empty_database: Path) -> Path:
+    """A working directory with an embedded store that is there, and empty."""
+    (workplace / "mlruns").mkdir()
+    shutil.copyfile(empty_database, workplace / "mlruns/mlflow.db")
+    return workplace
+
+
+@pytest.fixture
+def other(tmp_path: Path, empty_database: Path) -> Store:
+    """One more embedded store, elsewhere."""
+    (tmp_path / "other").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "other/mlflow.db")
+    return open_store(uri=f"sqlite:///{tmp_path}/other/mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def shared_server(request: pytest.FixtureRequest) -> tuple[Server, FileLock]:
+    """A PostgreSQL-backed server, started by the first worker that needs it; who uses it holds the lock meanwhile."""
+    if postgres_programs() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    folder = _together(request.config)
+    with FileLock(folder / "server-start.lock"):
+        if not (folder / "server.json").exists():
+            (folder / "server").mkdir()
+            facts = vars(start_server(folder / "server"))
+            (folder / "server.json").write_text(json.dumps(facts, default=str))
+    return _read_server(folder), FileLock(folder / "server-use.lock")
+
+
+@pytest.fixture
+def server(
+    workplace: Path, shared_server: tuple[Server, FileLock], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """The server, as new and for this test alone; its administrator is who asks."""
+    server, in_use = shared_server
+    with in_use:
+        server.empty()
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_store(request: pytest.FixtureRequest, workplace: Path) -> Path:
+    """A working directory whose store is empty: the embedded one, then that of a server."""
+    request.getfixturevalue("server" if request.param == "postgresql" else "stocked")
+    return workplace
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def test_reading_makes_no_store(workplace):
     assert not (workplace / "mlruns").exists()
 
 
-def test_a_deleted_experiment_is_restored_when_it_is_trained_in_again(workplace):
+def test_a_deleted_experiment_is_restored_when_it_is_trained_in_again(new_store):
     store = open_store()
     before = store.experiment_id("sketch")
     store.client().delete_experiment(before)

@@ -1,6 +1,9 @@
 """A store is read at once, from its tables or through MLflow, and whatever stands in it."""
 
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +23,22 @@ def reader(trained: Trained) -> Reader:
     return Reader(open_store(create=False))
 
 
-@pytest.fixture
-def odd(workplace) -> tuple[Store, dict[str, str]]:
-    store = open_store()
-    return store, add_odd_runs(store)
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def odd(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[tuple[Store, dict[str, str]]]:
+    """A store of either kind with odd runs; tests add what they need."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as used:
+        folder = tmp_path_factory.mktemp("odd")
+        shutil.copyfile(request.getfixturevalue("empty_database"), folder / "mlflow.db")
+        uri = f"sqlite:///{folder}/mlflow.db"
+        if request.param == "postgresql":
+            server, in_use = request.getfixturevalue("shared_server")
+            used.enter_context(in_use)
+            server.empty()
+            uri = server.uri
+            for name, value in server.environment.items():
+                patch.setenv(name, value)
+        store = open_store(uri=uri)
+        yield store, add_odd_runs(store)
 
 
 def through_mlflow(store: Store) -> Reader:
@@ -95,15 +110,15 @@ def test_a_snapshot_is_read_again_only_when_the_store_has_changed(reader: Reader
     assert "new" not in set(reader.snapshot().runs["name"])
 
 
-def test_an_empty_store_gives_empty_tables(workplace):
+def test_an_empty_store_gives_empty_tables(new_store):
     snapshot = Reader(open_store()).snapshot()
     assert snapshot.runs.empty
     assert {"name", "status", "test_accuracy", "curve", "aliases"} <= set(snapshot.runs)
     assert snapshot.versions == ()
 
 
-def test_a_step_that_was_logged_twice_counts_once_and_the_later_value(workplace):
-    store = open_store()
+def test_a_step_that_was_logged_twice_counts_once_and_the_later_value(odd):
+    store, _ = odd
     client = store.client()
     run_id = make_run(client, store.experiment_id("x"), curve=[0.1, 0.2])
     client.log_metric(run_id, "validation/accuracy", 0.5, int(time.time() * 1000) + 10_000, step=2)
@@ -111,8 +126,8 @@ def test_a_step_that_was_logged_twice_counts_once_and_the_later_value(workplace)
     assert list(history["value"]) == [0.1, 0.5]
 
 
-def test_seeds_share_a_configuration_and_other_changes_do_not(workplace):
-    store = open_store()
+def test_seeds_share_a_configuration_and_other_changes_do_not(odd):
+    store, _ = odd
     client, experiment = store.client(), store.experiment_id("x")
     params = {"learning_rate": "0.1", "epochs": "3"}
     same = [make_run(client, experiment, params=params | {"seed": seed, "git_commit": seed}) for seed in "01"]

@@ -1,0 +1,237 @@
+"""A shared server: refused where its settings are not whole, silent about secrets, strict about who may do what."""
+
+import importlib.util
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from tests.extra.odd_runs import make_run
+from tests.extra.servers import (
+    ADMIN,
+    ADMIN_PASSWORD,
+    DATABASE_PASSWORD,
+    SECRET_KEY,
+    Server,
+    client_environment,
+    free_port,
+)
+from trainer.__main__ import main
+from trainer.contract import CHAMPION
+from trainer.store.accounts import delete_account, set_account
+from trainer.store.location import StoreError, open_store
+from trainer.store.server import ServerError, read_settings, write_login
+
+WHOLE = {
+    "MLFLOW_BACKEND_STORE_URI": "postgresql://moodify:s3cr%25et@db.example/moodify",
+    "MLFLOW_ARTIFACTS_DESTINATION": "/tmp/moodify/artifacts",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY": SECRET_KEY,
+    "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN_PASSWORD,
+}
+APP = Path(__file__).parents[2] / "dashboard/app.py"
+VIEWER_PASSWORD = "a viewer's password"
+
+
+def write(file: Path, settings: dict[str, str]) -> Path:
+    file.write_text("".join(f'{key}="{value}"\n' for key, value in settings.items()))
+    file.chmod(0o600)
+    return file
+
+
+def test_the_databases_password_leaves_its_address(tmp_path):
+    settings = read_settings(
+        write(tmp_path / "env", WHOLE), {"PATH": "/bin", "MLFLOW_TRACKING_PASSWORD": "mine"}
+    )
+    assert settings["PGPASSWORD"] == "s3cr%et"
+    assert settings["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg2://moodify@db.example/moodify"
+    assert settings["PATH"] == "/bin"
+    assert "MLFLOW_TRACKING_PASSWORD" not in settings
+    login = write_login(tmp_path, settings).read_text()
+    assert "s3cr" not in login
+    assert ADMIN_PASSWORD not in login
+
+
+def test_what_is_set_already_counts_instead_of_the_file(tmp_path):
+    settings = read_settings(
+        write(tmp_path / "env", WHOLE | {"MLFLOW_PORT": "5000"}), {"MLFLOW_PORT": "6000"}
+    )
+    assert settings["MLFLOW_PORT"] == "6000"
+    assert read_settings(tmp_path / "nowhere", WHOLE)["MLFLOW_HOST"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"MLFLOW_BACKEND_STORE_URI": ""}, "MLFLOW_BACKEND_STORE_URI is not set"),
+        ({"MLFLOW_BACKEND_STORE_URI": "sqlite:///x.db"}, "keeps its runs in PostgreSQL"),
+        ({"MLFLOW_BACKEND_STORE_URI": "postgres s3cr%25et"}, "is no address of a database"),
+        ({"MLFLOW_ARTIFACTS_DESTINATION": "artifacts"}, "must be an absolute path or an address"),
+        ({"MLFLOW_ARTIFACTS_DESTINATION": "/etc/passwd/artifacts"}, "cannot be written by this user"),
+        ({"MLFLOW_ARTIFACTS_DESTINATION": "s3://bucket/moodify"}, "needs boto3"),
+        ({"MLFLOW_FLASK_SERVER_SECRET_KEY": "change-me"}, "MLFLOW_FLASK_SERVER_SECRET_KEY is not set"),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "short"}, "has 5 characters; at least 12 are needed"),
+        ({"MLFLOW_HOST": "0.0.0.0"}, "lets other machines in: name in MLFLOW_SERVER_ALLOWED_HOSTS"),
+        ({"MLFLOW_PORT": "many"}, "MLFLOW_PORT is 'many', and must be a number"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(tmp_path, changed, message):
+    if "boto3" in message and importlib.util.find_spec("boto3"):
+        pytest.skip("boto3 is installed")
+    with pytest.raises(ServerError, match=message) as raised:
+        read_settings(write(tmp_path / "env", WHOLE | changed), {})
+    assert "s3cr" not in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_the_example_is_refused_until_it_is_filled_in(tmp_path):
+    example = Path(__file__).parents[2] / "docs/server/server.env.example"
+    (file := tmp_path / "env").write_text(example.read_text())
+    file.chmod(0o600)
+    with pytest.raises(ServerError, match="is not set"):
+        read_settings(file, {})
+
+
+def test_without_a_file_that_is_ones_own_the_user_is_told_in_one_line(workplace, capsys, monkeypatch):
+    for name in WHOLE:
+        monkeypatch.delenv(name, raising=False)
+    assert main(["server"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: there is no .server.env: copy docs/server/server.env.example"
+    )
+    write(workplace / ".server.env", WHOLE).chmod(0o644)
+    assert main(["server"]) == 2
+    assert "can be read by other users of this machine: chmod 600" in capsys.readouterr().err
+
+
+def test_a_database_that_does_not_answer_is_told_without_its_password(workplace, capsys):
+    address = f"postgresql://moodify:s3cr%25et@127.0.0.1:{free_port()}/moodify"
+    write(workplace / ".server.env", WHOLE | {"MLFLOW_BACKEND_STORE_URI": address})
+    assert main(["server", "--check"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "does not answer" in line
+    assert "Connection refused" in line
+    assert "s3cr" not in line
+
+
+def test_no_secret_is_among_its_arguments_or_in_its_log(server: Server):
+    open_store().client().search_experiments()
+    process = psutil.Process(server.pid)
+    family = [process, *process.children(recursive=True)]
+    assert len(family) >= 3  # the command, MLflow, and the server that it starts
+    seen = "\n".join([*(" ".join(one.cmdline()) for one in family), server.log.read_text()])
+    for secret in (ADMIN_PASSWORD, DATABASE_PASSWORD, SECRET_KEY, DATABASE_PASSWORD.replace("%", "%25")):
+        assert secret not in seen
+    assert "Uvicorn running" in seen
+    assert len(family) <= 6  # and no processes for jobs that are never sent
+
+
+def test_it_lets_in_nobody_without_a_password_and_no_other_host_name(server: Server, monkeypatch):
+    known = {"auth": (ADMIN, ADMIN_PASSWORD), "timeout": 10}
+    assert requests.get(server.uri, **known).status_code == 200
+    assert requests.get(server.uri, headers={"Host": "evil.example"}, **known).status_code == 403
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+    with pytest.raises(StoreError, match="does not let in 'admin' with this password") as raised:
+        open_store()
+    assert "wrong" not in str(raised.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    with pytest.raises(StoreError, match="does not let in anybody without a name"):
+        open_store()
+
+
+@pytest.fixture
+def viewed(server: Server, monkeypatch) -> dict[str, str]:
+    """A run and a version, and an account that may only read them, as which is asked from now on."""
+    store = open_store()
+    client = store.client()
+    run_id = make_run(
+        client, store.experiment_id("fer2013"), "seen", metrics={"test/accuracy": 0.5}, curve=[0.4]
+    )
+    model = client.create_logged_model(client.get_run(run_id).info.experiment_id, "model", run_id)
+    client.create_registered_model("fer2013-emotion")
+    for _ in range(2):
+        client.create_model_version(
+            "fer2013-emotion", f"models:/{model.model_id}", run_id, model_id=model.model_id
+        )
+    client.set_registered_model_alias("fer2013-emotion", CHAMPION, "1")
+    client.set_registered_model_alias("fer2013-emotion", "challenger", "2")
+    set_account(store, "viewer", "viewer", VIEWER_PASSWORD)
+    for name, value in client_environment(server.uri, "viewer", VIEWER_PASSWORD).items():
+        monkeypatch.setenv(name, value)
+    return {"run": run_id, "model": model.model_id}
+
+
+def test_a_viewer_reads_everything_and_changes_nothing(viewed, server: Server, capsys):
+    client = open_store().client()
+    assert client.get_run(viewed["run"]).data.metrics["test/accuracy"] == 0.5
+    experiment_id, name = client.get_run(viewed["run"]).info.experiment_id, "fer2013-emotion"
+    tries = {
+        "make an experiment": lambda: client.create_experiment("mine"),
+        "make a run": lambda: client.create_run(experiment_id),
+        "make a run by default": lambda: client.create_run("0"),
+        "log": lambda: client.log_metric(viewed["run"], "x", 1.0),
+        "set a tag": lambda: client.set_tag(viewed["run"], "x", "y"),
+        "send a file": lambda: client.log_text(viewed["run"], "x", "x.txt"),
+        "delete a run": lambda: client.delete_run(viewed["run"]),
+        "make a logged model": lambda: client.create_logged_model(experiment_id),
+        "make a model": lambda: client.create_registered_model("mine"),
+        "register": lambda: client.create_model_version(
+            name, f"models:/{viewed['model']}", model_id=viewed["model"]
+        ),
+        "promote": lambda: client.set_registered_model_alias(name, CHAMPION, "2"),
+        "delete a version": lambda: client.delete_model_version(name, "2"),
+    }
+    answers = {}
+    for what, attempt in tries.items():
+        try:
+            answers[what] = attempt()
+        except Exception as error:  # of whatever kind: what it says is looked at
+            answers[what] = "refused" if "Permission denied" in str(error) else error
+    assert answers == dict.fromkeys(tries, "refused")
+    capsys.readouterr()
+    assert main(["promote", name, "2", "--alias", "challenger"]) == 2
+    refused = "version 2 cannot become challenger: the account 'viewer' may not do that on this server"
+    assert capsys.readouterr().err.strip() == f"error: fer2013-emotion {refused}"
+    assert main(["user", "viewer", "--role", "trainer", "--keep-password"]) == 2
+    assert "the account 'viewer' may not do that" in capsys.readouterr().err
+
+
+def test_the_dashboard_reads_as_a_viewer_and_tells_what_is_refused(viewed):
+    st.cache_resource.clear()
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    app.switch_page("app_pages/registry.py")
+    app.run()
+    assert not app.exception
+    app.selectbox(key="version").set_value(2).run()
+    app.selectbox(key="alias").set_value("challenger").run()
+    app.button(key="remove").click().run()
+    assert not app.exception
+    [error] = app.error
+    assert "the account" in error.value
+    assert "may not do that on this server" in error.value
+    assert "challenger" in open_store().client().get_registered_model("fer2013-emotion").aliases
+
+
+def test_a_role_can_be_changed_and_an_account_removed(server: Server, monkeypatch, capsys):
+    store = open_store()
+    monkeypatch.setenv("MOODIFY_NEW_PASSWORD", "the first password")
+    assert main(["user", "anna"]) == 0
+    assert main(["user", "anna", "--role", "trainer", "--keep-password"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "anna is there already, as a trainer."
+    with monkeypatch.context() as as_anna:
+        for name, value in client_environment(server.uri, "anna", "the first password").items():
+            as_anna.setenv(name, value)
+        assert open_store().experiment_id("x").isdigit()
+    with pytest.raises(StoreError, match="has 5 characters"):
+        set_account(store, "anna", "viewer", "short")
+    delete_account(store, "anna")
+    with pytest.raises(StoreError, match="there is no account 'anna' yet"):
+        set_account(store, "anna", "viewer", None)
+
+
+def test_an_embedded_store_has_no_accounts(stocked, capsys):
+    assert main(["user", "anna"]) == 2
+    assert "is no server" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Who may do what on a shared server: accounts of MLflow's own login, each with one of three roles."""
+
+import warnings
+from collections.abc import Callable
+from typing import Literal, TypeVar, get_args
+
+from mlflow.exceptions import MlflowException
+
+from trainer.store.location import Store, StoreError, reason
+from trainer.store.server import SHORTEST_PASSWORD
+
+with warnings.catch_warnings(
+    action="ignore"
+):  # the server, which comes with it, uses what Starlette will drop
+    from mlflow.server.auth.client import AuthServiceClient
+
+T = TypeVar("T")
+Role = Literal["viewer", "promoter", "trainer"]
+PERMISSIONS: dict[Role, dict[str, str]] = {
+    "viewer": {},  # everyone who can log in may read
+    "promoter": {"registered_model": "EDIT"},
+    "trainer": {"registered_model": "EDIT", "experiment": "EDIT", "workspace": "USE"},
+}
+"""Role → what it may do with every thing of a kind; who may use the workspace may make new ones in it."""
+_PREFIX, _WORKSPACE = "moodify-", "default"
+
+
+def set_account(store: Store, name: str, role: Role, password: str | None) -> bool:
+    """Make the account where it is missing, and give it this role alone of ours; returns whether it is new.
+
+    password: None leaves that of an account as it is. Raises StoreError where the server refuses.
+    """
+    client = AuthServiceClient(store.uri)
+    known = _exists(store, client, name)
+    if password is None and not known:
+        raise StoreError(f"there is no account '{name}' yet: a new one needs a password")
+    if password is not None:
+        if len(password) < SHORTEST_PASSWORD:
+            raise StoreError(
+                f"the password has {len(password)} characters; at least {SHORTEST_PASSWORD} are needed"
+            )
+        if known:
+            _asked(store, lambda: client.update_user_password(name, password))
+        else:
+            _asked(store, lambda: client.create_user(name, password))
+    ours = {one.name: one for one in _asked(store, lambda: client.list_roles(_WORKSPACE))}
+    for one in _asked(store, lambda: client.list_user_roles(name)):
+        if one.name.startswith(_PREFIX) and one.name != f"{_PREFIX}{role}":
+            client.unassign_role(name, one.id)
+    if not PERMISSIONS[role]:
+        return not known
+    if (found := ours.get(f"{_PREFIX}{role}")) is None:
+        found = _asked(
+            store, lambda: client.create_role(_WORKSPACE, f"{_PREFIX}{role}", f"Moodify's {role}s")
+        )
+    granted = {one.resource_type for one in client.list_role_permissions(found.id)}
+    for kind, permission in PERMISSIONS[role].items():
+        if kind not in granted:
+            client.add_role_permission(found.id, kind, "*", permission)
+    if f"{_PREFIX}{role}" not in {one.name for one in client.list_user_roles(name)}:
+        client.assign_role(name, found.id)
+    return not known
+
+
+def delete_account(store: Store, name: str) -> None:
+    """Raises StoreError where there is none, or the server refuses."""
+    _asked(store, lambda: AuthServiceClient(store.uri).delete_user(name))
+
+
+def _exists(store: Store, client: AuthServiceClient, name: str) -> bool:
+    try:
+        client.get_user(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise StoreError(f"accounts of {store.uri} cannot be read: {reason(error)}") from error
+    return True
+
+
+def _asked(store: Store, ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except MlflowException as error:
+        raise StoreError(f"{store.uri} refuses: {reason(error)}") from error
+
+
+assert set(get_args(Role)) == set(PERMISSIONS)
