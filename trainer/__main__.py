@@ -21,6 +21,7 @@ COMMANDS = {
     "ui": "open the MLflow UI on the store (this is what `make mlflow` runs)",
     "server": "start a tracking server for a team, on PostgreSQL (this is what `make server` runs)",
     "user": "let a person or a program into the server, or change what it may do there",
+    "migrate": "copy runs and models from one store to another, and check the copy",
     "bundled": "begin an empty store with the model that comes with the program",
     "data": "find or download a dataset, decode it once and show what is in it",
 }

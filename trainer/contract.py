@@ -119,6 +119,8 @@ class Tag:
     PROMOTED_OVER = "promoted_over"
     PROMOTION_GATES = "promotion_gates"
     PROMOTION_REASON = "promotion_reason"
+    MIGRATED_FROM = "migrated_from"
+    MIGRATED_WHOLE = "migrated_whole"
 
 
 def model_name(dataset: str) -> str:

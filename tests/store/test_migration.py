@@ -1,0 +1,164 @@
+"""Runs and models move to another store whole, however often it is tried."""
+
+import mlflow.pytorch
+import numpy as np
+import pytest
+import torch
+
+from tests.extra.grey_faces import Trained
+from tests.extra.odd_runs import add_odd_runs, make_run
+from trainer.__main__ import main
+from trainer.contract import CHAMPION, EPOCH_METRICS, Tag
+from trainer.store.location import Store, StoreError, embedded_uri, open_store
+from trainer.store.migration import migrate
+from trainer.store.models import load_bundle
+from trainer.store.reader import Reader
+from trainer.store.registry import find_version
+
+
+def embedded() -> Store:
+    return open_store(uri=embedded_uri(), create=False)
+
+
+def originals(store: Store) -> dict[str, str]:
+    """Id of a run → id of its original."""
+    runs = store.client().search_runs([e.experiment_id for e in store.client().search_experiments()])
+    return {run.info.run_id: run.data.tags[Tag.MIGRATED_FROM] for run in runs}
+
+
+def test_a_store_moves_to_a_server_and_its_models_answer_as_before(
+    trained: Trained, server, monkeypatch, capsys
+):
+    monkeypatch.chdir(trained.root)
+    assert main(["migrate"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Copied 2 runs (0 were there), 2 versions (0 were there), 1 aliases")
+    assert shown.endswith("Read back 2 runs and 2 versions, every value and file: all are alike.\n")
+    here, there = embedded(), open_store(uri=server.uri)
+    before, after = Reader(here).snapshot().runs, Reader(there).snapshot().runs
+    known = originals(there)
+    assert set(known.values()) == set(before.index)
+    for run_id, row in after.iterrows():
+        original = before.loc[known[run_id]]
+        different = [c for c in before.columns if c != "configuration" and not same(row[c], original[c])]
+        assert different == []
+    one, other = Reader(here), Reader(there)
+    for run_id, original in known.items():
+        curves = [
+            r.histories([i], EPOCH_METRICS).drop(columns="run_id")
+            for r, i in ((one, original), (other, run_id))
+        ]
+        assert curves[0].equals(curves[1])
+        assert one.predictions(original).equals(other.predictions(run_id))
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 48, 48), dtype=np.uint8)
+    for number in (1, 2):
+        versions = [find_version(store, f"fer2013-emotion/{number}") for store in (here, there)]
+        assert versions[0].aliases == versions[1].aliases
+        assert known[versions[1].run_id] == versions[0].run_id
+        answers = []
+        for store, version in zip((here, there), versions, strict=True):
+            open_store(uri=store.uri)
+            answers.append(load_bundle(store, version)(images))
+        assert np.array_equal(*answers)
+    as_mlflow = mlflow.pytorch.load_model(f"models:/fer2013-emotion@{CHAMPION}")
+    with torch.no_grad():
+        found = as_mlflow(torch.from_numpy(images / np.float32(255)))
+    champion = load_bundle(there, find_version(there, f"fer2013-emotion@{CHAMPION}"))
+    np.testing.assert_allclose(found.numpy(), champion(images), atol=1e-5)
+    assert main(["migrate", "--from", here.uri]) == 0
+    assert "Copied 0 runs (2 were there), 0 versions (2 were there), 0 aliases" in capsys.readouterr().out
+
+
+def same(one: object, other: object) -> bool:
+    return one == other or (one != one and other != other)
+
+
+def test_an_interrupted_migration_goes_on_and_nothing_is_there_twice(trained: Trained, other: Store):
+    def pull_the_plug() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        migrate(embedded(), other, advance=pull_the_plug)
+    known = originals(other)
+    assert len(known) == 1
+    # As if it had happened within the run: it is not marked whole, and a file was sent by half.
+    client, run_id = other.client(), next(iter(known))
+    client.delete_tag(run_id, Tag.MIGRATED_WHOLE)
+    file = other.artifact_root / run_id / "artifacts" / "evaluation" / "predictions.parquet"
+    file.write_bytes(file.read_bytes()[:-7] + b"garbage")
+    report = migrate(embedded(), other)
+    assert (report.runs, report.runs_there, report.versions, report.different) == (2, 0, 2, [])
+    assert sorted(originals(other).values()) == sorted(Reader(embedded()).snapshot().runs.index)
+    again = migrate(embedded(), other, check_all=True)
+    assert (again.runs, again.files, again.checked_runs, again.checked_versions) == (0, 0, 2, 2)
+    assert not again.different
+
+
+def test_a_copy_that_was_changed_is_found(trained: Trained, other: Store, capsys):
+    migrate(embedded(), other)
+    client = other.client()
+    run_id = next(iter(originals(other)))
+    client.log_metric(run_id, "test/accuracy", 0.123)
+    weights = next(other.artifact_root.glob("models/*/artifacts/extra_files/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert main(["migrate", "--from", embedded_uri(), "--to", other.uri, "--check"]) == 1
+    shown = capsys.readouterr().out
+    assert "metrics" in shown
+    assert "differs: fer2013-emotion/" in shown
+    assert "2 differ." in shown
+
+
+def test_what_changes_in_a_run_later_is_copied_again(trained: Trained, other: Store):
+    migrate(embedded(), other)
+    run_id = Reader(embedded()).snapshot().runs.index[0]
+    client = embedded().client()
+    client.log_metric(run_id, "export/fp32_bytes", 5.0)
+    try:
+        report = migrate(embedded(), other)
+    finally:
+        client.delete_run(run_id)
+        client.restore_run(run_id)
+    assert (report.runs, report.runs_there) == (1, 1)
+    copy = next(key for key, value in originals(other).items() if value == run_id)
+    assert other.client().get_run(copy).data.metrics["export/fp32_bytes"] == 5.0
+
+
+def test_odd_runs_are_copied_as_they_are_and_running_ones_are_left(stocked, other: Store):
+    here, there = open_store(uri=embedded_uri()), other
+    ids = add_odd_runs(here)
+    report = migrate(here, there)
+    assert report.different == []
+    assert sorted(line.partition(":")[0] for line in report.left_out) == ["run other", "run running"]
+    back = {value: key for key, value in originals(there).items()}
+    assert set(back) == set(ids.values()) - {ids["running"], ids["other_machine"], ids["deleted"]}
+    assert np.isnan(there.client().get_run(back[ids["nan"]]).data.metrics["test/accuracy"])
+    assert Reader(there).snapshot().runs.loc[back[ids["gone"]], "status"] == "stale"
+
+
+def test_versions_keep_their_numbers_and_an_alias_that_is_taken_stays(stocked, other: Store):
+    there, here = other, open_store(uri=embedded_uri())
+    client = here.client()
+    run_id = make_run(client, here.experiment_id("x"), "one")
+    model = client.create_logged_model(client.get_run(run_id).info.experiment_id, "model", run_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    client.create_registered_model("x-emotion")
+    for _ in range(4):
+        client.create_model_version("x-emotion", f"models:/{model.model_id}", run_id)
+    for number in ("1", "3"):
+        client.delete_model_version("x-emotion", number)
+    client.set_registered_model_alias("x-emotion", CHAMPION, "4")
+    assert migrate(here, there).different == []
+    versions = there.client().search_model_versions("name='x-emotion'")
+    assert sorted(int(version.version) for version in versions) == [2, 4]
+    assert there.client().get_registered_model("x-emotion").aliases == {CHAMPION: 4}
+    client.set_registered_model_alias("x-emotion", CHAMPION, "2")
+    report = migrate(here, there)
+    assert report.left_out == ["x-emotion@champion: it stays version 4 there, and would be 2"]
+
+
+def test_a_store_is_not_copied_into_itself(stocked, capsys):
+    store = open_store()
+    with pytest.raises(StoreError, match="is named twice"):
+        migrate(store, store)
+    assert main(["migrate"]) == 2
+    assert "name the one that receives with --to" in capsys.readouterr().err
