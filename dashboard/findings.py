@@ -162,6 +162,12 @@ def cost_table(runs: pd.DataFrame, chosen: Sequence[Chosen]) -> pd.DataFrame:
     table = pd.DataFrame({"run": [run.label for run in chosen]}, index=runs.index)
     for name, (column, _, write) in COSTS.items():
         table[name] = runs[column].map(write)
+    factor = runs["uncertainty_factor"]
+    between = [
+        "" if f != f else f" ({1000 * kwh / f:.1f} to {1000 * kwh * f:.1f})"
+        for kwh, f in zip(runs["estimated_kwh"], factor, strict=True)
+    ]
+    table["energy"] += between
     images = runs["test_images"].fillna(0)
     table["low"], table["high"] = wilson(
         (runs["test_accuracy"].fillna(0) * images).to_numpy(), images.to_numpy()

@@ -54,12 +54,15 @@ EPOCH_METRICS = (
     "epoch_seconds",
 )
 
+# By what factor the estimate of energy may be off, either way.
+ENERGY_FACTOR = "energy/uncertainty_factor"
 # Metrics of what it took to train, and of what the model costs to serve.
 COST_METRICS = (
     "training_seconds",
     "median_images_per_second",
     "energy/estimated_kwh",
     "energy/estimated_co2_kg",
+    ENERGY_FACTOR,
     "cost/size_bytes",
     "cost/gmacs",
     "cost/latency_ms",

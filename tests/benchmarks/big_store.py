@@ -245,6 +245,7 @@ def summary_metrics(run: InventedRun, rng: np.random.Generator) -> dict[str, flo
         "median_images_per_second": float(np.median(run.curves["images_per_second"])),
         "energy/estimated_kwh": kwh,
         "energy/estimated_co2_kg": 0.475 * kwh,
+        "energy/uncertainty_factor": 2.0,
         "cost/size_bytes": 4.0 * run.kind.parameters + 2_048,
         "cost/gmacs": run.kind.gmacs,
         "cost/latency_ms": run.kind.latency_ms * slowness,

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard import report
 from dashboard.findings import (
+    COSTS,
     compare_all,
     cost_table,
     headline,
@@ -130,6 +131,16 @@ def test_a_report_on_hostile_runs_holds_their_names_as_text(workplace):
     page = report.comparison_html(snapshot, chosen, *compare_all(snapshot, chosen))
     assert HOSTILE_NAME.split(" ")[0] not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_energy_is_told_with_what_it_may_be_at_least_and_at_most():
+    chosen = [Chosen(name, name, "#000", "solid", "circle") for name in ("a", "b")]
+    runs = pd.DataFrame(
+        {column: float("nan") for column, _, _ in COSTS.values()}
+        | {"test_accuracy": 0.5, "test_images": 100.0},
+        index=["a", "b"],
+    ).assign(estimated_kwh=[0.010, 0.004], uncertainty_factor=[2.0, float("nan")])
+    assert cost_table(runs, chosen)["energy"].tolist() == ["10.0 Wh (5.0 to 20.0)", "4.0 Wh"]
 
 
 def test_a_point_of_accuracy_has_a_price_along_the_front_only():

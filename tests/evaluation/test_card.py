@@ -17,7 +17,8 @@ METRICS = {
     "test/accuracy": 0.75, "test/macro_recall": 0.7, "test/ece": 0.02, "test_without_twins/accuracy": 0.65,
     "test/support/angry": 40.0, "test/support/happy": 60.0, "test/recall/angry": 0.6, "test/recall/happy": 0.85,
     "test/precision/angry": 0.5, "test/precision/happy": math.nan, "training_seconds": 840.0,
-    "energy/estimated_kwh": 0.0123, "energy/estimated_co2_kg": 0.004, "cost/size_bytes": 2.3e6, "cost/latency_ms": 3.21,
+    "energy/estimated_kwh": 0.0123, "energy/estimated_co2_kg": 0.004,
+    "energy/uncertainty_factor": 2.0, "cost/size_bytes": 2.3e6, "cost/latency_ms": 3.21,
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_every_figure_is_one_that_was_logged():
     assert text.count("| – |") == 1
     assert "Images: 25,838 for train, 2,871 for validation." in text
     assert "23 epochs, seed 4, on cpu, bfloat16 with float32 weights." in text
-    assert "Training took 14 minutes. Energy, estimated: 0.012 kWh, 4 g of CO2." in text
+    assert "Training took 14 minutes. Energy, estimated: 0.012 kWh (0.006 to 0.025), 4 g of CO2." in text
     for limit in ("Labels", "People", "Privacy", "not in hiring"):
         assert limit in text
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from trainer.contract import ROBUSTNESS, ROBUSTNESS_OF_KIND, SLICE_DIFFERENCE
+from trainer.contract import ENERGY_FACTOR, ROBUSTNESS, ROBUSTNESS_OF_KIND, SLICE_DIFFERENCE
 from trainer.evaluation.statistics import wilson
 
 INTENDED = """\
@@ -165,7 +165,9 @@ def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     if not math.isnan(seconds):
         lines.append(f"Training took {seconds / 60:,.0f} minutes.")
     if not math.isnan(energy):
-        lines.append(f"Energy, estimated: {energy:.3f} kWh, {carbon * 1000:.0f} g of CO2.")
+        factor = _get(metrics, ENERGY_FACTOR)
+        between = "" if math.isnan(factor) else f" ({energy / factor:.3f} to {energy * factor:.3f})"
+        lines.append(f"Energy, estimated: {energy:.3f} kWh{between}, {carbon * 1000:.0f} g of CO2.")
     return " ".join(lines)
 
 

@@ -4,7 +4,12 @@ import logging
 import os
 from types import TracebackType
 
+from trainer.contract import ENERGY_FACTOR
+
 COUNTRY_VARIABLE = "MOODIFY_COUNTRY"
+COUNTED, RECKONED = 1.3, 2.0
+"""By what factor an estimate may be off, either way: with the processor's counters, which leave out power supply, board
+and disks; and from nominal power and load alone."""
 WORLD_AVERAGE_G_PER_KWH = 475.0  # International Energy Agency, as codecarbon has it
 
 
@@ -40,16 +45,16 @@ class EnergyMeter:
     def metrics(self) -> dict[str, float]:
         """After the block: estimated energy in kWh and CO2 equivalents in kg."""
         data = self._tracker.final_emissions_data
-        return {"energy/estimated_kwh": data.energy_consumed, "energy/estimated_co2_kg": data.emissions}
+        return {
+            "energy/estimated_kwh": data.energy_consumed,
+            "energy/estimated_co2_kg": data.emissions,
+            ENERGY_FACTOR: COUNTED if self._counted() else RECKONED,
+        }
 
     def method(self) -> str:
-        """After the block: where the figures come from, and how sure they are."""
-        parts = [repr(part) for part in getattr(self._tracker, "_hardware", [])]
-        counted = any("Rapl" in part or "Gadget" in part or "Emi" in part for part in parts)
+        """After the block: where the figures come from."""
         power = (
-            "the processor's own counters"
-            if counted
-            else "the processor's nominal power and load, which may be off by a factor of two"
+            "the processor's own counters" if self._counted() else "the processor's nominal power and load"
         )
         mix = (
             f"the mix of {self.country}"
@@ -57,3 +62,7 @@ class EnergyMeter:
             else f"the world's average of {WORLD_AVERAGE_G_PER_KWH:.0f} g CO2/kWh"
         )
         return f"codecarbon, the whole machine, from {power}; {mix}"
+
+    def _counted(self) -> bool:
+        parts = [repr(part) for part in getattr(self._tracker, "_hardware", [])]
+        return any("Rapl" in part or "Gadget" in part or "Emi" in part for part in parts)
