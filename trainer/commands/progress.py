@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from trainer import torchrun
+
 if TYPE_CHECKING:
     from trainer.config import Config
     from trainer.training.loop import Epoch, Step
@@ -123,8 +125,17 @@ class LiveBar(Lines):
         self._console.print(line, highlight=False)
 
 
+class Silent(Lines):
+    """Shows nothing: for the processes of a training beside the first."""
+
+    def say(self, line: str) -> None:
+        pass
+
+
 def make_progress() -> Lines:
     """A live bar where standard error is a terminal, else lines."""
+    if torchrun.rank() > 0:
+        return Silent()
     console = Console(stderr=True)
     return LiveBar(console) if sys.stderr.isatty() else Lines()
 
@@ -135,14 +146,18 @@ def stoppable(progress: Lines) -> Iterator[None]:
 
     SIGINT is set too: a shell starts background jobs with it ignored.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    if torchrun.launched():
+        torchrun.listen()
+    else:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         progress.close()
         if progress.run_id is not None:
-            command = f"python -m trainer train --resume {progress.run_id}"
+            start = "torchrun …" if torchrun.launched() else "python"
+            command = f"{start} -m trainer train --resume {progress.run_id}"
             print(f"Stopped. The best weights are kept in the run; go on with:\n  {command}", file=sys.stderr)
         raise
 

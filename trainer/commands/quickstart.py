@@ -69,7 +69,8 @@ def quickstart(
         )
         outcomes = []
         for config in configs:
-            outcomes.append(train(config, progress))
+            if (outcome := train(config, progress)) is not None:
+                outcomes.append(outcome)
             progress.run_id = None  # finished: there is nothing to resume
     outcome_table(outcomes)
     return 0

@@ -1,10 +1,18 @@
 """`train`: one run, from flags to a registered version."""
 
+import contextlib
+import logging
+import os
+import sys
+import time
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from trainer import torchrun
 from trainer.config import Config, Recipe, check, recipe_defaults
 from trainer.models import listing
 
@@ -30,8 +38,31 @@ class _Arguments:
     """Go on with an interrupted run, with its own configuration; takes no other flag."""
 
 
+_PATIENCE_SECONDS = 60
+"""Of a process that has found the mistake that the first one tells; torchrun ends it sooner."""
+
+
 def main(arguments: list[str]) -> int:
-    config, resume = parse(arguments)
+    if torchrun.rank() == 0:
+        return _main(arguments)
+    # The first process speaks for all; what only this one meets is a traceback, and is not hidden.
+    logging.disable(logging.ERROR)
+    warnings.simplefilter("ignore")
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            return _main(arguments)
+        except (KeyboardInterrupt, ConnectionError):
+            return 1
+        except (ValueError, OSError, FloatingPointError):
+            time.sleep(_PATIENCE_SECONDS)
+            return 2
+
+
+def _main(arguments: list[str]) -> int:
+    with Path(os.devnull).open("w") as nowhere:
+        screen = sys.stderr if torchrun.rank() == 0 else nowhere
+        with contextlib.redirect_stderr(screen):
+            config, resume = parse(arguments)
     check(config)
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import outcome_table
@@ -41,7 +72,8 @@ def main(arguments: list[str]) -> int:
         from trainer.training.run import train
 
         outcome = train(config, progress, resume=resume)
-    outcome_table([outcome])
+    if outcome is not None:
+        outcome_table([outcome])
     return 0
 
 

@@ -82,6 +82,10 @@ class RunWriter:
         writer.set_tags(_process_tags() | {Tag.REASON: ""})
         return writer
 
+    @staticmethod
+    def has_finished(store: Store, run_id: str) -> bool:
+        return store.client().get_run(run_id).info.status == FINISHED
+
     def __enter__(self) -> "RunWriter":
         mlflow.start_run(run_id=self.run_id, log_system_metrics=True)
         return self

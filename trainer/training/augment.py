@@ -8,6 +8,8 @@ from torch import Generator, Tensor
 from torch.distributions import Beta
 from torch.nn import functional
 
+from trainer.training.shares import Share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -25,34 +27,43 @@ class Augmentation:
     jitter: float = 0.0
     """Largest change of contrast, as a share, and of brightness, as half that share of the range."""
 
-    def __call__(self, images: Tensor, generator: Generator, side: int | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, generator: Generator, side: int | None = None, share: Share | None = None
+    ) -> Tensor:
         """float32 (B, C, S, S) in [0, 1] in, the same out, or (B, C, side, side).
 
         `generator` lives on the device of `images`. Where the images are moved anyway, another side costs no second
         interpolation; otherwise it is left to whoever takes them.
+
+        Args:
+            share: Where `images` are a share of a batch: what is drawn is drawn for the whole of it, so that an image
+                gets the same transform in any number of parts.
         """
+        draw = (
+            _Draw(generator, share.whole, share.part) if share else _Draw(generator, len(images), slice(None))
+        )
         if self.rotation or self.zoom or self.shift:
-            images = self._affine(images, generator, side or images.shape[-1])
+            images = self._affine(images, draw, side or images.shape[-1])
         elif self.flip:
-            mirrored = _uniform(len(images), generator, 0, 1) < 0.5
+            mirrored = draw(0, 1) < 0.5
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         if self.jitter:
-            images = self._jitter(images, generator)
+            images = self._jitter(images, draw)
         if self.erase:
-            images = self._erase(images, generator)
+            images = self._erase(images, draw)
         return images
 
-    def _affine(self, images: Tensor, generator: Generator, side: int) -> Tensor:
+    def _affine(self, images: Tensor, draw: "_Draw", side: int) -> Tensor:
         batch, channels = images.shape[:2]
-        angle = _uniform(batch, generator, -1, 1) * math.radians(self.rotation)
+        angle = draw(-1, 1) * math.radians(self.rotation)
         # The grid maps output to input: dividing by the scale enlarges the face.
-        scale = 1 / (1 + _uniform(batch, generator, -1, 1) * self.zoom)
+        scale = 1 / (1 + draw(-1, 1) * self.zoom)
         mirror = torch.ones_like(angle)
         if self.flip:
-            mirror = torch.where(_uniform(batch, generator, 0, 1) < 0.5, -mirror, mirror)
+            mirror = torch.where(draw(0, 1) < 0.5, -mirror, mirror)
         cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
         # Coordinates run from -1 to 1, so a share of the side counts twice.
-        across, down = (_uniform(batch, generator, -2, 2) * self.shift for _ in range(2))
+        across, down = (draw(-2, 2) * self.shift for _ in range(2))
         theta = torch.stack(
             [torch.stack([cosine * mirror, -sine, across], 1), torch.stack([sine * mirror, cosine, down], 1)],
             1,
@@ -61,23 +72,21 @@ class Augmentation:
         # Repeating the border keeps the statistics of a crop; black corners would not occur at test time.
         return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
-    def _jitter(self, images: Tensor, generator: Generator) -> Tensor:
-        contrast, brightness = (
-            _uniform(len(images), generator, -1, 1)[:, None, None, None] * self.jitter for _ in range(2)
-        )
+    def _jitter(self, images: Tensor, draw: "_Draw") -> Tensor:
+        contrast, brightness = (draw(-1, 1)[:, None, None, None] * self.jitter for _ in range(2))
         grey = images.mean(dim=(1, 2, 3), keepdim=True)
         return ((images - grey) * (1 + contrast) + grey + brightness / 2).clamp(0, 1)
 
-    def _erase(self, images: Tensor, generator: Generator) -> Tensor:
-        batch, side = len(images), images.shape[-1]
-        area = _uniform(batch, generator, 0.02, 0.2) * side * side
-        aspect = torch.exp(_uniform(batch, generator, -1, 1) * math.log(3))
+    def _erase(self, images: Tensor, draw: "_Draw") -> Tensor:
+        side = images.shape[-1]
+        area = draw(0.02, 0.2) * side * side
+        aspect = torch.exp(draw(-1, 1) * math.log(3))
         height, width = (area * aspect).sqrt(), (area / aspect).sqrt()
-        top, left = (_uniform(batch, generator, 0, 1) * (side - extent) for extent in (height, width))
+        top, left = (draw(0, 1) * (side - extent) for extent in (height, width))
         pixel = torch.arange(side, device=images.device)
         rows = (pixel >= top[:, None]) & (pixel < (top + height)[:, None])  # (B, S)
         columns = (pixel >= left[:, None]) & (pixel < (left + width)[:, None])
-        chosen = _uniform(batch, generator, 0, 1) < self.erase
+        chosen = draw(0, 1) < self.erase
         hole = rows[:, None, :, None] & columns[:, None, None, :] & chosen[:, None, None, None]
         grey = images.mean(dim=(1, 2, 3), keepdim=True)
         return torch.where(hole, grey, images)
@@ -100,5 +109,14 @@ def mixup(images: Tensor, target: Tensor, alpha: float, generator: Generator) ->
     return mixed, target * share[:, None] + target[order] * (1 - share[:, None])
 
 
-def _uniform(count: int, generator: Generator, low: float, high: float) -> Tensor:
-    return torch.rand(count, generator=generator, device=generator.device) * (high - low) + low
+@dataclass(frozen=True)
+class _Draw:
+    """One number an image, float32 (B,)."""
+
+    generator: Generator
+    whole: int
+    part: slice
+
+    def __call__(self, low: float, high: float) -> Tensor:
+        drawn = torch.rand(self.whole, generator=self.generator, device=self.generator.device)
+        return drawn[self.part] * (high - low) + low

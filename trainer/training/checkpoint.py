@@ -58,6 +58,10 @@ class Checkpoint:
         draft.replace(self.folder / STATE_FILE)
         self._saved = time.monotonic()
 
+    def exists(self) -> bool:
+        """Whether there is one to go on from."""
+        return (self.folder / STATE_FILE).is_file()
+
     def load(self) -> tuple[dict[str, str], dict[str, Any]]:
         """(fingerprints of the data, state of the training), on the CPU; only tensors and plain values are read."""
         state = torch.load(self.folder / STATE_FILE, map_location="cpu", weights_only=True)

@@ -4,28 +4,59 @@ import logging
 import os
 import platform
 import subprocess
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import trainer
+from trainer import torchrun
 from trainer.config import Config
 
-# Fabric tells at every start which precision it was asked for.
-logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+# Fabric tells at every start which precision it was asked for, and which process it is.
+for chatty in ("lightning_fabric", "lightning_fabric.utilities.rank_zero"):
+    logging.getLogger(chatty).setLevel(logging.WARNING)
+
+LONGEST_WAIT = timedelta(hours=3)
+"""Of one process for another: the first alone tests, logs and registers. One that has died is noticed at once."""
 
 
 def make_fabric(config: Config) -> Fabric:
-    """Raises ValueError where this machine has no such device."""
+    """Of one device, or of all that torchrun has started processes for; then it waits until all have found each other.
+
+    Raises ValueError where this machine has no such device, or a batch has no image for each process.
+    """
+    if config.batch_size < torchrun.world_size():
+        raise ValueError(
+            f"--batch-size {config.batch_size}: must not lie below the number of processes, "
+            f"{torchrun.world_size()}"
+        )
     try:
-        fabric = Fabric(accelerator=config.device, devices=1)
+        fabric = _fabric(config, "32-true")
         if config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
-            fabric = Fabric(accelerator=config.device, devices=1, precision="bf16-mixed")
-    except (RuntimeError, ValueError) as error:
+            fabric = _fabric(config, "bf16-mixed")
+        fabric.launch()
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"--device {config.device} cannot be used here: {error}".splitlines()[0]) from error
     return fabric
+
+
+def _fabric(config: Config, precision: Literal["32-true", "bf16-mixed"]) -> Fabric:
+    processes, here = torchrun.world_size(), torchrun.local_world_size()
+    if processes == 1:
+        return Fabric(accelerator=config.device, devices=1, precision=precision)
+    return Fabric(
+        accelerator=config.device,
+        devices=here,
+        num_nodes=processes // here,
+        strategy=DDPStrategy(timeout=LONGEST_WAIT),
+        precision=precision,
+    )
 
 
 def computes_bf16(device: torch.device) -> bool:
@@ -58,6 +89,7 @@ def environment(fabric: Fabric) -> dict[str, object]:
         "device_used": f"{device.type}: {name}",
         "precision_used": precision,
         "cpu_count": os.cpu_count(),
+        "processes": fabric.world_size,
         "torch_threads": torch.get_num_threads(),
     }
 

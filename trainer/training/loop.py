@@ -18,6 +18,7 @@ from trainer.data.base import Split
 from trainer.models.base import VIEWS, Classifier, Probabilities, to_unit_range
 from trainer.training.augment import Augmentation, mixup
 from trainer.training.muon import Muon, suits
+from trainer.training.shares import Share, share_layers, summed
 
 EVALUATION_BATCH = 256
 
@@ -60,15 +61,23 @@ class Training:
     """The state of a training: what a checkpoint must hold for it to go on with the same numbers.
 
     All randomness of an epoch comes from the seed and the epoch's number, so that no generator's state
-    needs to be kept.
+    needs to be kept. Where several processes train together, each holds the same state and takes its share of every
+    batch.
     """
 
     def __init__(self, classifier: Classifier, config: Config, fabric: Fabric):
         self.config = config
         self.fabric = fabric
+        self.share = Share(fabric.global_rank, fabric.world_size)
         classifier = classifier.to(memory_format=torch.channels_last)
-        self.model, *self.optimizers = fabric.setup(classifier, *make_optimizers(classifier, config))
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        optimizers = make_optimizers(classifier, config)
+        if fabric.world_size > 1:
+            share_layers(classifier.to(fabric.device), self.share)
+        self.model, *self.optimizers = fabric.setup(classifier, *optimizers)
+        self.compiled = (
+            config.compile and fabric.world_size == 1
+        )  # shares differ in size, and layers wait for others
+        self.forward = torch.compile(self.model) if self.compiled else self.model
         self.average: AveragedModel | None = None
         if config.ema_decay:
             averaging = get_ema_multi_avg_fn(config.ema_decay)
@@ -138,9 +147,8 @@ def fit(
 
     Raises FloatingPointError where the loss is no longer a number.
     """
-    config, device = training.config, training.fabric.device
     course = Course.on_device(training, train, num_classes, teaching)
-    if config.compile and not training.finished:
+    if training.compiled and not training.finished:
         training.warm_up_seconds = warm_up(training, course)
     while not training.finished:
         number = len(training.history) + 1
@@ -151,11 +159,11 @@ def fit(
             raise FloatingPointError(
                 f"the training loss became {loss} in epoch {number}: lower --learning-rate"
             )
-        logits = predict(training.evaluated, validation.images, device)
-        measured = validate(logits, validation.target.to(device), num_classes)
+        logits = predict_shared(training, validation.images, num_classes)
+        measured = validate(logits, validation.target.to(logits.device), num_classes)
         if not math.isfinite(
             measured[0]
-        ):  # the last step may break what the loss, taken before it, does not show
+        ):  # the last step may break what its loss, taken before, does not show
             raise FloatingPointError(
                 f"the validation loss became {measured[0]} in epoch {number}: lower --learning-rate"
             )
@@ -221,25 +229,32 @@ def train_epoch(
     generator = seeded(config.seed, number, device)
     batches = course.batches(config, generator)
     seen = sum(len(batch) for batch in batches)
-    totals = torch.zeros(2, device=device)  # loss × images, correct
+    totals = torch.zeros(3, device=device)  # loss × images, correct, images: of this process's shares
     training.classifier.side = side = training_side(config, number)
     training.model.train()
     started = shown = time.perf_counter()
     done = 0
     for index, batch in enumerate(batches):
         training.set_learning_rate(learning_rate(config, (number - 1 + index / len(batches)) / config.epochs))
-        inputs = course.augmentation(to_unit_range(course.images[batch]), generator, side)
-        labels = course.labels[batch]
-        if config.mixup:
-            inputs, labels = mixup(inputs, labels, config.mixup, generator)
-        totals += training_step(training, inputs, labels, course.target[batch], course.weights)
+        part = training.share.take(len(batch))
+        mine = batch[part]
+        if config.mixup:  # an image's partner may be anybody's: every process augments the whole batch
+            inputs = course.augmentation(to_unit_range(course.images[batch]), generator, side)
+            inputs, labels = mixup(inputs, course.labels[batch], config.mixup, generator)
+            inputs, labels = inputs[part], labels[part]
+        else:
+            inputs = to_unit_range(course.images[mine])
+            inputs = course.augmentation(inputs, generator, side, training.share)
+            labels = course.labels[mine]
+        step = training_step(training, inputs, labels, course.target[mine], course.weights)
+        totals += functional.pad(step, (0, 1), value=len(mine))
         done += len(batch)
         if device.type == "cpu" and (now := time.perf_counter()) - shown > 0.25:
             shown = now
-            loss, correct = (totals / done).tolist()
+            loss, correct, _ = (totals / totals[2].clamp_min(1)).tolist()
             on_step(Step(number, done, seen, loss, correct, done / (now - started)))
     training.classifier.side = config.image_size
-    loss, accuracy = (totals / seen).tolist()
+    loss, accuracy, _ = (summed(training.fabric, totals) / seen).tolist()
     return loss, accuracy, seen
 
 
@@ -268,15 +283,19 @@ def training_step(
 ) -> Tensor:
     """One step; returns (loss × images, correct images) as float32 (2,), still on the device.
 
+    Of the process's share, where several train together: the gradients are those of the whole batch, and every
+    optimiser sees the same.
+
     Args:
         inputs: float32 (B, 1, S, S). labels: float32 (B, K), what is learned. target: int64 (B,), the true classes.
     """
     config = training.config
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     logits = training.forward(inputs)
-    loss = functional.cross_entropy(
-        logits.float(), labels, weight=weights, label_smoothing=config.label_smoothing
+    losses = functional.cross_entropy(
+        logits.float(), labels, weight=weights, label_smoothing=config.label_smoothing, reduction="none"
     )
+    loss = training.share.mean(losses)
     for optimizer in training.optimizers:
         optimizer.zero_grad(set_to_none=True)
     training.fabric.backward(loss)
@@ -285,7 +304,17 @@ def training_step(
     if training.average is not None:
         training.average.update_parameters(training.classifier)
     correct = (logits.argmax(1) == target).sum()
-    return torch.stack([loss.detach() * len(labels), correct.float()])
+    return torch.stack([losses.detach().sum(), correct.float()])
+
+
+def predict_shared(training: Training, images: Tensor, num_classes: int) -> Tensor:
+    """`predict` by all processes, each for its share of the images; all get the answers to all, float32 (N, K)."""
+    device = training.fabric.device
+    part = training.share.take(len(images))
+    logits = torch.zeros(len(images), num_classes, device=device)
+    if len(images[part]):
+        logits[part] = predict(training.evaluated, images[part], device)
+    return summed(training.fabric, logits)
 
 
 @torch.inference_mode()

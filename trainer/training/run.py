@@ -4,16 +4,18 @@ import contextlib
 import dataclasses
 import logging
 import random
+import socket
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from lightning_fabric import seed_everything
+from lightning_fabric import Fabric, seed_everything
 
+from trainer import torchrun
 from trainer.config import Config, check
 from trainer.contract import (
     CONFIG_FILE,
@@ -34,6 +36,7 @@ from trainer.store.models import load_bundle
 from trainer.store.registry import find_version
 from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
+from trainer.torchrun import Launch
 from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.energy import EnergyMeter
@@ -42,8 +45,11 @@ from trainer.training.loop import Epoch, Step, Training, fit, predict
 from trainer.training.memory import telling_out_of_memory
 from trainer.training.pretrained import make_classifier
 from trainer.training.results import log_test, log_validation, view_logits
+from trainer.training.shares import gathered, is_loss_of_a_process
 
 log = logging.getLogger(__name__)
+
+LOST = "another process of this training has ended: go on with --resume, if torchrun has not started it anew"
 
 
 class Progress(Protocol):
@@ -72,29 +78,48 @@ class Outcome:
     images_per_second: float
 
 
-def train(config: Config, progress: Progress, *, resume: str | None = None) -> Outcome:
+def train(config: Config, progress: Progress, *, resume: str | None = None) -> Outcome | None:
     """Train, evaluate, log and register one model.
 
-    `resume` names an interrupted run, whose configuration is then taken instead of `config`.
+    `resume` names an interrupted run, whose configuration is then taken instead of `config`. Where torchrun has started
+    several processes, each calls this; the first alone has a store and an outcome. Those that torchrun starts anew go
+    on with their run; there is no outcome either where it has finished by then.
 
     Raises ValueError or FileNotFoundError with a message for the user; where a run was begun by then, it
     ends as FAILED with the reason as a tag, and by KeyboardInterrupt as KILLED with its best weights.
     """
     check(config)
-    store = open_store()
-    if resume is not None:
-        config = stored_config(store.checkpoints, resume)
+    store = None
+    if torchrun.rank() == 0:
+        store = open_store()
+        if (begun := Launch(store.checkpoints).recall()) is not None:
+            if RunWriter.has_finished(store, begun):
+                torchrun.told("")
+                return None
+            resume = begun
+            if Checkpoint(store.checkpoints, begun).exists():
+                config = stored_config(store.checkpoints, begun)
+        elif resume is not None:
+            config = stored_config(store.checkpoints, resume)
+    if not (text := torchrun.told(config.to_json())):
+        return None
+    config = Config.from_json(text)
+    try:
+        return train_here(config, progress, store, resume)
+    except RuntimeError as error:
+        if not is_loss_of_a_process(error):
+            raise
+        if torchrun.asked_to_stop():
+            raise KeyboardInterrupt from error
+        raise ConnectionError(LOST) from error
+
+
+def train_here(config: Config, progress: Progress, store: Store | None, resume: str | None) -> Outcome | None:
+    """`train`, in the first process, which alone is given a store, or beside it."""
     keep_memory()
+    fabric = make_fabric(config)
     progress.doing(f"Loading {config.dataset}")
-    splits = load_splits(
-        config.dataset,
-        config.data_dir,
-        protocol=config.validation,
-        fraction=config.validation_fraction,
-        seed=config.validation_seed,
-        drop_twins=config.drop_twins,
-        exclude_list=config.exclude,
-    )
+    splits, fingerprints = load_everywhere(config, fabric)
     if splits.exclusion is not None:
         log.info(splits.exclusion.sentence())
     seed_everything(config.seed, verbose=False)
@@ -110,11 +135,20 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         mean=tuple(classifier.mean.flatten().tolist()),
         std=tuple(classifier.std.flatten().tolist()),
         dataset=splits.dataset,
-        train_fingerprint=(fingerprints := splits.fingerprints())["train"],
+        train_fingerprint=fingerprints["train"],
         averaging=config.averaging,
     )
-    training = Training(classifier, config, make_fabric(config))
-    teaching = teach(config, store, splits, training) if config.teacher else None
+    if any(other != config for other in gathered(fabric, config)):
+        raise ValueError("ImageNet's weights are not on every machine: give --pretrained PATH, or take none")
+    training = Training(classifier, config, fabric)
+    if config.compile and not training.compiled:
+        log.info("The network is not compiled: several processes train it.")
+    teaching = None
+    if config.teacher:
+        teaching = fabric.broadcast(teach(config, store, splits, training).cpu() if store else None)
+    if store is None:
+        follow(training, splits, teaching)
+        return None
     tags = {
         Tag.ARCHITECTURE: config.architecture,
         Tag.MODE: config.mode,
@@ -135,13 +169,15 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         checkpoint = opened.enter_context(Checkpoint(store.checkpoints, resume or writer.run_id))
         if resume is not None:
             writer = RunWriter.reopen(store, resume)
+        Launch(store.checkpoints).remember(writer.run_id)
         with writer, telling_out_of_memory(config):
             try:
                 logged: set[int] = set()
-                if resume is None:
-                    checkpoint.begin(config, fingerprints, training.state_dict())
-                else:
+                if checkpoint.exists():
                     logged = restore(checkpoint, training, fingerprints, writer)
+                else:
+                    checkpoint.begin(config, fingerprints, training.state_dict())
+                    fabric.broadcast(None)
                 if not training.history:
                     log_beginning(writer, config, splits, fingerprints, training)
                 progress.started(writer.run_id, config)
@@ -164,12 +200,55 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
             except KeyboardInterrupt:
                 keep_best(writer, training, spec)
                 raise
+            except RuntimeError as error:
+                if is_loss_of_a_process(error):
+                    raise ConnectionError(LOST) from error
+                raise
         checkpoint.discard()  # not before the run has ended in the store: until then it can be resumed
+    fabric.barrier()
     if writer.is_waiting:
         progress.doing(
             "The tracking server did not answer: `python -m trainer deliver` sends it what was kept"
         )
     return outcome
+
+
+def follow(training: Training, splits: Splits, teaching: torch.Tensor | None) -> None:
+    """Train beside the first process, and wait until it has tested, logged and registered what came of it."""
+    state: dict[str, Any] | None = training.fabric.broadcast(None)
+    if state is not None:
+        training.load_state_dict(state)
+    for _ in fit(training, splits.train, splits.validation, len(splits.class_names), teaching=teaching):
+        pass
+    training.fabric.barrier()
+
+
+def load_everywhere(config: Config, fabric: Fabric) -> tuple[Splits, dict[str, str]]:
+    """The data and their fingerprints. Raises ValueError where a process has none, or others than the first."""
+    splits, fingerprints, problem = None, {}, ""
+    try:
+        splits = load_splits(
+            config.dataset,
+            config.data_dir,
+            protocol=config.validation,
+            fraction=config.validation_fraction,
+            seed=config.validation_seed,
+            drop_twins=config.drop_twins,
+            exclude_list=config.exclude,
+        )
+        fingerprints = splits.fingerprints()
+    except (ValueError, OSError) as error:
+        if fabric.world_size == 1:
+            raise
+        problem = str(error)
+    found = gathered(fabric, (socket.gethostname(), problem, fingerprints))
+    for rank, (host, failure, prints) in enumerate(found):
+        if failure:
+            raise ValueError(failure if rank == 0 else f"on {host}: {failure}")
+        if prints != found[0][2]:
+            raise ValueError(f"{host} holds other images or labels of {config.dataset} than {found[0][0]}")
+    assert splits is not None
+    return splits, fingerprints
 
 
 def conclude(
@@ -308,6 +387,7 @@ def restore(
     if before != fingerprints:
         changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
         raise ValueError(f"the data have changed since this run began ({changed}): it cannot be resumed")
+    training.fabric.broadcast(state)
     training.load_state_dict(state)
     logged = writer.logged_steps("validation/accuracy")
     for epoch in training.history:

@@ -1,0 +1,145 @@
+"""Several processes that train together under torchrun: one result, one run, and a new start for one that dies."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.extra.grey_faces import write_grey_folder
+from trainer import torchrun
+from trainer.config import Config
+from trainer.store.location import open_store
+from trainer.training.environment import make_fabric
+from trainer.training.shares import Share
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+# Nothing is left out: augmentation, dropout, the average, Muon; 17 images cannot be halved, nor can the rest be.
+FLAGS = ["--blocks", "8 16", "--hidden", "16", "--dropout", "0.3", "--batch-size", "17", "--ema-decay", "0.9"]
+FLAGS += ["--learning-rate", "3e-3", "--precision", "32", "--device", "cpu"]
+
+
+def start(processes: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher = [*TORCHRUN, str(processes), "--master-port", "0", "--max-restarts", str(restarts)]
+    return subprocess.Popen(
+        [*launcher, "-m", "trainer", "train", "--data-dir", "faces", *FLAGS, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return output
+
+
+def runs() -> list:
+    store = open_store(create=False)
+    found = store.client().search_runs([store.experiment_id("fer2013")], order_by=["attributes.start_time"])
+    assert {run.info.status for run in found} == {"FINISHED"}
+    return list(found)
+
+
+def curves(run_id: str) -> dict[str, list[float]]:
+    client = open_store(create=False).client()
+    names = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy")
+    found = {name: client.get_metric_history(run_id, name) for name in names}
+    for metrics in found.values():
+        assert [metric.step for metric in metrics] == list(range(1, len(metrics) + 1))
+    return {name: [metric.value for metric in metrics] for name, metrics in found.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixup", ["0", "0.2"])
+def test_two_processes_learn_what_one_learns_and_make_one_run_of_it(workplace, mixup):
+    write_grey_folder(Path("faces"))
+    finish(start(1, "--epochs", "3", "--mixup", mixup))
+    output = finish(start(2, "--epochs", "3", "--mixup", mixup))
+    assert len(re.findall(r"^epoch +1/3", output, re.MULTILINE)) == 1, output
+    assert len(re.findall(r"^Run ", output, re.MULTILINE)) == 1
+    one, two = runs()
+    assert (one.data.params["processes"], two.data.params["processes"]) == ("1", "2")
+    for name, expected in curves(one.info.run_id).items():
+        # The same sums in another order; an image may fall to the other side of a tie.
+        assert curves(two.info.run_id)[name] == pytest.approx(expected, abs=2e-3), name
+    assert two.data.metrics["test/loss"] == pytest.approx(one.data.metrics["test/loss"], abs=5e-3)
+    versions = open_store(create=False).client().search_model_versions("name = 'fer2013-emotion'")
+    assert {version.run_id for version in versions} == {one.info.run_id, two.info.run_id}
+    assert len(versions) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_is_killed_is_started_anew_and_the_run_goes_on(workplace, rank):
+    write_grey_folder(Path("faces"))
+    process = start(2, "--epochs", "40", restarts=1)
+    assert process.stdout
+    for line in process.stdout:
+        if re.match(r"epoch +12/", line):  # after the first checkpoint, whatever the machine
+            break
+    for worker in psutil.Process(process.pid).children():
+        if worker.environ().get("RANK") == rank:
+            worker.send_signal(signal.SIGKILL)
+    output = finish(process)
+    assert re.search(r"Resuming after epoch \d+ of 40", output), output
+    (run,) = runs()
+    assert all(len(values) == 40 for values in curves(run.info.run_id).values())
+    versions = open_store(create=False).client().search_model_versions("name = 'fer2013-emotion'")
+    assert [version.run_id for version in versions] == [run.info.run_id]
+
+
+@pytest.mark.parametrize("whole", [1, 2, 7, 64])
+def test_shares_are_the_batch_in_its_order_and_differ_by_one_image_at_most(whole):
+    parts = [Share(rank, 3).take(whole) for rank in range(3)]
+    assert [index for part in parts for index in range(whole)[part]] == list(range(whole))
+    sizes = [len(range(whole)[part]) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_mean_of_what_the_shares_give_is_the_mean_of_the_batch():
+    losses = torch.rand(7, generator=torch.Generator().manual_seed(0))
+    shares = [Share(rank, 3) for rank in range(3)]
+    means = [share.mean(losses[share.take(7)]) for share in shares]
+    torch.testing.assert_close(torch.stack(means).mean(), losses.mean())
+
+
+def launch(
+    monkeypatch: pytest.MonkeyPatch, *, name: str = "job", restarts: int = 0, processes: int = 1
+) -> None:
+    values = {
+        "TORCHELASTIC_RUN_ID": name, "TORCHELASTIC_RESTART_COUNT": restarts, "RANK": 0, "WORLD_SIZE": processes,
+        "LOCAL_WORLD_SIZE": processes,
+    }  # fmt: skip
+    for key, value in values.items():
+        monkeypatch.setenv(key, str(value))
+
+
+def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused(monkeypatch):
+    launch(monkeypatch, processes=8)
+    with pytest.raises(ValueError, match=r"^--batch-size 4: must not lie below the number of processes, 8$"):
+        make_fabric(Config(batch_size=4, device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["job", "none"])
+def test_only_what_torchrun_has_started_anew_goes_on_with_its_run(monkeypatch, tmp_path, name):
+    launch(monkeypatch, name=name)
+    (tmp_path / "a1").mkdir()
+    memory = torchrun.Launch(tmp_path)
+    assert memory.recall() is None
+    memory.remember("a1")
+    launch(monkeypatch, name=name, restarts=1)
+    assert torchrun.Launch(tmp_path).recall() == "a1"
+    launch(monkeypatch, name="another", restarts=1)
+    assert torchrun.Launch(tmp_path).recall() is None
+    launch(monkeypatch, name=name)  # the same name, launched again
+    assert torchrun.Launch(tmp_path).recall() is None
+    launch(monkeypatch, name=name, restarts=1)
+    assert torchrun.Launch(tmp_path).recall() is None

@@ -1,0 +1,125 @@
+"""What torchrun tells each process that it has started: its place among the others, and which attempt this is."""
+
+import hashlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+_NO_NAME = "none"
+"""What `--rdzv-id` is where nobody gave one: any two launches share it."""
+
+
+def launched() -> bool:
+    """Whether torchrun (or another launcher of torch's elastic agent) has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def rank() -> int:
+    """The number of this process among all on all machines; 0 where it is alone."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def world_size() -> int:
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def local_world_size() -> int:
+    """Processes on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
+
+
+def restarts() -> int:
+    """How often torchrun has started its processes anew."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if launched() else 0
+
+
+_stops: list[int] = []
+
+
+def asked_to_stop() -> bool:
+    """Whether Ctrl-C or SIGTERM has come since `listen`."""
+    return bool(_stops)
+
+
+def listen() -> None:
+    """Let Ctrl-C and SIGTERM stop the first process, once; the others end when it lets go of them.
+
+    torchrun sends either to all of its processes, at Ctrl-C as well as when it replaces them.
+    """
+    if rank() == 0:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _stops.append(number)
+    if sys.exc_info()[0] is None:  # else it is ending, and has a run to close
+        raise KeyboardInterrupt
+
+
+def told(text: str) -> str:
+    """What the first process passes to this, on every process; it needs no device yet."""
+    if world_size() == 1:
+        return text
+    from torch.distributed import rendezvous
+
+    store = next(rendezvous("env://"))[0]
+    if rank() == 0:
+        store.set("moodify", text)
+    return store.get("moodify").decode()
+
+
+class Launch:
+    """Remembers which run the processes of one torchrun train, so that those it starts anew go on with it.
+
+    A file in `checkpoints`, which rank 0 alone writes and reads. It stays after the run has finished, so that a process
+    that dies on its way out does not begin another; the next launch clears it away.
+    """
+
+    def __init__(self, checkpoints: Path):
+        self._checkpoints = checkpoints
+        self._file = checkpoints / "launches" / _launch_name()
+
+    def remember(self, run_id: str) -> None:
+        if launched():
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._file.with_suffix(".new")
+            draft.write_text(run_id)
+            draft.replace(self._file)
+
+    def recall(self) -> str | None:
+        """The run that was begun before this process was started anew; None at a first start."""
+        if not launched():
+            return None
+        if restarts() == 0:
+            self._clear()  # a name may be used again
+            return None
+        return self._file.read_text() if self._file.is_file() else None
+
+    def _clear(self) -> None:
+        self._file.unlink(missing_ok=True)
+        for other in self._file.parent.glob("*.run"):
+            if not (self._checkpoints / other.read_text()).exists():
+                other.unlink(missing_ok=True)
+
+
+def _launch_name() -> str:
+    """The same for a process and those that replace it, and for no other launch that goes on meanwhile."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", _NO_NAME)
+    if name == _NO_NAME:
+        name = f"{socket.gethostname()} {_agent()}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16] + ".run"
+
+
+def _agent() -> str:
+    """The process of torchrun that has started this one; it outlives those that it starts anew."""
+    import psutil
+
+    parent = psutil.Process(os.getppid())
+    return f"{parent.pid} {parent.create_time()}"
