@@ -27,7 +27,7 @@ FLAGS += ["--learning-rate", "3e-3", "--precision", "32", "--device", "cpu"]
 def start(processes: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
     launcher = [sys.executable]
     if processes > 1:
-        launcher = [*TORCHRUN, str(processes), "--master-port", "0", "--max-restarts", str(restarts)]
+        launcher = [*TORCHRUN, str(processes), "--standalone", "--max-restarts", str(restarts)]
     return subprocess.Popen(
         [*launcher, "-m", "trainer", "train", "--data-dir", "faces", *FLAGS, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
