@@ -8,6 +8,7 @@ import sys
 COMMANDS = {
     "quickstart": "train the CNN, then ResNet18, and compare them (this is what `make train` runs)",
     "train": "train one model, log it and register it; or go on with an interrupted run",
+    "sweep": "search for better settings, by many trials on one or many machines",
     "audit": "look for near-duplicates, blank images, non-faces and suspect labels in a dataset",
     "evaluate": "measure a registered model on a test set",
     "compare": "say whether one run is really better than another",

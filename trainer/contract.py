@@ -117,6 +117,13 @@ class Tag:
     BUNDLED = "bundled"
     TESTED_AT = "tested_at"
     AUDIT = "audit"
+    SWEEP = "sweep"
+    """Of the parent run of a sweep: its name."""
+    SEARCH = "search"
+    SWEEP_RUN = "sweep_run"
+    """Of a trial: the id of its parent run."""
+    TRIAL = "trial"
+    PRUNED = "pruned"
     PROMOTED_AT = "promoted_at"
     PROMOTED_BY = "promoted_by"
     PROMOTED_OVER = "promoted_over"
@@ -134,6 +141,11 @@ def model_name(dataset: str) -> str:
 def audit_experiment(dataset: str) -> str:
     """Where audits of a dataset are logged: apart from its trainings."""
     return f"{dataset}-audit"
+
+
+def sweep_experiment(dataset: str) -> str:
+    """Where sweeps and their trials are logged: apart from the trainings that are tested and registered."""
+    return f"{dataset}-sweeps"
 
 
 def metric_key(part: str, name: str, class_name: str | None = None) -> str:

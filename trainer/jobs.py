@@ -137,7 +137,7 @@ def configuration(params: Mapping[str, str]) -> Config:
     Raises ValueError where it logged no recipe, or a value that cannot be read.
     """
     kinds = get_type_hints(Config)
-    values = {name: _parse(name, params[name], kind) for name, kind in kinds.items() if name in params}
+    values = {name: parse_value(name, params[name], kind) for name, kind in kinds.items() if name in params}
     if "recipe" not in values or "architecture" not in values:
         raise ValueError("the run logged no configuration of Moodify's")
     mode, pretrained = values.get("mode", "full"), values.get("pretrained")
@@ -146,8 +146,8 @@ def configuration(params: Mapping[str, str]) -> Config:
     )
 
 
-def _parse(name: str, text: str, kind: Any) -> Any:
-    """A logged parameter as a value of its field's type; MLflow keeps None as an empty text."""
+def parse_value(name: str, text: str, kind: Any) -> Any:
+    """A logged parameter as a value of its field's type; MLflow keeps None as an empty text. Raises ValueError."""
     is_union = get_origin(kind) not in (None, Literal)
     options = get_args(kind) if is_union else (kind,)
     if text == "" and NoneType in options:

@@ -11,7 +11,7 @@ import pytest
 from trainer.commands.train import parse
 from trainer.config import Config, Recipe, recipe_defaults
 
-HEAVY = ("torch", "torchvision", "mlflow", "pandas", "numpy", "sklearn", "lightning_fabric")
+HEAVY = ("torch", "torchvision", "mlflow", "pandas", "numpy", "sklearn", "lightning_fabric", "optuna")
 
 REFUSED = {
     "--mode fc": "--mode fc",

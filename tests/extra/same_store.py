@@ -12,6 +12,12 @@ def assert_same(one: Reader, other: Reader) -> None:
         second.runs.sort_index().drop(columns="seconds"),
         check_dtype=False,
     )
+    pd.testing.assert_frame_equal(
+        first.trials.sort_index().drop(columns="seconds"),
+        second.trials.sort_index().drop(columns="seconds"),
+        check_dtype=False,
+    )
+    assert first.sweeps == second.sweeps
     assert first.params == second.params
     assert first.versions == second.versions
     assert first.audits == second.audits

@@ -141,8 +141,9 @@ def make_progress() -> Lines:
 
 
 @contextmanager
-def stoppable(progress: Lines) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what goes on inside in the same way, and the user is told how to go on.
+def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what goes on inside in the same way, and the user is told how to go on: by `advice`, or
+    how to resume the run that was begun.
 
     SIGINT is set too: a shell starts background jobs with it ignored.
     """
@@ -155,7 +156,9 @@ def stoppable(progress: Lines) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         progress.close()
-        if progress.run_id is not None:
+        if advice:
+            print(advice, file=sys.stderr)
+        elif progress.run_id is not None:
             start = "torchrun …" if torchrun.launched() else "python"
             command = f"{start} -m trainer train --resume {progress.run_id}"
             print(f"Stopped. The best weights are kept in the run; go on with:\n  {command}", file=sys.stderr)

@@ -83,13 +83,10 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
     Raises ValueError for an unknown architecture or for --resume with other flags; leaves by SystemExit,
     with a message, for flags that cannot be read.
     """
-    choice, _ = tyro.cli(_Choice, args=arguments, return_unknown_args=True, add_help=False)
-    listing(choice.architecture)
-    defaults = recipe_defaults(choice.recipe, choice.architecture, choice.mode, choice.pretrained)
     parsed = tyro.cli(
         _Arguments,
         args=arguments,
-        default=_Arguments(config=defaults),
+        default=_Arguments(config=defaults(arguments)),
         prog="python -m trainer train",
         description=DESCRIPTION,
         config=(tyro.conf.FlagConversionOff,),
@@ -100,3 +97,13 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
     ):
         raise ValueError("--resume takes the configuration of the interrupted run: give no other flag")
     return parsed.config, parsed.resume
+
+
+def defaults(arguments: list[str]) -> Config:
+    """The configuration that the recipe, architecture and mode among the flags begin with.
+
+    Raises ValueError for an unknown architecture.
+    """
+    choice, _ = tyro.cli(_Choice, args=arguments, return_unknown_args=True, add_help=False)
+    listing(choice.architecture)
+    return recipe_defaults(choice.recipe, choice.architecture, choice.mode, choice.pretrained)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import psutil
 from mlflow.exceptions import MlflowException
@@ -36,6 +37,7 @@ from trainer.contract import (
 )
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
+from trainer.search import Dimension, read_space
 from trainer.store.location import Store, StoreError, reason
 from trainer.store.registry import Version, all_versions
 from trainer.store.rows import BEST_VALIDATION, NAN, Details, Head, open_rows
@@ -75,6 +77,17 @@ class AuditRun:
     made_ms: int
 
 
+@dataclass(frozen=True)
+class SweepRun:
+    """The parent run of a sweep that is in the store. started_ms: when it began, in ms since 1970."""
+
+    run_id: str
+    name: str
+    dataset: str
+    started_ms: int
+    space: tuple[Dimension, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """All runs and versions of a store at one moment.
@@ -89,12 +102,16 @@ class Snapshot:
         the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
         registered (name of the model), versions and aliases (lists).
     params: run_id → parameter → value. audits: those that ended well, newest first; they are not among the runs.
+    trials: the trainings of sweeps, as `runs`, with sweep (the id of its SweepRun) and trial (its number); status may
+        also be pruned. They are not among the runs. sweeps: newest first.
     """
 
     runs: pd.DataFrame
     params: dict[str, dict[str, str]] = field(default_factory=dict)
     versions: tuple[Version, ...] = ()
     audits: tuple[AuditRun, ...] = ()
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    sweeps: tuple[SweepRun, ...] = ()
 
 
 class Reader:
@@ -116,7 +133,7 @@ class Reader:
             try:
                 version = self._rows.version()
                 known = self._last is not None and version is not None and self._last[0] == version
-                if self._last is None or not known or "running" in set(self._last[1].runs["status"]):
+                if self._last is None or not known or _is_running(self._last[1]):
                     self._last = version, self._read()
             except (MlflowException, OSError, sqlite3.Error) as error:
                 raise StoreError(f"the store {self.store.uri} cannot be read: {reason(error)}") from error
@@ -124,7 +141,7 @@ class Reader:
 
     def _read(self) -> Snapshot:
         every = self._rows.heads()
-        heads = [head for head in every if Tag.AUDIT not in head.tags]
+        heads = [head for head in every if Tag.AUDIT not in head.tags and Tag.SWEEP not in head.tags]
         changed = [
             head
             for head in heads
@@ -150,11 +167,16 @@ class Reader:
             rows, index=pd.Index(list(self._records), name="run_id", dtype=str), columns=columns
         )
         table["started"] = pd.to_datetime(table["started"], unit="ms")
+        table = table.sort_values("started", ascending=False, kind="stable")
+        tags = {run_id: head.tags for run_id, (head, _, _) in self._records.items()}
+        is_trial = np.array([Tag.SWEEP_RUN in tags[run_id] for run_id in table.index], dtype=bool)
         return Snapshot(
-            table.sort_values("started", ascending=False, kind="stable"),
+            table[~is_trial],
             {run_id: params for run_id, (_, _, params) in self._records.items()},
             versions,
             _audits(every),
+            _trials(table[is_trial], tags),
+            _sweeps(every),
         )
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:
@@ -289,6 +311,36 @@ def _audits(heads: Sequence[Head]) -> tuple[AuditRun, ...]:
         if Tag.AUDIT in head.tags and head.status == "FINISHED"
     ]
     return tuple(sorted(found, key=lambda audit: audit.made_ms, reverse=True))
+
+
+def _trials(table: pd.DataFrame, tags: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """`Snapshot.trials`, of the rows of trials alone."""
+    of = [tags[run_id] for run_id in table.index]
+    pruned = np.array([Tag.PRUNED in one for one in of], dtype=bool)
+    return table.assign(
+        sweep=[one[Tag.SWEEP_RUN] for one in of],
+        trial=[_number(one.get(Tag.TRIAL)) for one in of],
+        status=table["status"].where(~pruned, "pruned"),
+    )
+
+
+def _sweeps(heads: Sequence[Head]) -> tuple[SweepRun, ...]:
+    found = [
+        SweepRun(
+            head.run_id,
+            head.tags[Tag.SWEEP],
+            head.tags.get(Tag.DATASET, ""),
+            head.started_ms,
+            read_space(head.tags.get(Tag.SEARCH, "")),
+        )
+        for head in heads
+        if Tag.SWEEP in head.tags
+    ]
+    return tuple(sorted(found, key=lambda sweep: sweep.started_ms, reverse=True))
+
+
+def _is_running(snapshot: Snapshot) -> bool:
+    return "running" in {*snapshot.runs["status"], *snapshot.trials["status"]}
 
 
 def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:

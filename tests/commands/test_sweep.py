@@ -1,0 +1,254 @@
+"""A sweep by command: its trials, workers that share a study, come and go, and what is refused."""
+
+import multiprocessing
+import os
+import shlex
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+
+from tests.extra.grey_faces import Trained
+from tests.extra.same_store import assert_same
+from trainer.__main__ import main
+from trainer.commands.sweep import parse
+from trainer.contract import Tag
+from trainer.search import default_space, parse_space
+from trainer.store.location import open_store
+from trainer.store.reader import Reader, Snapshot
+from trainer.store.rows import ClientRows
+
+FLAGS = [
+    "--hidden",
+    "32",
+    "--image-size",
+    "32",
+    "--progressive",
+    "None",
+    "--batch-size",
+    "16",
+    "--augmentation",
+    "0",
+    "--device",
+    "cpu",
+]
+FLAGS += ["--blocks", "8 16"]
+SEARCH = ["--search", "learning_rate=1e-3:1e-1:log", "--search", "dropout=0:0.5"]
+FORK = multiprocessing.get_context("fork")  # a new interpreter would import torch for seconds
+
+
+@pytest.fixture
+def faces(trained: Trained) -> list[str]:
+    """The flags that name the data."""
+    return ["--data-dir", str(trained.data_dir)]
+
+
+def sweep(faces: list[str], *flags: str) -> int:
+    return main(["sweep", *faces, *FLAGS, *flags])
+
+
+def snapshot() -> Snapshot:
+    return Reader(open_store(create=False)).snapshot()
+
+
+def trials_of(study: str) -> pd.DataFrame:
+    """In the order of their numbers."""
+    found = snapshot()
+    runs = [sweep.run_id for sweep in found.sweeps if sweep.name == study]
+    return found.trials[found.trials["sweep"].isin(runs)].sort_values("trial")
+
+
+def worker(faces: list[str], *flags: str) -> "multiprocessing.context.ForkProcess":
+    def work() -> None:
+        os._exit(sweep(faces, *flags))
+
+    process = FORK.Process(target=work)
+    process.start()
+    return process
+
+
+def test_trials_are_children_of_one_run_prune_what_falls_behind_and_never_see_test(faces, capsys):
+    flags = [
+        "--epochs",
+        "2",
+        "--startup",
+        "1",
+        "--search",
+        "learning_rate=0.004,1e-9,2e-9,3e-9,4e-9",
+        "--search",
+        "seed=0,1",
+    ]
+    assert sweep(faces, *flags) == 2  # the best seed is no setting
+    flags, before = flags[:-2], snapshot()
+    assert sweep(faces, *flags, "--trials", "8", "--study", "rates") == 0
+    said = capsys.readouterr().out
+    found, trials = snapshot(), trials_of("rates")
+    [parent] = [one for one in found.sweeps if one.name == "rates"]
+    assert (parent.name, [str(one) for one in parent.space]) == (
+        "rates",
+        ["learning_rate=0.004,1e-09,2e-09,3e-09,4e-09"],
+    )
+    assert list(found.runs.index) == list(before.runs.index)
+    assert found.versions == before.versions
+    assert len(trials) == 8
+    assert set(trials["sweep"]) == {parent.run_id}
+    assert sorted(trials["trial"]) == list(range(8))
+    slow = [found.params[run_id]["learning_rate"] != "0.004" for run_id in trials.index]
+    pruned = trials["status"] == "pruned"
+    assert pruned.any()
+    assert trials.index[pruned].isin(trials.index[slow]).all()
+    assert set(trials.loc[pruned, "epochs_done"]) == {1}
+    assert set(trials.loc[~pruned, "epochs_done"]) == {2}
+    assert trials["test_accuracy"].isna().all()
+    assert not any("test" in name for run_id in trials.index for name in found.params[run_id])
+    client = open_store().client()
+    run = client.get_run(trials.index[0])
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert not any(key.startswith("test") for key in run.data.metrics)
+    assert client.get_run(parent.run_id).info.status == "FINISHED"
+    best = trials.loc[trials["validation_accuracy"].idxmax()]
+    assert f"with {best['validation_accuracy']:.3f} validation accuracy: learning_rate 0.004" in said
+    assert f"8 trials, {pruned.sum()} pruned." in said
+
+    through_mlflow = Reader(open_store())
+    through_mlflow._rows = ClientRows(client)
+    assert_same(Reader(open_store()), through_mlflow)
+
+    [command] = [
+        shlex.split(line) for line in said.splitlines() if line.startswith("  python -m trainer train ")
+    ]
+    from trainer.commands.train import parse as parse_train
+
+    config, _ = parse_train(command[4:])
+    assert (config.learning_rate, config.blocks, config.epochs) == (
+        0.004,
+        "8 16",
+        36,
+    )  # the recipe's, in full
+
+
+def test_two_workers_share_a_study_and_the_same_command_goes_on_with_it(faces):
+    common = [*SEARCH, "--epochs", "1", "--study", "shared"]
+    workers = [worker(faces, *common, "--trials", "4") for _ in range(2)]
+    for process in workers:
+        process.join(60)
+        assert process.exitcode == 0
+    assert trials_of("shared")["trial"].tolist() == [0, 1, 2, 3]
+    assert [one.name for one in snapshot().sweeps].count("shared") == 1
+    assert sweep(faces, *common, "--trials", "5") == 0
+    assert len(trials_of("shared")) == 5
+    assert sweep(faces, *common, "--trials", "5") == 0  # it has them
+    assert len(trials_of("shared")) == 5
+
+
+def test_joining_with_other_settings_or_other_data_is_refused(faces, trained, tmp_path, capsys):
+    assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "1") == 0
+    [trial] = trials_of("fer2013-cnn-fast").index
+    run = open_store().client().get_run(trial)
+    assert (run.data.tags[Tag.TRIAL], run.info.run_name) == ("0", "trial 0")
+    assert sweep(faces, *SEARCH, "--epochs", "2", "--trials", "1") == 2
+    assert "begun with other settings (they differ in: epochs)" in capsys.readouterr().err
+    assert sweep(faces, *SEARCH[:2], "--epochs", "1", "--trials", "1") == 2
+    assert "dropout=0:0.5" in capsys.readouterr().err
+    fewer = tmp_path / "fewer"
+    subprocess.run(["cp", "-r", trained.data_dir, fewer], check=True)
+    next((fewer / "train" / "happy").iterdir()).unlink()
+    assert sweep(["--data-dir", str(fewer)], *SEARCH, "--epochs", "1", "--trials", "2") == 2
+    assert "begun with other data" in capsys.readouterr().err
+
+
+def test_the_trial_of_a_killed_worker_and_of_a_stopped_one_is_tried_again(faces):
+    common = [*SEARCH, "--epochs", "4000", "--trials", "1", "--patience", "2", "--study", "unlucky"]
+    values = []
+    for number in (signal.SIGKILL, signal.SIGINT):
+        process = worker(faces, *common)
+        running = wait_for_an_epoch(len(values))
+        values.append([snapshot().params[running][name] for name in ("learning_rate", "dropout")])
+        os.kill(process.pid, number)
+        process.join(30)
+        assert process.exitcode != 0
+    trials = trials_of("unlucky")
+    assert values[0] == values[1]
+    assert trials["status"].tolist() == ["stopped", "stopped"]
+    assert trials["reason"].tolist() == ["its worker died: trial 1 tries again", "interrupted"]
+    parent = open_store().client().get_run(trials["sweep"].iloc[0])
+    assert parent.info.status == "KILLED"
+    import optuna
+
+    study = optuna.load_study(study_name="unlucky", storage="sqlite:///mlruns/sweeps.db")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "WAITING"]
+    assert study.trials[2].system_attrs["fixed_params"] == study.trials[1].params
+
+
+def wait_for_an_epoch(trial: int) -> str:
+    """The id of the run of a trial, once it has logged an epoch."""
+    for _ in range(200):
+        time.sleep(0.1)
+        trials = trials_of("unlucky")
+        begun = trials[(trials["trial"] == trial) & (trials["epochs_done"] > 0)]
+        if len(begun):
+            return str(begun.index[0])
+    raise AssertionError("no epoch was logged")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--search", "colour=1:2"], "there is no setting 'colour'"),
+        (["--search", "learning_rate"], "write NAME=LOW:HIGH"),
+        (["--search", "dropout=0.5:0.1"], "the range is empty"),
+        (["--search", "dropout=0.5:0.5"], "the range is empty"),
+        (["--search", "dropout=nan:0.5"], "the range is empty"),
+        (["--search", "dropout=0:0.5:log"], "a logarithmic range must begin above 0"),
+        (["--search", "dropout=0:0.5:lin"], "only :log may follow"),
+        (["--search", "dropout=0:2"], "--dropout 2.0: must lie between 0 and 0.95"),
+        (["--search", "dropout=low:high"], "'low:high' is no range of numbers"),
+        (["--search", "batch_size=1.5:8"], "is no range of whole numbers"),
+        (["--search", "optimizer=sgd,sdg"], "optimizer takes no such value"),
+        (["--search", "optimizer=sgd"], "there is nothing to choose between; give --optimizer instead"),
+        (["--search", "dropout=0:0.1", "--search", "dropout=0:0.2"], "it is given twice"),
+        (["--search", "seed=0:9"], "seed is not searched"),
+        (["--search", "validation_seed=0:9"], "judged on different images"),
+        (["--search", "batch-size=16,32"], "--batch-size is given, and searched as well"),
+        (["--trials", "0"], "--trials 0: must be 1 or more"),
+        (["--patience", "0"], "--patience 0: must be 2 or more"),
+        (["--study", " "], "--study: a name"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_clear_line(workplace, capsys, flags, message):
+    assert main(["sweep", "--batch-size", "32", *flags]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not (workplace / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("sqlite:////proc/none/sweeps.db", "unable to open database file"),
+        ("postgresql://ann:hush-hush@127.0.0.1:9/sweeps", "onnection refused"),
+        ("postgresql://ann:hush-hush@127.0.0.1:port/sweeps", "cannot be used"),
+        ("mysql://ann:hush-hush@127.0.0.1/sweeps", "must be postgresql://"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_told_without_its_password(
+    trained, monkeypatch, capsys, address, message
+):
+    monkeypatch.setenv("MOODIFY_SWEEP_STORAGE", address)
+    assert main(["sweep", "--dataset", "sketch", "--trials", "1"]) == 2
+    said = capsys.readouterr()
+    [error] = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert message in error
+    assert "hush" not in said.err + said.out
+
+
+def test_without_a_search_what_matters_varies_around_the_recipe():
+    config = parse([]).config
+    assert [str(one) for one in default_space(config)] == [
+        "learning_rate=0.0008:0.02:log", "dropout=0:0.6", "label_smoothing=0:0.2", "augmentation=0:1.5",
+    ]  # fmt: skip
+    texts = [str(one) for one in default_space(config)]
+    assert [str(one) for one in parse_space(texts, config)] == texts

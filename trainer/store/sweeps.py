@@ -1,0 +1,59 @@
+"""The runs of a sweep: one parent, and a child for each trial, in an experiment of their own."""
+
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+from mlflow.exceptions import MlflowException
+
+from trainer.contract import Tag, sweep_experiment
+from trainer.store.location import Store, StoreError
+from trainer.store.writer import KILLED, RunWriter
+
+BEST_SO_FAR = "best_validation_accuracy"
+_PARENT = "mlflow.parentRunId"
+
+
+def begin_sweep(
+    store: Store, dataset: str, name: str, search: str, tags: Mapping[str, str], params: Mapping[str, object]
+) -> str:
+    """Make the parent run; returns its id."""
+    own = {Tag.SWEEP: name, Tag.SEARCH: search, Tag.DATASET: dataset}
+    writer = RunWriter.create(store, sweep_experiment(dataset), name, {**tags, **own})
+    writer.log_params(params)
+    return writer.run_id
+
+
+def begin_trial(store: Store, dataset: str, parent: str, number: int, tags: Mapping[str, str]) -> RunWriter:
+    """Make the child run of a trial."""
+    own = {_PARENT: parent, Tag.SWEEP_RUN: parent, Tag.TRIAL: number, Tag.DATASET: dataset}
+    return RunWriter.create(store, sweep_experiment(dataset), f"trial {number}", {**tags, **own})
+
+
+def set_state(store: Store, run_id: str, state: Literal["RUNNING", "FINISHED", "KILLED"]) -> None:
+    """Of a parent run. Raises StoreError where the store does not have it."""
+    try:
+        client = store.client()
+        if client.get_run(run_id).info.lifecycle_stage == "deleted":
+            raise StoreError(f"the run of this sweep, {run_id}, was deleted: take another --study")
+        if state == "RUNNING":
+            client.update_run(run_id, state)
+        else:
+            client.set_terminated(run_id, state)
+    except MlflowException as error:
+        raise StoreError(
+            f"the run of this sweep, {run_id}, is not in the store {store.uri}: take another --study"
+        ) from error
+
+
+def end_lost(store: Store, run_id: str, number: int) -> None:
+    """End the run of a trial whose worker died; `number` is that of the trial that tries again."""
+    client = store.client()
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_tag(run_id, Tag.REASON, f"its worker died: trial {number} tries again")
+        client.set_terminated(run_id, KILLED)
+
+
+def log_best(store: Store, run_id: str, accuracy: float) -> None:
+    """The best of a sweep so far, as a metric of its parent; steps are seconds, so that all workers' fit together."""
+    RunWriter(store, run_id).log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()))
