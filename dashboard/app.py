@@ -17,6 +17,7 @@ PAGES = {
     "mistakes.py": "Mistakes",
     "try_it.py": "Try it",
     "registry.py": "Registry",
+    "sweep.py": "Sweep",
     "audit.py": "Data audit",
     "train.py": "Train",
 }

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from trainer import search
 from trainer.data.pictures import find_pictures, png
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
@@ -14,8 +15,9 @@ from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.reliability import Reliability, measure
 from trainer.evaluation.robustness import Robustness
 from trainer.evaluation.slices import Slices, thirds
+from trainer.search import Dimension, Value
 from trainer.store.location import Store, StoreError, open_store, store_uri
-from trainer.store.reader import Reader, Snapshot
+from trainer.store.reader import Reader, Snapshot, SweepRun
 
 FRESH_SECONDS = 2
 """How old a snapshot may be; a promotion made elsewhere shows after about so long."""
@@ -155,6 +157,19 @@ def _attention(uri: str, run_id: str, status: str) -> Attention | str:
         return _reader(uri).attention(run_id) or "what it looks at was not kept"
     except StoreError as error:
         return str(error)
+
+
+def importances(sweep: SweepRun, judged: tuple[tuple[dict[str, Value], float], ...]) -> dict[str, float]:
+    """Setting → its share, computed again when a trial has finished."""
+    return _importances(store_uri(), sweep.run_id, len(judged), sweep.space, judged)
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _importances(
+    uri: str, run_id: str, finished: int, _space: tuple[Dimension, ...],
+    _judged: tuple[tuple[dict[str, Value], float], ...],
+) -> dict[str, float]:  # fmt: skip
+    return search.importances(_space, _judged)
 
 
 def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:

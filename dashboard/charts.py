@@ -382,6 +382,49 @@ def parallel_coordinates(table: pd.DataFrame, colour_by: str) -> go.Figure:
     return figure
 
 
+def best_so_far(table: pd.DataFrame, axis: str) -> go.Figure:
+    """Each trial a mark, those that were pruned hollow; the best finished one so far a line.
+
+    table: columns trial, minutes, accuracy, best, status, as they ended. axis: `trial` or `time`.
+    """
+    figure = go.Figure()
+    across = table["minutes"] if axis == "time" else pd.Series(range(1, len(table) + 1), index=table.index)
+    figure.add_scatter(
+        x=across, y=table["best"], mode="lines", name="best so far",
+        line={"color": "#0072B2", "width": 2.2, "shape": "hv"}, hovertemplate="best so far: %{y:.3f}<extra></extra>",
+    )  # fmt: skip
+    for name, colour, symbol, rows in (
+        ("finished", "#0072B2", "circle", table["status"] == "finished"),
+        ("pruned or stopped", GREY, "circle-open", table["status"] != "finished"),
+    ):
+        figure.add_scatter(
+            x=across[rows], y=table.loc[rows, "accuracy"], mode="markers", name=name,
+            marker={"color": colour, "size": 8, "symbol": symbol}, customdata=table.loc[rows, "trial"],
+            hovertemplate=f"trial %{{customdata:.0f}}, {name}: %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    _style(figure, "Validation accuracy of each trial, and the best so far", 340)
+    words = "minutes since the first trial began" if axis == "time" else "trials that have ended"
+    figure.update_xaxes(title_text=words, rangemode="tozero")
+    figure.update_yaxes(title_text="validation accuracy")
+    return figure
+
+
+def importance_bars(shares: Mapping[str, float]) -> go.Figure:
+    """Setting → share in [0, 1], the largest on top."""
+    names = [tag(name.replace("_", " ")) for name in shares]
+    figure = go.Figure(
+        go.Bar(
+            x=list(shares.values()), y=names, orientation="h", marker={"color": "#0072B2"},
+            text=[percent(share) for share in shares.values()], textposition="outside", cliponaxis=False,
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    )  # fmt: skip
+    _style(figure, "What mattered", 90 + 44 * len(names))
+    figure.update_xaxes(range=[0, 1.12], tickformat=".0%", dtick=0.25)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
 def version_lines(table: pd.DataFrame) -> go.Figure:
     """Accuracy and macro recall over the versions of a model.
 

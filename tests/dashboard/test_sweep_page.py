@@ -1,0 +1,35 @@
+"""The page of a sweep, on one that was really run."""
+
+import pytest
+import streamlit as st
+
+from tests.commands.test_sweep import FLAGS, SEARCH
+from tests.dashboard.test_pages import answer, open_page, text
+from tests.extra.grey_faces import Trained
+from trainer.__main__ import main
+from trainer.search import Dimension, importances
+
+
+@pytest.fixture(autouse=True)
+def forget_what_was_read():
+    st.cache_resource.clear()
+
+
+def test_a_sweep_is_told_by_its_best_trial_and_its_trials_stay_out_of_runs(trained: Trained):
+    flags = ["--data-dir", str(trained.data_dir), *FLAGS, *SEARCH, "--epochs", "1", "--trials", "3"]
+    assert main(["sweep", *flags, "--study", "shown"]) == 0
+    app = open_page("sweep.py")
+    assert answer(app).startswith("Best of 3 trials in shown is trial ")
+    assert "validation accuracy" in answer(app)
+    assert "test has not been looked at" in text(app)
+    assert app.code[0].value.startswith("python -m trainer train ")
+    assert "trial 0" not in text(open_page("runs.py"))
+
+
+def test_importance_finds_the_setting_that_decides():
+    space = (Dimension("dropout", low=0.0, high=1.0), Dimension("mixup", low=0.0, high=1.0))
+    trials = [({"dropout": i / 20, "mixup": (i * 7 % 20) / 20}, i / 20) for i in range(20)]
+    found = importances(space, trials)
+    assert list(found) == ["dropout", "mixup"]
+    assert found["dropout"] > 0.8
+    assert importances(space, trials[:5]) == {}
