@@ -8,7 +8,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test faults dashboard bench lint audit-dependencies format lock mlflow server clean
+.PHONY: help setup train test test-slow faults dashboard bench lint audit-dependencies format lock mlflow server clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -33,6 +33,9 @@ test: $(READY) ## run the tests (ARGS is passed to pytest)
 
 bench: $(READY) ## measure speed against the report's pipeline and the limit (takes minutes; run nothing beside it)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+test-slow: $(READY) ## run the tests that start several whole programs: stopping, resuming, serving, torchrun, sweeps
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 faults: $(READY) ## kill, fill, cut off and overload for real, and see that nothing is lost (ARGS="--only kill")
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -19,7 +19,14 @@ from tests.extra.servers import Server, postgres_programs, start_server
 from trainer.store.location import Store, open_store
 
 REQUIRED = bool(os.environ.get("MOODIFY_NO_SKIP"))
-LONGEST = ("e2e/test_dashboard.py", "tests/test_processes.py", "e2e/test_try_it.py", "tests/test_jobs.py")
+LONGEST = (
+    "e2e/test_dashboard.py",
+    "tests/test_processes.py",
+    "e2e/test_try_it.py",
+    "tests/test_jobs.py",
+    "store/test_migration.py",
+    "training/test_distributed.py",
+)
 """Files are dealt out whole: where a long one came last, one worker would wait for the other."""
 
 
@@ -110,7 +117,7 @@ def server(
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def new_store(request: pytest.FixtureRequest, workplace: Path) -> Path:
     """A working directory whose store is empty: the embedded one, then that of a server."""
     request.getfixturevalue("server" if request.param == "postgresql" else "stocked")

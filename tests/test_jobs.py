@@ -198,6 +198,7 @@ def test_a_store_that_exists_or_is_a_server_is_not_begun(workplace, monkeypatch)
     assert [path.name for path in workplace.iterdir()] == ["there.db"]
 
 
+@pytest.mark.slow
 def test_a_training_runs_by_itself_is_stopped_and_goes_on(workplace, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     store = open_store()

@@ -22,6 +22,7 @@ from trainer.store.bundled import FOLDER, RECORD_FILE
 from trainer.store.location import open_store
 from trainer.store.registry import find_version
 
+pytestmark = pytest.mark.slow
 TRAIN = [sys.executable, "-m", "trainer", "train"]
 SMALL = ["--blocks", "8 16", "--hidden", "16", "--batch-size", "16", "--ema-decay", "0.9", "--mixup", "0.2"]
 

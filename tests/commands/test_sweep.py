@@ -129,6 +129,7 @@ def test_trials_are_children_of_one_run_prune_what_falls_behind_and_never_see_te
     )  # the recipe's, in full
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_and_the_same_command_goes_on_with_it(faces):
     common = [*SEARCH, "--epochs", "1", "--study", "shared"]
     workers = [worker(faces, *common, "--trials", "4") for _ in range(2)]
@@ -159,6 +160,7 @@ def test_joining_with_other_settings_or_other_data_is_refused(faces, trained, tm
     assert "begun with other data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_killed_worker_and_of_a_stopped_one_is_tried_again(faces):
     common = [*SEARCH, "--epochs", "4000", "--trials", "1", "--patience", "2", "--study", "unlucky"]
     values = []

@@ -212,6 +212,7 @@ def marked_photo(mark: bytes) -> bytes:
     return encoded(Image.fromarray(pixels), "PPM")
 
 
+@pytest.mark.slow
 def test_nothing_of_a_photo_is_left_on_disk_or_in_memory(watched: Watched, browser: Browser, place: Place):
     """Two people look at a photo; one closes the tab, the other goes to another page."""
     closed, left = (secrets.token_hex(24).encode() for _ in range(2))

@@ -58,6 +58,7 @@ def test_a_server_that_is_down_is_named_at_once(workplace, monkeypatch):
         open_store()
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_new_store_together_all_succeed(workplace):
     code = "from trainer.store.location import open_store; print(open_store().experiment_id('sketch'))"
     processes = [

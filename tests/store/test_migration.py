@@ -26,6 +26,7 @@ def originals(store: Store) -> dict[str, str]:
     return {run.info.run_id: run.data.tags[Tag.MIGRATED_FROM] for run in runs}
 
 
+@pytest.mark.slow
 def test_a_store_moves_to_a_server_and_its_models_answer_as_before(
     trained: Trained, server, monkeypatch, capsys
 ):
@@ -73,6 +74,7 @@ def same(one: object, other: object) -> bool:
     return one == other or (one != one and other != other)
 
 
+@pytest.mark.slow
 def test_an_interrupted_migration_goes_on_and_nothing_is_there_twice(trained: Trained, other: Store):
     def pull_the_plug() -> None:
         raise KeyboardInterrupt

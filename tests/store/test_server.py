@@ -116,6 +116,7 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(workplace,
     assert "s3cr" not in line
 
 
+@pytest.mark.slow
 def test_no_secret_is_among_its_arguments_or_in_its_log(server: Server):
     open_store().client().search_experiments()
     process = psutil.Process(server.pid)
@@ -128,6 +129,7 @@ def test_no_secret_is_among_its_arguments_or_in_its_log(server: Server):
     assert len(family) <= 6  # and no processes for jobs that are never sent
 
 
+@pytest.mark.slow
 def test_it_lets_in_nobody_without_a_password_and_no_other_host_name(server: Server, monkeypatch):
     known = {"auth": (ADMIN, ADMIN_PASSWORD), "timeout": 10}
     assert requests.get(server.uri, **known).status_code == 200
@@ -164,6 +166,7 @@ def viewed(server: Server, monkeypatch) -> dict[str, str]:
     return {"run": run_id, "model": model.model_id}
 
 
+@pytest.mark.slow
 def test_a_viewer_reads_everything_and_changes_nothing(viewed, server: Server, capsys):
     client = open_store().client()
     assert client.get_run(viewed["run"]).data.metrics["test/accuracy"] == 0.5
@@ -199,6 +202,7 @@ def test_a_viewer_reads_everything_and_changes_nothing(viewed, server: Server, c
     assert "the account 'viewer' may not do that" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_dashboard_reads_as_a_viewer_and_tells_what_is_refused(viewed):
     st.cache_resource.clear()
     app = AppTest.from_file(str(APP), default_timeout=60)
@@ -215,6 +219,7 @@ def test_the_dashboard_reads_as_a_viewer_and_tells_what_is_refused(viewed):
     assert "challenger" in open_store().client().get_registered_model("fer2013-emotion").aliases
 
 
+@pytest.mark.slow
 def test_a_role_can_be_changed_and_an_account_removed(server: Server, monkeypatch, capsys):
     store = open_store()
     monkeypatch.setenv("MOODIFY_NEW_PASSWORD", "the first password")
