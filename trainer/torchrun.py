@@ -1,5 +1,6 @@
 """What torchrun tells each process that it has started: its place among the others, and which attempt this is."""
 
+import functools
 import hashlib
 import os
 import signal
@@ -7,6 +8,10 @@ import socket
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 _NO_NAME = "none"
 """What `--rdzv-id` is where nobody gave one: any two launches share it."""
@@ -67,12 +72,23 @@ def told(text: str) -> str:
     """What the first process passes to this, on every process; it needs no device yet."""
     if world_size() == 1:
         return text
-    from torch.distributed import rendezvous
+    if rank() == 0:
+        meeting_place().set("moodify", text)
+    return meeting_place().get("moodify").decode()
+
+
+@functools.cache
+def meeting_place() -> "Store":
+    """Where the processes of this attempt find each other.
+
+    torchrun's store outlives those that it replaces, with the addresses that they left there: on one machine each
+    attempt has a part of its own. On several, attempts are counted on each, and torchrun has to be told by
+    `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` to open a new store for each.
+    """
+    from torch.distributed import PrefixStore, rendezvous
 
     store = next(rendezvous("env://"))[0]
-    if rank() == 0:
-        store.set("moodify", text)
-    return store.get("moodify").decode()
+    return PrefixStore(f"attempt {restarts()}", store) if local_world_size() == world_size() else store
 
 
 class Launch:

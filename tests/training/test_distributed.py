@@ -70,7 +70,7 @@ def test_two_processes_learn_what_one_learns_and_make_one_run_of_it(workplace, m
     for name, expected in curves(one.info.run_id).items():
         # The same sums in another order; an image may fall to the other side of a tie.
         assert curves(two.info.run_id)[name] == pytest.approx(expected, abs=2e-3), name
-    assert two.data.metrics["test/loss"] == pytest.approx(one.data.metrics["test/loss"], abs=5e-3)
+    assert two.data.metrics["test/log_loss"] == pytest.approx(one.data.metrics["test/log_loss"], abs=5e-3)
     versions = open_store(create=False).client().search_model_versions("name = 'fer2013-emotion'")
     assert {version.run_id for version in versions} == {one.info.run_id, two.info.run_id}
     assert len(versions) == 2

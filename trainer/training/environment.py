@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -40,6 +41,8 @@ def make_fabric(config: Config) -> Fabric:
         fabric = _fabric(config, "32-true")
         if config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
             fabric = _fabric(config, "bf16-mixed")
+        if torchrun.world_size() > 1:
+            meet(fabric.device)
         fabric.launch()
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"--device {config.device} cannot be used here: {error}".splitlines()[0]) from error
@@ -56,6 +59,17 @@ def _fabric(config: Config, precision: Literal["32-true", "bf16-mixed"]) -> Fabr
         num_nodes=processes // here,
         strategy=DDPStrategy(timeout=LONGEST_WAIT),
         precision=precision,
+    )
+
+
+def meet(device: torch.device) -> None:
+    """Connect this process with the others; Fabric takes what is there."""
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=torchrun.meeting_place(),
+        rank=torchrun.rank(),
+        world_size=torchrun.world_size(),
+        timeout=LONGEST_WAIT,
     )
 
 
