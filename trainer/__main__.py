@@ -40,6 +40,10 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("mlflow", "alembic", "lightning_fabric", "lightning_utilities", "httpx", "torch"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if not os.environ.get(
+        "MOODIFY_DEBUG"
+    ):  # MLflow logs the traceback of what is raised as well, and told in a line
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         return importlib.import_module(f"trainer.commands.{name}").main(rest)
     except KeyboardInterrupt:

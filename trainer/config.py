@@ -129,8 +129,11 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Raises ValueError where `text` was written by a version with other fields."""
-        values = json.loads(text)
+        """Raises ValueError where `text` was written by a version with other fields, or only half."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"the configuration is not whole: {error}") from error
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
             difference = ", ".join(sorted(set(values) ^ names))

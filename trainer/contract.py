@@ -114,6 +114,7 @@ class Tag:
     REASON = "reason"
     HOST = "host"
     PID = "pid"
+    PROCESS_STARTED = "process_started"
     BUNDLED = "bundled"
     TESTED_AT = "tested_at"
     AUDIT = "audit"

@@ -1,5 +1,6 @@
 """Where faults are made: a store of its own, tiny data, and trainings as processes that can be killed."""
 
+import ctypes
 import logging
 import os
 import pickle
@@ -110,6 +111,7 @@ def command(*arguments: str, log: Path | None = None, before: Callable[[], objec
                 os.dup2(file.fileno(), 2)
             sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
             sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: none outlives who made it
             logging.getLogger().handlers.clear()  # they write to the terminal of this process
             if before is not None:
                 before()

@@ -1,6 +1,7 @@
 """What a run logs while its server is down is kept, and arrives as if it had not been."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.extra.grey_faces import Trained
 from trainer.contract import Tag
-from trainer.store.location import Store, StoreError, open_store, redacted
+from trainer.store.location import Store, StoreError, open_store, redacted, store_uri
 from trainer.store.outbox import JOURNAL_FILE, deliver, outboxes
 from trainer.store.registry import all_versions
 from trainer.store.writer import RunWriter
@@ -103,3 +104,15 @@ def test_what_a_store_refuses_is_not_kept_but_said(store):
 def test_no_message_holds_a_password(text: str):
     assert "topsecret" not in redacted(f"the store {text} is down")
     assert "topsecret" not in str(StoreError(f"API request to {text}/api failed"))
+
+
+def test_a_password_in_the_address_goes_to_where_mlflow_looks_for_it(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ann:top%20secret@host:5000/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    assert store_uri() == "https://host:5000/mlflow"
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
+        "ann",
+        "top secret",
+    )
+    assert store_uri() == "https://host:5000/mlflow"

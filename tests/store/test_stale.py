@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from mlflow.entities import Metric
 
 from tests.extra.grey_faces import write_grey_folder
 from tests.extra.odd_runs import add_odd_runs
@@ -10,6 +11,7 @@ from trainer.__main__ import main
 from trainer.contract import Tag
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
+from trainer.store.writer import RunWriter
 from trainer.training.checkpoint import Checkpoint
 
 
@@ -37,6 +39,16 @@ def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(odd, capsy
     assert "its process ended without a word" in after.at[found["gone"], "reason"]
     assert main(["runs", "--mark-stale"]) == 0
     assert "Every run that counts as running has its process." in capsys.readouterr().out
+
+
+def test_a_clock_that_was_set_back_makes_no_run_stale_and_a_number_that_is_used_again_does(odd):
+    store = open_store()
+    writer = RunWriter.create(store, "odd", "set back", {})
+    writer.log_rows([Metric("validation/accuracy", 0.5, 1_000_000, 1)])  # in 1970
+    assert Reader(store).snapshot().runs.at[writer.run_id, "status"] == "running"
+    writer.set_tags({Tag.PROCESS_STARTED: 1.0})
+    assert Reader(store).snapshot().runs.at[writer.run_id, "status"] == "stale"
+    store.client().delete_run(writer.run_id)
 
 
 @pytest.fixture

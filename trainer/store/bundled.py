@@ -50,7 +50,7 @@ ARTIFACTS = (
     CONDITIONS_FILE,
     ATTENTION_FILE,
 )
-_LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, "platform")
+_LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, "platform")
 """Beginnings of the names of tags and metrics that are about the machine and not about the model."""
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -87,7 +88,16 @@ class Store:
 
 
 def store_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the embedded store `mlruns/mlflow.db` of the working directory."""
+    """`MLFLOW_TRACKING_URI`, or the embedded store `mlruns/mlflow.db` of the working directory.
+
+    A name and a password in a server's address go to where MLflow looks for them as well: it writes the address
+    into its messages.
+    """
+    parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if parts.scheme in ("http", "https") and parts.password is not None:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+        os.environ["MLFLOW_TRACKING_URI"] = redacted(parts.geturl())
     return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
 
 

@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 SILENCE_SECONDS = 15 * 60
 """A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
+_CLOCK_SECONDS = 2.0  # two readings of one process's start differ by less
 # Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
 NOT_CONFIGURATION = {
     *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
@@ -351,7 +352,7 @@ def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
     recalls, supports = (_by_class(metrics, f"test/{name}/") for name in ("recall", "support"))
     last = details.active_ms or head.started_ms
     status = _STATES.get(head.status, head.status.lower())
-    if status == "running" and not _lives(tags.get(Tag.HOST), tags.get(Tag.PID), last, now_ms):
+    if status == "running" and not _lives(tags, last, now_ms):
         status = "stale"
     ended = {"stale": last, "running": now_ms}.get(status, head.ended_ms)
     record: dict[str, Any] = {"name": head.name, "experiment": head.experiment}
@@ -393,15 +394,17 @@ def _by_class(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {key.removeprefix(prefix): metrics[key] for key in sorted(metrics) if key.startswith(prefix)}
 
 
-def _lives(host: object, pid: object, last_ms: float, now_ms: float) -> bool:
-    """Whether the process of a running run is still there."""
-    if host == socket.gethostname() and str(pid).isdigit():
+def _lives(tags: Mapping[str, str], last_ms: float, now_ms: float) -> bool:
+    """Whether the process of a running run is still there, and its number is not another's by now."""
+    pid = tags.get(Tag.PID, "")
+    if tags.get(Tag.HOST) == socket.gethostname() and pid.isdigit():
+        started = _number(tags.get(Tag.PROCESS_STARTED))
         try:
-            return (
-                psutil.Process(int(str(pid))).create_time() * 1000 <= last_ms + 5000
-            )  # else the number is reused
+            found = psutil.Process(int(pid)).create_time()
         except psutil.Error:
             return False
+        # The time of what was logged tells it where the start was not kept, unless the clock was set.
+        return abs(found - started) < _CLOCK_SECONDS if started == started else found * 1000 <= last_ms + 5000
     return now_ms - last_ms < SILENCE_SECONDS * 1000
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import mlflow
+import psutil
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
@@ -230,4 +231,9 @@ class RunWriter:
 
 def _process_tags() -> dict[str, object]:
     """Which process writes the run, so that a reader can tell whether it still lives."""
-    return {Tag.HOST: socket.gethostname(), Tag.PID: os.getpid(), "platform": platform.platform()}
+    return {
+        Tag.HOST: socket.gethostname(),
+        Tag.PID: os.getpid(),
+        Tag.PROCESS_STARTED: psutil.Process().create_time(),
+        "platform": platform.platform(),
+    }
