@@ -253,7 +253,10 @@ def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted
     import mlflow
 
     store = open_store()
-    mlflow.set_experiment(experiment_id=store.experiment_id("strangers"))
+    experiment = store.experiment_id("strangers")
+    # As mlflow.set_experiment does, which would stay so for the tests after this.
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", experiment)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
     # Colour, another size, logits, three classes without names; and not a number for an image without contrast.
     network = nn.Sequential(nn.LayerNorm([3, 32, 32], eps=0), make_network(3, 32)).eval()
     kind = takes("float32", -1, 3, 32, 32)

@@ -53,7 +53,10 @@ def store(workplace, strangers, monkeypatch) -> Store:
     monkeypatch.chdir(strangers)
     monkeypatch.setenv(TRUST, "1")
     store = open_store()
-    mlflow.set_experiment(experiment_id=store.experiment_id("strangers"))
+    experiment = store.experiment_id("strangers")
+    # As mlflow.set_experiment does, which would stay so for the tests after this.
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", experiment)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
     return store
 
 

@@ -23,7 +23,7 @@ def reader(trained: Trained) -> Reader:
     return Reader(open_store(create=False))
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def odd(request: pytest.FixtureRequest, tmp_path_factory) -> Iterator[tuple[Store, dict[str, str]]]:
     """A store of either kind with odd runs; tests add what they need."""
     with pytest.MonkeyPatch.context() as patch, ExitStack() as used:
