@@ -19,21 +19,23 @@ from tests.extra.servers import Server, postgres_programs, start_server
 from trainer.store.location import Store, open_store
 
 REQUIRED = bool(os.environ.get("MOODIFY_NO_SKIP"))
-LONGEST = (
-    "e2e/test_dashboard.py",
-    "tests/test_processes.py",
-    "e2e/test_try_it.py",
-    "tests/test_jobs.py",
-    "store/test_migration.py",
-    "training/test_distributed.py",
+FIRST = (
+    *("e2e/test_dashboard.py", "data/test_fer2013.py", "e2e/test_try_it.py", "data/test_twins.py"),
+    *(
+        "tests/test_processes.py",
+        "training/test_distributed.py",
+        "store/test_migration.py",
+        "tests/test_jobs.py",
+    ),
 )
-"""Files are dealt out whole: where a long one came last, one worker would wait for the other."""
+"""Files are dealt out whole: where a long one came last, one worker would wait for the other. The first one trains what
+others need; meanwhile the second worker has files that do without."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first."""
-    rank = {name: index for index, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(LONGEST)))
+    """The longest files first, and what makes nobody wait."""
+    rank = {name: index for index, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(FIRST)))
 
 
 @pytest.hookimpl(wrapper=True)

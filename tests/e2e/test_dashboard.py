@@ -170,6 +170,7 @@ def test_the_boxes_choose_a_cell_as_a_click_does_and_a_click_can_choose_again(pa
     expect(page.get_by_text("8 images of fear are found as such:")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("first_is_champion")
 def test_a_promotion_in_mlflow_shows_on_the_registry_page_without_a_reload(
     page: Page, place: Place, browser: Browser, mlflow_ui: str
@@ -190,6 +191,7 @@ def test_a_promotion_in_mlflow_shows_on_the_registry_page_without_a_reload(
     assert page.evaluate("window.sameDocument")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("first_is_champion")
 def test_a_promotion_on_the_registry_page_can_be_left_or_made_and_shows_in_mlflow(
     page: Page, place: Place, browser: Browser, mlflow_ui: str
@@ -254,6 +256,7 @@ def test_a_copied_link_opens_the_same_comparison(page: Page, place: Place, brows
         copy.check()
 
 
+@pytest.mark.slow
 def test_a_copied_link_opens_the_same_recalls(page: Page, place: Place, browser: Browser):
     visit(page, address(place, "recall.py", place.query))
     press(page, "Metric", "precision")
@@ -267,6 +270,7 @@ def test_a_copied_link_opens_the_same_recalls(page: Page, place: Place, browser:
         copy.check()
 
 
+@pytest.mark.slow
 def test_a_copied_link_opens_the_same_cell(page: Page, place: Place, browser: Browser):
     visit(page, address(place, "confusion.py", place.query))
     press(page, "Share of", "counts")
@@ -407,6 +411,7 @@ def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.slow
 def test_a_server_says_the_same_as_the_tables(place: Place, mlflow_ui: str):
     served = Reader(Store(mlflow_ui, None))
     assert_same(Reader(place.store), served)

@@ -133,6 +133,7 @@ def test_the_server_sends_a_strict_policy(page: Page, place: Place):
     settle(page)
 
 
+@pytest.mark.slow
 def test_a_picture_of_the_camera_is_taken(browser: Browser, place: Place):
     context = browser.one.browser.new_context(permissions=["camera"])
     with opened(context) as tab:
