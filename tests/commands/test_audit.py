@@ -67,6 +67,7 @@ def test_an_audit_is_written_kept_in_the_store_and_no_run_of_a_training(trained:
     assert audit.of("twin")[["sample_id", "other_sample_id"]].to_numpy().tolist() == [[TWIN, TWINNED]]
 
 
+@pytest.mark.slow
 def test_a_training_leaves_out_what_a_list_names_and_says_so(workplace, caplog):
     faces = write_grey_folder(workplace / "faces", train=12, test=4)
     names = [f"train/{name}/Training_{index}.png" for name in ("angry", "sad") for index in range(4)]

@@ -240,6 +240,7 @@ def test_a_promotion_against_a_gate_waits_for_a_reason(page: Page, place: Place)
         place.gates.write_text("")
 
 
+@pytest.mark.slow
 def test_a_copied_link_opens_the_same_comparison(page: Page, place: Place, browser: Browser):
     visit(page, address(place, "compare.py", place.query))
     press(page, "Learning curve", "loss")
@@ -289,6 +290,7 @@ def test_a_copied_link_opens_the_same_cell(page: Page, place: Place, browser: Br
         copy.check()
 
 
+@pytest.mark.slow
 def test_a_running_training_shows_its_progress_without_a_reload(page: Page, place: Place):
     writer = RunWriter.create(
         place.store, "fer2013", "at-work", {"architecture": "cnn", "dataset": "fer2013"}

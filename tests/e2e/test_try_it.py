@@ -19,6 +19,9 @@ from tests.e2e.conftest import HOST, Browser, Place, opened, serving, unused_por
 from tests.e2e.test_dashboard import PHONE_PX, address, answer, go_to, rest, settle, visit
 from tests.extra.drawn_photos import encoded, scene
 
+pytestmark = (
+    pytest.mark.slow
+)  # what the page says is tested without a browser in tests/dashboard/test_try_it.py
 ONE, TWO = [(300, 100)], [(80, 60), (600, 300)]
 MARKED_BYTES = 5_000_000
 FORGOTTEN_SECONDS = 60
@@ -133,7 +136,6 @@ def test_the_server_sends_a_strict_policy(page: Page, place: Place):
     settle(page)
 
 
-@pytest.mark.slow
 def test_a_picture_of_the_camera_is_taken(browser: Browser, place: Place):
     context = browser.one.browser.new_context(permissions=["camera"])
     with opened(context) as tab:
@@ -213,7 +215,6 @@ def marked_photo(mark: bytes) -> bytes:
     return encoded(Image.fromarray(pixels), "PPM")
 
 
-@pytest.mark.slow
 def test_nothing_of_a_photo_is_left_on_disk_or_in_memory(watched: Watched, browser: Browser, place: Place):
     """Two people look at a photo; one closes the tab, the other goes to another page."""
     closed, left = (secrets.token_hex(24).encode() for _ in range(2))
