@@ -7,9 +7,9 @@ import torch
 
 from trainer.config import Config
 from trainer.data.base import Split
-from trainer.data.splits import load_splits
 from trainer.models.base import VIEWS
 from trainer.training.allocator import keep_memory
+from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training, fit
 from trainer.training.pretrained import make_classifier
@@ -23,15 +23,7 @@ FIXED_SECONDS = 15.0
 def estimate_seconds(config: Config) -> float:
     """Seconds that a run of `config` will take, measured over a few steps here and now."""
     keep_memory()
-    splits = load_splits(
-        config.dataset,
-        config.data_dir,
-        protocol=config.validation,
-        fraction=config.validation_fraction,
-        seed=config.validation_seed,
-        drop_twins=config.drop_twins,
-        exclude_list=config.exclude,
-    )
+    splits = configured_splits(config)
     images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
     images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
     return images / images_per_second(config, splits.train, len(splits.class_names)) + FIXED_SECONDS

@@ -1,14 +1,14 @@
 """The story of one model that is tested again: on other images than before, or for what its run did not log yet."""
 
+import dataclasses
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from trainer.config import Config
 from trainer.contract import EARLIER_PREDICTIONS_FILE, Tag
-from trainer.data.splits import Splits, load_splits
+from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
 from trainer.jobs import configuration
 from trainer.store.location import Store, StoreError
@@ -17,6 +17,7 @@ from trainer.store.outbox import describe_again
 from trainer.store.reader import Reader
 from trainer.store.registry import Version, all_versions
 from trainer.store.writer import RunWriter
+from trainer.training.data import configured_splits
 from trainer.training.results import log_test
 
 
@@ -40,7 +41,8 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     if before["status"] != "finished" or known is None:
         raise StoreError(f"the run of {version.uri} is {before['status']}, or has lost its predictions")
     config = configuration(snapshot.params[run_id])
-    splits = splits_of(config, data_dir)
+    # Without its list of exclusions, which may be gone: validation and test are the same.
+    splits = configured_splits(dataclasses.replace(config, data_dir=data_dir, exclude=None))
     fingerprints = splits.fingerprints()
     if config.exclude is None and fingerprints["train"] != before["train_fingerprint"]:
         raise ValueError(
@@ -82,16 +84,4 @@ def bundled_elsewhere(store: Store, splits: Splits) -> Version | None:
             and version.tags.get(Tag.TEST_FINGERPRINT) != fingerprints["test"]
         ),
         None,
-    )
-
-
-def splits_of(config: Config, data_dir: str | None) -> Splits:
-    """The data of a run, divided as it divided them; without its list of exclusions, which may be gone."""
-    return load_splits(
-        config.dataset,
-        data_dir,
-        protocol=config.validation,
-        fraction=config.validation_fraction,
-        seed=config.validation_seed,
-        drop_twins=config.drop_twins,
     )

@@ -23,7 +23,7 @@ from trainer.contract import (
     Tag,
     model_name,
 )
-from trainer.data.splits import Splits, load_splits
+from trainer.data.splits import Splits
 from trainer.evaluation.calibration import fit_temperature
 from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.pictures import curves_figure
@@ -39,6 +39,7 @@ from trainer.store.writer import RunWriter
 from trainer.torchrun import Launch
 from trainer.training.allocator import keep_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
+from trainer.training.data import configured_splits
 from trainer.training.energy import EnergyMeter
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Epoch, Step, Training, fit, predict
@@ -227,15 +228,7 @@ def load_everywhere(config: Config, fabric: Fabric) -> tuple[Splits, dict[str, s
     """The data and their fingerprints. Raises ValueError where a process has none, or others than the first."""
     splits, fingerprints, problem = None, {}, ""
     try:
-        splits = load_splits(
-            config.dataset,
-            config.data_dir,
-            protocol=config.validation,
-            fraction=config.validation_fraction,
-            seed=config.validation_seed,
-            drop_twins=config.drop_twins,
-            exclude_list=config.exclude,
-        )
+        splits = configured_splits(config)
         fingerprints = splits.fingerprints()
     except (ValueError, OSError) as error:
         if fabric.world_size == 1:

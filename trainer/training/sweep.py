@@ -24,11 +24,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from trainer.config import Config, check
 from trainer.contract import Tag
-from trainer.data.splits import Splits, load_splits
+from trainer.data.splits import Splits
 from trainer.search import Dimension, Value, applied, read_space, write_space
 from trainer.store.location import SQLITE_PREFIX, Store, StoreError, open_store
 from trainer.store.sweeps import begin_sweep, begin_trial, end_lost, log_best, set_state
 from trainer.training.allocator import keep_memory
+from trainer.training.data import configured_splits
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Training, fit
 from trainer.training.pretrained import make_classifier
@@ -99,15 +100,7 @@ def sweep(plan: Plan, progress: Progress) -> SweepResult:
     keep_memory()
     config = plan.config
     progress.doing(f"Loading {config.dataset}")
-    splits = load_splits(
-        config.dataset,
-        config.data_dir,
-        protocol=config.validation,
-        fraction=config.validation_fraction,
-        seed=config.validation_seed,
-        drop_twins=config.drop_twins,
-        exclude_list=config.exclude,
-    )
+    splits = configured_splits(config)
     try:
         study, parent = join(plan, store, storage, splits)
         worker = Worker(plan, store, study, parent, splits, progress)
