@@ -77,7 +77,7 @@ class Options:
     workers: int = os.cpu_count() or 1
     """Trainings at a time, each on one thread."""
     json: Path | None = None
-    """Write all numbers to this file, after each variant."""
+    """Write all numbers to this file, after each training; what it holds already is not trained again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +96,24 @@ def main() -> None:
     options = tyro.cli(Options, prog="python -m tests.benchmarks.recipes")
     every = VARIANTS[options.architecture]
     chosen = [v for v in every if not options.only or v is every[0] or v.label.startswith(options.only)]
-    console, results = Console(stderr=True), []
+    console, results = Console(stderr=True), earlier(options.json)
+    known = {(result.label, result.seed) for result in results}
+    wanted = [(v, s) for s in range(options.seeds) for v in chosen if (v.label, s) not in known]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(train, v, seed, options) for seed in range(options.seeds) for v in chosen]
+        tasks = [pool.submit(train, variant, seed, options) for variant, seed in wanted]
         for task in as_completed(tasks):
             results.append(task.result())
             console.print(results[-1], highlight=False)
             if options.json:
                 options.json.write_text(json.dumps([dataclasses.asdict(r) for r in results], indent=1))
     print_table(chosen, results, options)
+
+
+def earlier(file: Path | None) -> list[Result]:
+    """What an interrupted run of the same options left in its file."""
+    if file is None or not file.exists():
+        return []
+    return [Result(**values) for values in json.loads(file.read_text())]
 
 
 def train(variant: Variant, seed: int, options: Options) -> Result:
