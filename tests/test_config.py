@@ -85,8 +85,8 @@ def test_the_report_recipe_of_the_cnn_is_the_reports_own():
         "blocks": "32 64 128", "hidden": 512, "dropout": 0.4, "image_size": 48, "channels": 1,
         "optimizer": "adam", "learning_rate": 1e-3, "schedule": "constant", "weight_decay": 0.0,
         "batch_size": 64, "epochs": 20, "early_stopping": 0,
-        "augmentation": 1.0, "rotation": 10.0, "flip": True, "zoom": 0.0, "shift": 0.0, "erase": 0.0,
-        "label_smoothing": 0.0, "mixup": 0.0, "class_weighting": "none", "ema_decay": 0.0,
+        "augmentation": 1.0, "rotation": 10.0, "flip": True, "zoom": 0.0, "shift": 0.0, "erase": 0.0, "clean_end": 0.0,
+        "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "class_weighting": "none", "ema_decay": 0.0,
         "mode": "full", "pretrained": "none",
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
@@ -99,8 +99,8 @@ def test_the_report_recipe_of_resnet18_is_the_reports_own(mode, learning_rate):
         "hidden": 256, "dropout": 0.5, "image_size": 224, "channels": 3, "stem": None, "pretrained": "auto",
         "optimizer": "adam", "learning_rate": learning_rate, "schedule": "constant", "weight_decay": 0.0,
         "batch_size": 64, "epochs": 20, "early_stopping": 0,
-        "augmentation": 1.0, "rotation": 10.0, "flip": True, "zoom": 0.0, "shift": 0.0, "erase": 0.0,
-        "label_smoothing": 0.0, "mixup": 0.0, "class_weighting": "none", "ema_decay": 0.0,
+        "augmentation": 1.0, "rotation": 10.0, "flip": True, "zoom": 0.0, "shift": 0.0, "erase": 0.0, "clean_end": 0.0,
+        "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "class_weighting": "none", "ema_decay": 0.0,
         "mode": mode,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
@@ -185,6 +185,7 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
         ),
         ("cnn", {"zoom": 0.5, "augmentation": 2.0}, "--zoom 0.5 × --augmentation 2.0: must stay below 1"),
         ("cnn", {"device": "mps", "precision": "bf16"}, "--precision bf16: not on mps"),
+        ("cnn", {"mixup": 0.2, "cutmix": 1.0}, "--mixup 0.2 with --cutmix 1.0: give one of them"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line_that_names_the_flag(architecture, changes, message):

@@ -74,6 +74,8 @@ class Config:
     """Share of the target that is spread over all classes."""
     mixup: float = 0.0
     """Alpha of mixup (arXiv 1710.09412); 0 for none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (arXiv 1905.04899), which takes the place of mixup; 0 for none."""
     class_weighting: Literal["none", "sqrt", "balanced"] = "none"
     """Weight of a class in the loss: 1, or 1/frequency to the power 1/2 or 1."""
     ema_decay: float = 0.0
@@ -95,6 +97,8 @@ class Config:
     """Probability that a random rectangle (2 to 20% of the area) is erased."""
     jitter: float = 0.2
     """Largest change of contrast, as a share, and of brightness, as half that share of the range."""
+    clean_end: float = 0.0
+    """Share of the epochs, the last ones, whose images are mirrored and not augmented otherwise, nor mixed."""
     progressive: str | None = None
     """Smaller images at first: `32:0.5 40:0.3` trains at 32 px for half of the epochs, at 40 px for the next
     three tenths, and at `image_size` from then on."""
@@ -277,6 +281,8 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
     if config.stem in ("small", "full") and config.pretrained != "none" and not _may_fall_back(config):
         yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
+    if config.mixup and config.cutmix:
+        yield f"--mixup {config.mixup} with --cutmix {config.cutmix}: give one of them"
     if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
         yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
     if config.device == "mps" and config.precision == "bf16":
@@ -310,6 +316,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "weight_decay": (0, 10),
     "label_smoothing": (0, 0.9),
     "mixup": (0, 10),
+    "cutmix": (0, 10),
     "ema_decay": (0, 0.99999),
     "early_stopping": (0, 10_000),
     "augmentation": (0, 5),
@@ -318,6 +325,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "shift": (0, 0.5),
     "erase": (0, 1),
     "jitter": (0, 1),
+    "clean_end": (0, 1),
     "teacher_weight": (0, 1),
     "seed": (0, 2**31 - 1),
 }

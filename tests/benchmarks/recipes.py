@@ -46,6 +46,8 @@ CNN = (
     Variant("brightness and contrast as they are", {"jitter": 0.0}),
     Variant("float32", {"precision": "32"}),
     Variant("mixup 0.2", {"mixup": 0.2}),
+    Variant("cutmix 1", {"cutmix": 1.0}),
+    Variant("last fifth without augmentation", {"clean_end": 0.2}),
     Variant("average of the weights, 0.99", {"ema_decay": 0.99}),
     Variant("classes weighted by the root", {"class_weighting": "sqrt"}),
     Variant("batches of 128, 0.003", {"batch_size": 128, "learning_rate": 3e-3}),
@@ -73,6 +75,8 @@ class Options:
     seeds: int = 1
     only: tuple[str, ...] = ()
     """Labels, or beginnings of them, of the variants that are trained; `the recipe` always is."""
+    exclude: Path | None = None
+    """A list of images, as `python -m trainer audit --folds 4 --drop label` writes it, for one more variant without."""
     data_dir: Path | None = None
     workers: int = os.cpu_count() or 1
     """Trainings at a time, each on one thread."""
@@ -95,6 +99,8 @@ class Result:
 def main() -> None:
     options = tyro.cli(Options, prog="python -m tests.benchmarks.recipes")
     every = VARIANTS[options.architecture]
+    if options.exclude:
+        every = (*every, Variant("without suspect labels", {"exclude": str(options.exclude)}))
     chosen = [v for v in every if not options.only or v is every[0] or v.label.startswith(options.only)]
     console, results = Console(stderr=True), earlier(options.json)
     known = {(result.label, result.seed) for result in results}
@@ -121,24 +127,25 @@ def train(variant: Variant, seed: int, options: Options) -> Result:
 
     torch.set_num_threads(1)
     from trainer.config import check, recipe_defaults
-    from trainer.data.splits import load_splits
     from trainer.evaluation.calibration import averaged
     from trainer.evaluation.metrics import evaluate
     from trainer.models.base import VIEWS, Probabilities
     from trainer.training.allocator import keep_memory
+    from trainer.training.data import configured_splits
     from trainer.training.environment import make_fabric
     from trainer.training.loop import Training, fit, predict_views
     from trainer.training.pretrained import make_classifier
 
     keep_memory()
     config = recipe_defaults(options.recipe, options.architecture)  # type: ignore[arg-type]
-    config = dataclasses.replace(
-        config, **{"device": "cpu", "precision": "auto", "compile": False, "seed": seed} | variant.changes
-    )
-    config = dataclasses.replace(config, epochs=options.epochs or config.epochs)
+    everywhere = {
+        "dataset": "fer2013", "data_dir": str(options.data_dir) if options.data_dir else None,
+        "validation_fraction": VALIDATION_FRACTION, "drop_twins": True, "epochs": options.epochs or config.epochs,
+        "device": "cpu", "precision": "auto", "compile": False, "seed": seed,
+    }  # fmt: skip
+    config = dataclasses.replace(config, **everywhere | variant.changes)
     check(config)
-    data_dir = str(options.data_dir) if options.data_dir else None
-    splits = load_splits("fer2013", data_dir, fraction=VALIDATION_FRACTION, drop_twins=True)
+    splits = configured_splits(config)
     torch.manual_seed(seed)
     names, target = splits.class_names, splits.validation.target.numpy()
     classifier, config = make_classifier(config, len(names), *splits.train.brightness())

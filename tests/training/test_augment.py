@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.config import Config
-from trainer.training.augment import Augmentation, mixup
+from trainer.training.augment import Augmentation, cutmix, mixup
 from trainer.training.loop import make_augmentation
 
 SIDE = 64
@@ -211,3 +211,33 @@ def test_mixup_repeats_itself_from_the_same_seeds():
         results.append(mixup(images, target, 0.4, generator(6)))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_cutmix_puts_one_square_of_another_image_into_each_and_divides_the_target_as_the_pixels(alpha):
+    torch.manual_seed(0)
+    images = torch.arange(64).float()[:, None, None, None].expand(64, 1, 24, 24)
+    mixed, divided = cutmix(images, torch.eye(64), alpha, generator())
+    torch.testing.assert_close(divided.sum(1), torch.ones(64))
+    kept = mixed == images
+    torch.testing.assert_close(divided.diagonal(), kept.float().mean((1, 2, 3)))
+    assert ((divided > 0).sum(1) <= 2).all()
+    assert (divided.diagonal() >= 0.45).all()  # half of it, but for whole pixels
+    assert divided.diagonal().unique().numel() > 5
+    for image, own in zip(mixed, kept, strict=True):
+        rows, columns = torch.where(~own[0])
+        if len(rows):
+            height, width = (int(extent.max() - extent.min()) + 1 for extent in (rows, columns))
+            assert len(rows) == height * width, "a rectangle without holes"
+            assert abs(height - width) <= 1
+            assert image[0][rows, columns].unique().numel() == 1
+
+
+def test_cutmix_repeats_itself_from_the_same_seeds():
+    images, results = noise(16), []
+    for seed in (6, 6, 7):
+        torch.manual_seed(5)
+        results.append(cutmix(images, torch.eye(16), 1.0, generator(seed)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert not torch.equal(results[0][0], results[2][0])

@@ -140,8 +140,9 @@ def test_the_same_seed_gives_the_same_numbers_to_the_bit_and_another_seed_gives_
         {"optimizer": "sgd", "schedule": "cosine"},
         {"optimizer": "adam", "schedule": "constant"},
         {"progressive": "16:0.4 24:0.2"},
+        {"cutmix": 1.0, "augmentation": 1.0, "clean_end": 0.4},
     ],
-    ids=["everything", "sgd", "adam", "progressive"],
+    ids=["everything", "sgd", "adam", "progressive", "cutmix"],
 )
 @pytest.mark.parametrize("done", [1, 3])
 def test_a_resumed_training_equals_the_one_that_was_never_interrupted(tmp_path, changes, done):
@@ -402,6 +403,29 @@ def test_a_training_sees_small_images_first_and_is_judged_on_whole_ones(augmenta
     epoch = [(True, 0)] * 2 + [(False, SIDE)]
     expected = [(mode, 16 if mode else side) for mode, side in epoch] + [(mode, SIDE) for mode, _ in epoch]
     assert seen == expected
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_the_last_epochs_are_clean_and_those_before_them_as_ever(mixing):
+    strong = {"rotation": 10.0, "zoom": 0.1, "shift": 0.1, "erase": 0.5, "jitter": 0.2, mixing: 0.4}
+    none = dict.fromkeys(strong, 0.0)
+    settings = {"epochs": 4, "augmentation": 1.0, "averaging": "none"}
+    augmented, half, clean, flips = (
+        make_training(small_config(**settings, **values, clean_end=end))
+        for values, end in ((strong, 0.0), (strong, 0.5), (strong, 1.0), (none, 0.0))
+    )
+    for training in (augmented, half, clean, flips):
+        train(training, stripes(41))
+    assert numbers(clean.history) == numbers(flips.history)
+    assert numbers(half.history)[:2] == numbers(augmented.history)[:2]
+    assert numbers(half.history)[2] != numbers(augmented.history)[2]
+    assert half.history[-1].train_loss < augmented.history[-1].train_loss
+
+
+def test_mixup_and_cutmix_are_not_one_training():
+    trainings = [make_training(small_config(epochs=1, **{name: 0.4})) for name in ("mixup", "cutmix")]
+    losses = [train(training, stripes(41))[0].train_loss for training in trainings]
+    assert losses[0] != losses[1]
 
 
 def test_a_teacher_is_learned_from_in_its_share():

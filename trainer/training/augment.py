@@ -82,12 +82,9 @@ class Augmentation:
         area = draw(0.02, 0.2) * side * side
         aspect = torch.exp(draw(-1, 1) * math.log(3))
         height, width = (area * aspect).sqrt(), (area / aspect).sqrt()
-        top, left = (draw(0, 1) * (side - extent) for extent in (height, width))
-        pixel = torch.arange(side, device=images.device)
-        rows = (pixel >= top[:, None]) & (pixel < (top + height)[:, None])  # (B, S)
-        columns = (pixel >= left[:, None]) & (pixel < (left + width)[:, None])
+        hole = _rectangle(side, height, width, draw)
         chosen = draw(0, 1) < self.erase
-        hole = rows[:, None, :, None] & columns[:, None, None, :] & chosen[:, None, None, None]
+        hole = hole & chosen[:, None, None, None]
         grey = images.mean(dim=(1, 2, 3), keepdim=True)
         return torch.where(hole, grey, images)
 
@@ -100,13 +97,31 @@ def mixup(images: Tensor, target: Tensor, alpha: float, generator: Generator) ->
         alpha: of the Beta distribution that the share is drawn from (by torch's global generator);
             one share an image.
     """
-    parameter = torch.full((len(images),), alpha, device=images.device)
-    share = Beta(parameter, parameter, validate_args=False).sample()  # validation would wait for the device
-    share = torch.maximum(share, 1 - share)  # the image itself stays the larger part
+    share = _larger_share(images, alpha)
     order = torch.randperm(len(images), generator=generator, device=images.device)
     wide = share[:, None, None, None]
     mixed = images * wide + images[order] * (1 - wide)
     return mixed, target * share[:, None] + target[order] * (1 - share[:, None])
+
+
+def cutmix(images: Tensor, target: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Put a rectangle of another image of its batch into each (arXiv 1905.04899); arguments as of `mixup`.
+
+    The rectangle has the proportions of the image and lies inside it; the target is divided as the pixels are.
+    """
+    side = images.shape[-1]
+    extent = side * (1 - _larger_share(images, alpha)).sqrt()
+    hole = _rectangle(side, extent, extent, _Draw(generator, len(images), slice(None)))
+    order = torch.randperm(len(images), generator=generator, device=images.device)
+    share = 1 - hole.float().mean(dim=(1, 2, 3))[:, None]
+    return torch.where(hole, images[order], images), target * share + target[order] * (1 - share)
+
+
+def _larger_share(images: Tensor, alpha: float) -> Tensor:
+    """What stays of each image, float32 (B,): one half or more."""
+    parameter = torch.full((len(images),), alpha, device=images.device)
+    share = Beta(parameter, parameter, validate_args=False).sample()  # validation would wait for the device
+    return torch.maximum(share, 1 - share)
 
 
 @dataclass(frozen=True)
@@ -120,3 +135,12 @@ class _Draw:
     def __call__(self, low: float, high: float) -> Tensor:
         drawn = torch.rand(self.whole, generator=self.generator, device=self.generator.device)
         return drawn[self.part] * (high - low) + low
+
+
+def _rectangle(side: int, height: Tensor, width: Tensor, draw: _Draw) -> Tensor:
+    """A rectangle in each image, anywhere inside it, bool (B, 1, S, S); height and width are float32 (B,), in px."""
+    top, left = (draw(0, 1) * (side - extent) for extent in (height, width))
+    pixel = torch.arange(side, device=height.device)
+    rows = (pixel >= top[:, None]) & (pixel < (top + height)[:, None])  # (B, S)
+    columns = (pixel >= left[:, None]) & (pixel < (left + width)[:, None])
+    return rows[:, None, :, None] & columns[:, None, None, :]

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
 from trainer.models.base import VIEWS, Classifier, Probabilities, to_unit_range
-from trainer.training.augment import Augmentation, mixup
+from trainer.training.augment import Augmentation, cutmix, mixup
 from trainer.training.muon import Muon, suits
 from trainer.training.shares import Share, share_layers, summed
 
@@ -231,6 +231,11 @@ def train_epoch(
     seen = sum(len(batch) for batch in batches)
     totals = torch.zeros(3, device=device)  # loss × images, correct, images: of this process's shares
     training.classifier.side = side = training_side(config, number)
+    augmentation, mixing, alpha = course.augmentation, mixup, config.mixup
+    if config.cutmix:
+        mixing, alpha = cutmix, config.cutmix
+    if is_clean(config, number):
+        augmentation, alpha = Augmentation(flip=augmentation.flip), 0.0
     training.model.train()
     started = shown = time.perf_counter()
     done = 0
@@ -238,13 +243,13 @@ def train_epoch(
         training.set_learning_rate(learning_rate(config, (number - 1 + index / len(batches)) / config.epochs))
         part = training.share.take(len(batch))
         mine = batch[part]
-        if config.mixup:  # an image's partner may be anybody's: every process augments the whole batch
-            inputs = course.augmentation(to_unit_range(course.images[batch]), generator, side)
-            inputs, labels = mixup(inputs, course.labels[batch], config.mixup, generator)
+        if alpha:  # an image's partner may be anybody's: every process augments the whole batch
+            inputs = augmentation(to_unit_range(course.images[batch]), generator, side)
+            inputs, labels = mixing(inputs, course.labels[batch], alpha, generator)
             inputs, labels = inputs[part], labels[part]
         else:
             inputs = to_unit_range(course.images[mine])
-            inputs = course.augmentation(inputs, generator, side, training.share)
+            inputs = augmentation(inputs, generator, side, training.share)
             labels = course.labels[mine]
         step = training_step(training, inputs, labels, course.target[mine], course.weights)
         totals += functional.pad(step, (0, 1), value=len(mine))
@@ -372,6 +377,11 @@ def training_side(config: Config, epoch: int) -> int:
         if begun < share - 1e-9:
             return side
     return config.image_size
+
+
+def is_clean(config: Config, epoch: int) -> bool:
+    """Whether epoch number `epoch` belongs to `Config.clean_end`."""
+    return epoch > config.epochs - round(config.clean_end * config.epochs)
 
 
 def learning_rate(config: Config, progress: float) -> float:
