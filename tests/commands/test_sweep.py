@@ -129,8 +129,30 @@ def test_trials_are_children_of_one_run_prune_what_falls_behind_and_never_see_te
     )  # the recipe's, in full
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def anywhere(request: pytest.FixtureRequest, faces: list[str]) -> list[str]:
+    """`faces`, for sweeps in the embedded store, then on a server whose PostgreSQL also holds the studies."""
+    if request.param == "postgresql":
+        server, patch = request.getfixturevalue("server"), request.getfixturevalue("monkeypatch")
+        patch.setenv("MOODIFY_SWEEP_STORAGE", new_database(server.database))
+    return faces
+
+
+def new_database(address: str) -> str:
+    """Another one in the same PostgreSQL, empty; its address."""
+    import psycopg2
+
+    connection = psycopg2.connect(address)
+    connection.autocommit = True
+    connection.cursor().execute("DROP DATABASE IF EXISTS sweeps WITH (FORCE)")
+    connection.cursor().execute("CREATE DATABASE sweeps")
+    connection.close()
+    return address.rpartition("/")[0] + "/sweeps"
+
+
 @pytest.mark.slow
-def test_two_workers_share_a_study_and_the_same_command_goes_on_with_it(faces):
+def test_two_workers_share_a_study_and_the_same_command_goes_on_with_it(anywhere):
+    faces = anywhere
     common = [*SEARCH, "--epochs", "1", "--study", "shared"]
     workers = [worker(faces, *common, "--trials", "4") for _ in range(2)]
     for process in workers:
@@ -161,7 +183,28 @@ def test_joining_with_other_settings_or_other_data_is_refused(faces, trained, tm
 
 
 @pytest.mark.slow
-def test_the_trial_of_a_killed_worker_and_of_a_stopped_one_is_tried_again(faces):
+def test_mlflows_own_database_is_refused_and_stays_as_it_is(faces, server, monkeypatch, capsys):
+    monkeypatch.setenv("MOODIFY_SWEEP_STORAGE", server.database)
+    before = tables(server.database)
+    assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "1") == 2
+    assert "MLflow's tables: make a database for sweeps alone" in capsys.readouterr().err
+    assert tables(server.database) == before
+
+
+def tables(address: str) -> tuple[list[str], str]:
+    """Their names, and the version that MLflow keeps of itself."""
+    import psycopg2
+
+    with psycopg2.connect(address) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        names = [name for (name,) in cursor.fetchall()]
+        cursor.execute("SELECT version_num FROM alembic_version")
+        return names, cursor.fetchone()[0]
+
+
+@pytest.mark.slow
+def test_the_trial_of_a_killed_worker_and_of_a_stopped_one_is_tried_again(anywhere):
+    faces = anywhere
     common = [*SEARCH, "--epochs", "4000", "--trials", "1", "--patience", "2", "--study", "unlucky"]
     values = []
     for number in (signal.SIGKILL, signal.SIGINT):
@@ -179,7 +222,10 @@ def test_the_trial_of_a_killed_worker_and_of_a_stopped_one_is_tried_again(faces)
     assert parent.info.status == "KILLED"
     import optuna
 
-    study = optuna.load_study(study_name="unlucky", storage="sqlite:///mlruns/sweeps.db")
+    storage = os.environ.get("MOODIFY_SWEEP_STORAGE", "sqlite:///mlruns/sweeps.db")
+    study = optuna.load_study(
+        study_name="unlucky", storage=storage.replace("postgresql:", "postgresql+psycopg2:")
+    )
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "WAITING"]
     assert study.trials[2].system_attrs["fixed_params"] == study.trials[1].params
 

@@ -20,6 +20,7 @@ from lightning_fabric import seed_everything
 from optuna.exceptions import DuplicatedStudyError, TrialPruned, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from trainer.config import Config, check
@@ -133,6 +134,7 @@ def open_storage(store: Store, patience: int) -> RDBStorage:
         # Two processes that make the tables at the same time hinder each other; on a server one begins.
         with warnings.catch_warnings(), _first_opening(store):
             warnings.simplefilter("ignore")  # what it calls experimental has been there since 2.9
+            _keep_out_of_mlflow(address, arguments)
             return RDBStorage(
                 address,
                 arguments if is_file else {**arguments, "pool_pre_ping": True},
@@ -140,8 +142,20 @@ def open_storage(store: Store, patience: int) -> RDBStorage:
                 grace_period=patience,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MOST_RETRIES),
             )
+    except StoreError:
+        raise
     except (SQLAlchemyError, RuntimeError, ValueError, ImportError) as error:
         raise StoreError(_reason(error)) from None  # the cause may hold the address
+
+
+def _keep_out_of_mlflow(address: str, arguments: dict[str, Any]) -> None:
+    """Raises StoreError for a database of MLflow's: both note the version of their tables in the same place."""
+    engine = create_engine(address, **arguments)
+    try:
+        if inspect(engine).has_table("registered_models"):
+            raise StoreError(f"{STORAGE_VARIABLE} holds MLflow's tables: make a database for sweeps alone")
+    finally:
+        engine.dispose()
 
 
 def _first_opening(store: Store) -> FileLock:
