@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-_NO_NAME = "none"
-"""What `--rdzv-id` is where nobody gave one: any two launches share it."""
-
 
 def launched() -> bool:
     """Whether torchrun (or another launcher of torch's elastic agent) has started this process."""
@@ -94,48 +91,46 @@ def meeting_place() -> "Store":
 class Launch:
     """Remembers which run the processes of one torchrun train, so that those it starts anew go on with it.
 
-    A file in `checkpoints`, which rank 0 alone writes and reads. It stays after the run has finished, so that a process
-    that dies on its way out does not begin another; the next launch clears it away.
+    A file in `checkpoints` for each torchrun, which stays the same process while it replaces those that train. Its
+    count of new starts does not tell: of several machines, only the one counts whose process died. Rank 0 alone writes
+    and reads the file, which stays after the run: a process that dies on its way out is not to begin another.
     """
 
     def __init__(self, checkpoints: Path):
         self._checkpoints = checkpoints
-        self._file = checkpoints / "launches" / _launch_name()
+        self._folder = checkpoints / "launches"
 
     def remember(self, run_id: str) -> None:
         if launched():
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._file.with_suffix(".new")
-            draft.write_text(run_id)
-            draft.replace(self._file)
+            file = self._folder / f"{_agent()}.run"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_suffix(".new")
+            draft.write_text(f"{run_id} {os.getpid()}")
+            draft.replace(file)
 
     def recall(self) -> str | None:
         """The run that was begun before this process was started anew; None at a first start."""
         if not launched():
             return None
-        if restarts() == 0:
-            self._clear()  # a name may be used again
+        self._clear()
+        file = self._folder / f"{_agent()}.run"
+        if not file.is_file():
             return None
-        return self._file.read_text() if self._file.is_file() else None
+        run_id, process = file.read_text().split()
+        return run_id if int(process) != os.getpid() else None  # else it has trained another one before
 
     def _clear(self) -> None:
-        self._file.unlink(missing_ok=True)
-        for other in self._file.parent.glob("*.run"):
-            if not (self._checkpoints / other.read_text()).exists():
-                other.unlink(missing_ok=True)
-
-
-def _launch_name() -> str:
-    """The same for a process and those that replace it, and for no other launch that goes on meanwhile."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID", _NO_NAME)
-    if name == _NO_NAME:
-        name = f"{socket.gethostname()} {_agent()}"
-    return hashlib.sha256(name.encode()).hexdigest()[:16] + ".run"
+        """Forget the launches of others whose runs have finished, or cannot be gone on with."""
+        for file in self._folder.glob("*.run"):
+            run_id = file.read_text().split()[0]
+            if file.stem != _agent() and not (self._checkpoints / run_id).exists():
+                file.unlink(missing_ok=True)
 
 
 def _agent() -> str:
-    """The process of torchrun that has started this one; it outlives those that it starts anew."""
+    """Names the process of torchrun that has started this one, on this machine and since it was switched on."""
     import psutil
 
     parent = psutil.Process(os.getppid())
-    return f"{parent.pid} {parent.create_time()}"
+    name = f"{socket.gethostname()} {parent.pid} {parent.create_time()}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from tests.faults import copies, disk, kill, load, numbers, resuming, servers
+from tests.faults import copies, disk, hosts, kill, load, numbers, resuming, servers
 
 FAULTS: dict[str, Callable[[], list[str]]] = {
     "kill": kill.kill,
@@ -25,6 +25,7 @@ FAULTS: dict[str, Callable[[], list[str]]] = {
     "exploding": numbers.nan_loss,
     "memory": numbers.out_of_memory,
     "backup": copies.backup,
+    "hosts": hosts.across_hosts,
     "load": load.load,
 }
 

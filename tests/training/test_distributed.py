@@ -25,13 +25,17 @@ FLAGS += ["--learning-rate", "3e-3", "--precision", "32", "--device", "cpu"]
 
 
 def start(processes: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
+    return begin(processes, "--data-dir", "faces", *FLAGS, *arguments, restarts=restarts)
+
+
+def begin(processes: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
     launcher = [sys.executable]
     if processes > 1:
         launcher = [*TORCHRUN, str(processes), "--standalone", "--max-restarts", str(restarts)]
     return subprocess.Popen(
-        [*launcher, "-m", "trainer", "train", "--data-dir", "faces", *FLAGS, *arguments],
+        [*launcher, "-m", "trainer", "train", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
 
@@ -96,6 +100,27 @@ def test_a_process_that_is_killed_is_started_anew_and_the_run_goes_on(workplace,
     assert [version.run_id for version in versions] == [run.info.run_id]
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_all_processes_and_the_run_is_resumed_by_two_or_by_one(workplace):
+    write_grey_folder(Path("faces"))
+    for processes in (2, 1):
+        stopped = start(2, "--epochs", "40")
+        assert stopped.stdout
+        for line in stopped.stdout:
+            if re.match(r"epoch +12/", line):
+                break
+        os.killpg(stopped.pid, signal.SIGINT)
+        output, _ = stopped.communicate(timeout=100)
+        assert stopped.returncode != 0
+        found = re.search(r"-m trainer train --resume (\w{32})", output)
+        assert found, output
+        assert open_store(create=False).client().get_run(found[1]).info.status == "KILLED"
+        resumed = finish(begin(processes, "--resume", found[1]))
+        assert re.search(r"Resuming after epoch \d+ of 40", resumed), resumed
+        assert all(len(values) == 40 for values in curves(found[1]).values())
+    assert len(runs()) == 2
+
+
 @pytest.mark.parametrize("whole", [1, 2, 7, 64])
 def test_shares_are_the_batch_in_its_order_and_differ_by_one_image_at_most(whole):
     parts = [Share(rank, 3).take(whole) for rank in range(3)]
@@ -128,18 +153,34 @@ def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused(monkeyp
         make_fabric(Config(batch_size=4, device="cpu"))
 
 
-@pytest.mark.parametrize("name", ["job", "none"])
-def test_only_what_torchrun_has_started_anew_goes_on_with_its_run(monkeypatch, tmp_path, name):
-    launch(monkeypatch, name=name)
+AS_LAUNCHED = (
+    "import sys, pathlib; from trainer.torchrun import Launch; it = Launch(pathlib.Path(sys.argv[1])); "
+)
+BELOW_ANOTHER = (sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)")
+
+
+def as_launched(folder: Path, code: str, *, parent: tuple[str, ...] = ()) -> str:
+    """What a process prints that this one has started, as torchrun does, or that `parent` has."""
+    command = [*parent, sys.executable, "-c", AS_LAUNCHED + code, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_only_what_the_same_torchrun_has_started_anew_goes_on_with_its_run(monkeypatch, tmp_path):
+    launch(monkeypatch)  # how often is not asked: of several machines, only one counts
     (tmp_path / "a1").mkdir()
-    memory = torchrun.Launch(tmp_path)
-    assert memory.recall() is None
-    memory.remember("a1")
-    launch(monkeypatch, name=name, restarts=1)
-    assert torchrun.Launch(tmp_path).recall() == "a1"
-    launch(monkeypatch, name="another", restarts=1)
-    assert torchrun.Launch(tmp_path).recall() is None
-    launch(monkeypatch, name=name)  # the same name, launched again
-    assert torchrun.Launch(tmp_path).recall() is None
-    launch(monkeypatch, name=name, restarts=1)
+    recall = "print(it.recall())"
+    assert as_launched(tmp_path, recall) == "None"
+    as_launched(tmp_path, "it.remember('a1')")
+    assert as_launched(tmp_path, recall) == "a1"
+    assert as_launched(tmp_path, recall, parent=BELOW_ANOTHER) == "None"
+    assert as_launched(tmp_path, recall) == "a1", "another one takes nothing away"
+    (tmp_path / "a1").rmdir()
+    assert as_launched(tmp_path, recall) == "a1", "its run has finished: no other is begun"
+    assert as_launched(tmp_path, recall, parent=BELOW_ANOTHER) == "None"
+    assert not list((tmp_path / "launches").glob("*.run")), "and somebody else clears up after it"
+
+
+def test_a_process_that_trains_twice_does_not_go_on_with_its_first_run(monkeypatch, tmp_path):
+    launch(monkeypatch)
+    torchrun.Launch(tmp_path).remember("a1")
     assert torchrun.Launch(tmp_path).recall() is None
