@@ -15,7 +15,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 DATABASE_USER, DATABASE_PASSWORD = "moodify", "p%40ss/word: with 'signs'"
 ADMIN, ADMIN_PASSWORD = "admin", "a long admin password"
@@ -55,36 +56,19 @@ def start_postgres() -> Postgres:
     if programs is None:
         raise FileNotFoundError("PostgreSQL is not installed (apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="moodify-postgres-"))
-    user = None
-    if os.geteuid() == 0:
-        names = {entry.pw_name for entry in pwd.getpwall()}
-        user = "postgres" if "postgres" in names else "nobody"
-        shutil.chown(folder, user)
+    how = _plain(folder)
+    if how["user"]:
+        shutil.chown(folder, how["user"])
     secret = folder / "secret"
     secret.write_text(DATABASE_PASSWORD)
     secret.chmod(0o644)
-    port = free_port()
-    plain = {"user": user, "cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
     subprocess.run(
         [programs / "initdb", "-D", folder / "data", "-U", DATABASE_USER, "--pwfile", secret, "-A", "scram-sha-256",
          "--no-sync", "--encoding", "UTF8", "--locale", "C.UTF-8"],
-        check=True, capture_output=True, **plain,
+        check=True, capture_output=True, **how,
     )  # fmt: skip
     secret.unlink()
-    with (folder / "log").open("wb") as log:
-        # Nothing here has to survive a power cut.
-        settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=127.0.0.1",
-                    f"port={port}", f"unix_socket_directories={folder}"]  # fmt: skip
-        process = subprocess.Popen(
-            [programs / "postgres", "-D", folder / "data", *(part for item in settings for part in ("-c", item))],
-            stdout=log, stderr=log, start_new_session=True, **plain,
-        )  # fmt: skip
-    found = Postgres(folder, port, process)
-    deadline = time.monotonic() + START_SECONDS
-    while b"ready to accept connections" not in found.log.read_bytes():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(found.log.read_text()[-2000:])
-        time.sleep(0.05)
+    found = run_postgres(folder, free_port())
     import psycopg2
 
     connection = psycopg2.connect(found.uri().rpartition("/")[0] + "/postgres")
@@ -92,6 +76,38 @@ def start_postgres() -> Postgres:
     connection.cursor().execute(f"CREATE DATABASE {DATABASE_USER}")
     connection.close()
     return found
+
+
+def run_postgres(folder: Path, port: int) -> Postgres:
+    """Start PostgreSQL on the cluster in `folder`, as often as you like; waits until it answers."""
+    ready = b"ready to accept connections"
+    log_file = folder / "log"
+    before = log_file.read_bytes().count(ready) if log_file.exists() else 0
+    programs = postgres_programs()
+    assert programs is not None
+    with log_file.open("ab") as log:
+        # Nothing here has to survive a power cut; what is committed survives the death of PostgreSQL.
+        settings = ["fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1", f"port={port}",
+                    f"unix_socket_directories={folder}"]  # fmt: skip
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", folder / "data", *(part for item in settings for part in ("-c", item))],
+            stdout=log, stderr=log, start_new_session=True, **_plain(folder),
+        )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while log_file.read_bytes().count(ready) == before:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(log_file.read_text()[-2000:])
+        time.sleep(0.05)
+    return Postgres(folder, port, process)
+
+
+def _plain(folder: Path) -> dict[str, Any]:
+    """As whom, where and with what environment PostgreSQL's programs run: never as root."""
+    user = None
+    if os.geteuid() == 0:
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        user = "postgres" if "postgres" in names else "nobody"
+    return {"user": user, "cwd": folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}}
 
 
 # What MLflow puts into its tables when it makes them, and the accounts.
@@ -138,6 +154,17 @@ class Server:
             tables = ", ".join(f'"{name}"' for (name,) in cursor.fetchall() if name not in _KEPT)
             cursor.execute(f"TRUNCATE {tables}")
             cursor.execute("DELETE FROM experiments WHERE experiment_id <> 0")
+
+    def stop_postgres(self, *, at_once: bool) -> None:
+        """As an administrator does, or with SIGKILL for all of its processes."""
+        if at_once:
+            os.killpg(self.postgres_pid, signal.SIGKILL)
+        _end(self.postgres_pid, signal.SIGINT)  # a fast shutdown
+
+    def start_postgres(self) -> None:
+        port = urlsplit(self.database).port
+        assert port is not None
+        self.postgres_pid = run_postgres(self.postgres_folder, port).process.pid
 
     def stop(self) -> None:
         _end(self.pid, signal.SIGTERM)

@@ -22,6 +22,7 @@ FAULTS: dict[str, Callable[[], list[str]]] = {
     "server-minute": servers.for_a_minute,
     "server-gone": servers.for_good,
     "server-slow": servers.slow,
+    "database": servers.database,
     "exploding": numbers.nan_loss,
     "memory": numbers.out_of_memory,
     "backup": copies.backup,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.extra.servers import postgres_programs, running_server
 from tests.faults.disk import clear
 from tests.faults.scene import Training, apart, command, place, result, slowly, train, whole
 
@@ -101,6 +102,18 @@ def _warning(victim: Training) -> str:
     return next(line for line in victim.said().splitlines() if "does not answer" in line)[:230]
 
 
+def _bridged(victim: Training) -> str:
+    """How a training came over an outage that ended before it did; what is left is delivered."""
+    said = "MLflow's retries bridged it"
+    if "does not answer" in victim.said():
+        said = f"said: {_warning(victim)}"
+    if list(Path("mlruns/undelivered").glob("*/journal.jsonl")):
+        done = command("deliver")
+        assert done.finish() == 0, done.said()
+        said += "; the rest was sent by `deliver`"
+    return said
+
+
 def at_start() -> list[str]:
     with place():
         os.environ["MLFLOW_TRACKING_URI"] = "http://ann:topsecret@127.0.0.1:9"
@@ -121,16 +134,7 @@ def for_a_minute() -> list[str]:
         time.sleep(60)
         it.start()
         assert victim.finish(600) == 0, victim.said()
-        lines = (
-            [f"said: {_warning(victim)}"]
-            if "does not answer" in victim.said()
-            else ["MLflow's retries bridged it"]
-        )
-        if list(Path("mlruns/undelivered").glob("*/journal.jsonl")):
-            done = command("deliver")
-            assert done.finish() == 0, done.said()
-            lines.append("the rest was sent by `deliver`")
-        return [*lines, _delivered(victim, expected)]
+        return [_bridged(victim), _delivered(victim, expected)]
 
 
 def for_good() -> list[str]:
@@ -157,6 +161,25 @@ def for_good() -> list[str]:
         assert done.finish() == 0, done.said()
         lines.append(f"`deliver` was killed after 1.5 s and run again: {done.said().strip().splitlines()}")
         return [*lines, _delivered(victim, expected)]
+
+
+def database() -> list[str]:
+    """PostgreSQL below the server: restarted as an administrator does, then killed and away for 30 s."""
+    if postgres_programs() is None:
+        raise PermissionError("PostgreSQL is not installed (apt-get install postgresql)")
+    with running_server() as it, place():
+        os.environ |= it.environment
+        expected, lines = _reference(), []
+        for at_once, seconds in ((False, 0), (True, 30)):
+            victim = train("--epochs", EPOCHS, before=slowly)
+            assert victim.wait_for("epoch   2/"), victim.said()
+            it.stop_postgres(at_once=at_once)
+            time.sleep(seconds)
+            it.start_postgres()
+            assert victim.finish(600) == 0, victim.said()
+            lines.append(f"{'killed, and away for 30 s' if at_once else 'restarted'}: {_bridged(victim)}")
+            lines.append(_delivered(victim, expected))
+        return lines
 
 
 def slow() -> list[str]:
