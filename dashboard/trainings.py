@@ -3,7 +3,9 @@
 import dataclasses
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -144,3 +146,22 @@ def is_loopback(address: str) -> bool:
         return address == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def is_forwarded(headers: Mapping[str, str]) -> bool:
+    """Whether a request came through a proxy, to which everybody is on its own machine."""
+    told = {name.lower(): value for name, value in headers.items()}
+    if told.keys() & {
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-real-ip",
+    }:
+        return True
+    try:
+        host = urlsplit(f"//{told.get('host', 'localhost')}").hostname
+    except ValueError:
+        return True
+    return not is_loopback(host or "")

@@ -19,6 +19,7 @@ from dashboard.trainings import (
     complaint,
     ending,
     in_words,
+    is_forwarded,
     is_loopback,
     job_name,
     mistakes,
@@ -44,9 +45,15 @@ MOST_SHOWN = 5
 def refusal() -> str | None:
     """Why nothing may be started from here; None where it may."""
     address = str(st.get_option("server.address") or "")
-    if os.environ.get(SWITCH) == "1" or is_loopback(address):
+    if os.environ.get(SWITCH) == "1":
         return None
-    return f"the dashboard listens on {address or 'every address of its machine'}, where others reach it too"
+    if not is_loopback(address):
+        return (
+            f"the dashboard listens on {address or 'every address of its machine'}, where others reach it too"
+        )
+    if is_forwarded(st.context.headers):
+        return "this page comes through a proxy, by which others reach it too"
+    return None
 
 
 def read() -> Snapshot | None:
@@ -340,7 +347,7 @@ def explain(reason: str) -> None:
     )
     st.code(f"export {SWITCH}=1", language="bash")
     st.markdown(
-        "Or let it listen on this machine only, with `--server.address 127.0.0.1`. "
+        "Or open it on its own machine, where it listens with `--server.address 127.0.0.1`. "
         "At the command line training works in any case:"
     )
     st.code(f"{shlex.join(['python', *jobs.COMMAND])} --help", language="bash")

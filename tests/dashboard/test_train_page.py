@@ -10,6 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
 
+from dashboard.trainings import is_forwarded
 from tests.extra.grey_faces import write_grey_folder
 from trainer import jobs
 from trainer.config import Config, recipe_defaults
@@ -157,6 +158,21 @@ def test_others_on_the_network_start_nothing_unless_the_operator_allows_it(place
     assert not app.button
     monkeypatch.setenv("MOODIFY_ALLOW_TRAINING", "1")
     assert not button(shows(app.run()), "Start").disabled
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Forwarded-For": "10.0.0.7", "Host": "localhost:8501"}, {"forwarded": "for=10.0.0.7"}, {"Via": "1.1 caddy"},
+     {"Host": "faces.example.org"}, {"Host": "192.168.1.7:8501"}, {"Host": "[::1"}, {"Host": ""}],
+)  # fmt: skip
+def test_what_comes_through_a_proxy_is_not_of_this_machine(headers):
+    assert is_forwarded(headers)
+
+
+@pytest.mark.parametrize("host", ["localhost:8501", "127.0.0.1", "127.0.0.1:8501", "[::1]:8501"])
+def test_what_a_browser_of_this_machine_asks_comes_through_no_proxy(host):
+    assert not is_forwarded({"Host": host, "Origin": f"http://{host}", "Upgrade": "websocket"})
+    assert not is_forwarded({})
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
