@@ -1,0 +1,132 @@
+"""Confusion matrices, of one run and the difference of two."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.charts.style import style
+from dashboard.selection import GREY
+from dashboard.text import DASH, percent, tag
+
+SEQUENTIAL = {
+    "light": ((0, "#F4F7FA"), (0.25, "#C3DAEA"), (0.5, "#7FB2D3"), (0.75, "#2F7FB3"), (1, "#063F66")),
+    "dark": ((0, "#1B2227"), (0.25, "#1F4A66"), (0.5, "#2C7DAF"), (0.75, "#7DBBE0"), (1, "#E3F2FB")),
+}
+# Blue for more in B, orange for more in A: told apart by everybody, and neither means good.
+DIVERGING = {
+    "light": ((0, "#B35806"), (0.25, "#F1A35F"), (0.5, "#F7F7F7"), (0.75, "#6BAED6"), (1, "#08519C")),
+    "dark": ((0, "#F0A04B"), (0.25, "#8A5A2B"), (0.5, "#20262B"), (0.75, "#2C6E9B"), (1, "#7CC0EC")),
+}
+UNDECIDED = {"light": "#D9DDE1", "dark": "#3A4147"}
+DIFFERENCE_LIMIT = 20
+"""Points at which the colours of a difference matrix end; larger differences are written in the cell."""
+
+
+def confusion_matrix(
+    counts: np.ndarray, class_names: Sequence[str], title: str, *, normalise: str, theme: str
+) -> go.Figure:
+    """Rows are the truth, columns the prediction; share and count in the cells; one scale for all runs.
+
+    counts: int64 (K, K). normalise: `truth` (rows: the diagonal is recall), `prediction` (columns: precision), `none`.
+    """
+    share = shares(counts, normalise)
+    text = [
+        [
+            f"{percent(share[i, j])}<br>{counts[i, j]:,}" if normalise != "none" else f"{counts[i, j]:,}"
+            for j in range(len(counts))
+        ]
+        for i in range(len(counts))
+    ]
+    ends = ("#14171A", "#FFFFFF") if theme == "light" else ("#E7EAED", "#0B1014")
+    colours = [[ends[int(value > 0.62)] if value == value else ends[0] for value in row] for row in share]
+    words = {"truth": "of the truth", "prediction": "of the prediction", "none": "of the largest cell"}[
+        normalise
+    ]
+    return _matrix(share, text, colours, class_names, title, SEQUENTIAL[theme], (0, 1), f"share {words}")
+
+
+def difference_matrix(
+    points: np.ndarray, decided: np.ndarray, class_names: Sequence[str], title: str, *, theme: str
+) -> go.Figure:
+    """How many points more of each truth B puts where; cells that may be chance are grey.
+
+    points: float64 (K, K), NaN without images. decided: bool (K, K).
+    """
+    shown = np.where(decided, np.clip(points, -DIFFERENCE_LIMIT, DIFFERENCE_LIMIT), np.nan)
+    text = [[DASH if v != v else f"{v:+.1f}".replace("-", "−") for v in row] for row in points]
+    dark_text, light_text = ("#14171A", "#FFFFFF") if theme == "light" else ("#0B1014", "#E7EAED")
+    strong = np.abs(np.nan_to_num(shown)) > 0.6 * DIFFERENCE_LIMIT
+    quiet = "#5B636B" if theme == "light" else "#A7AFB6"
+    on_colour = dark_text if theme == "light" else light_text
+    on_strong = light_text if theme == "light" else dark_text
+    colours = [
+        [quiet if not decided[i, j] else on_strong if strong[i, j] else on_colour for j in range(len(points))]
+        for i in range(len(points))
+    ]
+    figure = _matrix(
+        shown,
+        text,
+        colours,
+        class_names,
+        title,
+        DIVERGING[theme],
+        (-DIFFERENCE_LIMIT, DIFFERENCE_LIMIT),
+        "points",
+    )
+    figure.update_layout(plot_bgcolor=UNDECIDED[theme])
+    return figure
+
+
+def shares(counts: np.ndarray, normalise: str) -> np.ndarray:
+    """float64 (K, K) in [0, 1], NaN where there is nothing to take a share of."""
+    if normalise == "none":
+        return counts / max(counts.max(), 1)
+    total = counts.sum(axis=1, keepdims=True) if normalise == "truth" else counts.sum(axis=0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, counts / total, np.nan)
+
+
+def _matrix(
+    values: np.ndarray,
+    text: list[list[str]],
+    text_colours: list[list[str]],
+    class_names: Sequence[str],
+    title: str,
+    scale: Sequence[tuple[float, str]],
+    limits: tuple[float, float],
+    unit: str,
+) -> go.Figure:
+    size, names = len(class_names), [tag(name) for name in class_names]
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=values,
+        colorscale=scale,
+        zmin=limits[0],
+        zmax=limits[1],
+        xgap=1,
+        ygap=1,
+        showscale=False,
+        hoverinfo="skip",
+    )
+    # Plotly selects points, not cells of a heatmap: one invisible square on each cell is what is clicked.
+    rows, columns = (index.ravel() for index in np.indices((size, size)))
+    cells = [text[i][j] for i, j in zip(rows, columns, strict=True)]
+    figure.add_scatter(
+        x=columns, y=rows, mode="markers+text", text=cells,
+        textfont={"color": [text_colours[i][j] for i, j in zip(rows, columns, strict=True)], "size": 11},
+        marker={"size": 34, "symbol": "square", "opacity": 0.0, "color": GREY},
+        customdata=[[names[i], names[j], text[i][j].replace("<br>", ", ")] for i, j in zip(rows, columns, strict=True)],
+        hovertemplate=f"%{{customdata[0]}} taken for %{{customdata[1]}}: %{{customdata[2]}} {unit}<extra></extra>",
+        selected={"marker": {"opacity": 0.25}}, unselected={"marker": {"opacity": 0.0}},
+    )  # fmt: skip
+    outline = {"type": "rect", "line": {"color": GREY, "width": 1.6}}
+    diagonal = [outline | {"x0": i - 0.5, "x1": i + 0.5, "y0": i - 0.5, "y1": i + 0.5} for i in range(size)]
+    style(figure, title, 110 + 50 * size)
+    figure.update_layout(
+        showlegend=False, clickmode="event+select", dragmode=False, hovermode="closest", shapes=diagonal
+    )
+    ticks = {"tickvals": list(range(size)), "ticktext": names, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(title_text="prediction", side="bottom", range=[-0.5, size - 0.5], **ticks)
+    figure.update_yaxes(title_text="truth", range=[size - 0.5, -0.5], **ticks)
+    return figure

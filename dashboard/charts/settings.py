@@ -1,0 +1,78 @@
+"""What settings and cost have to do with what was reached."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboard.charts.style import style
+from dashboard.selection import Chosen
+from dashboard.text import percent, tag
+
+
+def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit: str) -> go.Figure:
+    """Test accuracy against what it cost. table: index run_id, columns cost and test_accuracy, low, high."""
+    figure = go.Figure()
+    for run in chosen:
+        row = table.loc[run.run_id]
+        if not np.isfinite(row[cost]) or not np.isfinite(row["test_accuracy"]):
+            continue
+        figure.add_scatter(
+            x=[row[cost]], y=[row["test_accuracy"]], mode="markers+text", text=[tag(run.label)], name=tag(run.label),
+            textposition="top center", marker={"color": run.colour, "size": 12, "symbol": run.marker},
+            error_y={
+                "type": "data", "array": [row["high"] - row["test_accuracy"]],
+                "arrayminus": [row["test_accuracy"] - row["low"]], "color": run.colour, "width": 0, "thickness": 1.4,
+            },
+            hovertemplate=f"{tag(run.label)}<br>{cost} %{{x:,.4g}} {unit}<br>accuracy %{{y:.3f}}<extra></extra>",
+        )  # fmt: skip
+    style(figure, f"Test accuracy against {cost}", 380)
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title_text=f"{cost} ({unit})", rangemode="tozero")
+    figure.update_yaxes(title_text="test accuracy (95% interval)")
+    return figure
+
+
+def parallel_coordinates(table: pd.DataFrame, colour_by: str) -> go.Figure:
+    """Each run a line through its parameters and results.
+
+    table: one row a run, numeric columns or text; the column `colour_by` decides the colour.
+    """
+    dimensions = []
+    for name, column in table.items():
+        label = tag(str(name).replace("_", " "))
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.notna().all():
+            dimensions.append({"label": label, "values": numbers})
+        else:
+            kinds = sorted(column.astype(str).unique())
+            codes = column.astype(str).map({kind: code for code, kind in enumerate(kinds)})
+            ticks = {"tickvals": list(range(len(kinds))), "ticktext": [tag(kind[:18]) for kind in kinds]}
+            dimensions.append({"label": label, "values": codes, **ticks})
+    line = {
+        "color": table[colour_by],
+        "colorscale": "Cividis",
+        "showscale": True,
+        "colorbar": {"title": colour_by.replace("_", " ")},
+    }
+    figure = go.Figure(go.Parcoords(dimensions=dimensions, line=line))
+    style(figure, "", 420)
+    figure.update_layout(margin={"l": 70, "r": 40, "t": 60, "b": 30})
+    return figure
+
+
+def importance_bars(shares: Mapping[str, float]) -> go.Figure:
+    """Setting → share in [0, 1], the largest on top."""
+    names = [tag(name.replace("_", " ")) for name in shares]
+    figure = go.Figure(
+        go.Bar(
+            x=list(shares.values()), y=names, orientation="h", marker={"color": "#0072B2"},
+            text=[percent(share) for share in shares.values()], textposition="outside", cliponaxis=False,
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    )  # fmt: skip
+    style(figure, "What mattered", 90 + 44 * len(names))
+    figure.update_xaxes(range=[0, 1.12], tickformat=".0%", dtick=0.25)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
