@@ -179,3 +179,13 @@ def test_a_store_in_an_odd_folder_is_read(tmp_path: Path, monkeypatch):
     store = open_store()
     make_run(store.client(), store.experiment_id("x"), "odd")
     assert list(Reader(store).snapshot().runs["name"]) == ["odd"]
+
+
+def test_a_run_whose_clock_was_set_back_has_no_length(reader: Reader):
+    client = reader.store.client()
+    run_id = make_run(client, reader.store.experiment_id("fer2013"), "clock")
+    try:
+        client.set_terminated(run_id, "FINISHED", client.get_run(run_id).info.start_time - 1)
+        assert np.isnan(reader.snapshot().runs.loc[run_id, "seconds"])
+    finally:
+        client.delete_run(run_id)

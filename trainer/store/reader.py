@@ -374,7 +374,8 @@ def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
         "status": status,
         "is_local": tags.get(Tag.HOST) == socket.gethostname(),
         "started": head.started_ms,
-        "seconds": (ended - head.started_ms) / 1000 if ended else NAN,
+        # Where the clock was set back meanwhile, nobody knows.
+        "seconds": (ended - head.started_ms) / 1000 if ended and ended >= head.started_ms else NAN,
         "seconds_left": left if status == "running" else NAN,
         "configuration": _configuration(head.run_id, record, params),
     }
