@@ -222,9 +222,9 @@ def detector_and_network(model: Path, folder: Path, count: int) -> float:
     """Seconds for `count` photos whose pixels are there already: faces found on both cores, the network in batches."""
     import cv2
 
-    from trainer.commands.predict import BATCH_FACES, WORKERS
     from trainer.inference.faces import find_faces, read_photo
     from trainer.inference.predictor import Predictor, share_cores
+    from trainer.inference.stream import BATCH_FACES, WORKERS
 
     cv2.setNumThreads(1)
     share_cores()

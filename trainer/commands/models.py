@@ -45,3 +45,14 @@ def load_any(reference: str) -> "tuple[Model, str]":
     store = open_store(create=False)
     version = find_version(store, reference)
     return load_model(store, version), version.uri
+
+
+def load_all(references: str) -> "dict[str, Model]":
+    """Name → model, of several with commas between them. Raises ValueError where none is named."""
+    models = {}
+    for reference in filter(None, references.split(",")):
+        found, name = load_any(reference)
+        models[name.removeprefix("models:/")] = found
+    if not models:
+        raise ValueError("name a model: NAME@champion, NAME/3 or a folder")
+    return models

@@ -1,24 +1,15 @@
 """`predict`: the emotion of every face on photos."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 if TYPE_CHECKING:
-    import numpy as np
+    from trainer.inference.stream import Item
 
-    from trainer.inference.faces import Face, Photo
-    from trainer.inference.model import Model
-
-BATCH_FACES = 64
-WORKERS = 2
-IN_FLIGHT = 8
-"""Photos that are read ahead; each takes at most 13 MB once it is decoded."""
 WRITTEN = (".csv", ".json", ".parquet")
 ANNOTATED_PX = 1600
 
@@ -32,6 +23,7 @@ def predict(
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH...")],
     /,
     *,
+    listed: Annotated[str | None, tyro.conf.arg(name="from", metavar="LIST")] = None,
     whole: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     output: Path | None = None,
@@ -46,6 +38,7 @@ def predict(
         model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format. Several, with
             commas between them, answer side by side.
         paths: Files, folders (with all that is below them) or quoted patterns ('photos/**/*.jpg').
+        listed: Also the files that LIST names, one a line; `-` reads standard input.
         whole: Take each image as one face, without looking for faces: for images that are such crops already.
         json: Print one JSON object instead of a table.
         output: Write the answers to this file as well: .csv, .json or .parquet.
@@ -53,20 +46,17 @@ def predict(
     """
     if output is not None and output.suffix not in WRITTEN:
         raise ValueError(f"--output {output}: the name must end in {', '.join(WRITTEN)}")
-    photos = expand(paths)
-    if not photos:
-        raise ValueError("name at least one image after the model")
-    from trainer.commands.models import load_any
+    from trainer.inference.listing import find
 
-    models = {}
-    for reference in filter(None, model.split(",")):
-        found, name = load_any(reference)
-        models[name.removeprefix("models:/")] = found
-    if not models:
-        raise ValueError("name a model: NAME@champion, NAME/3 or a folder")
+    photos = list(dict.fromkeys(find(paths, listed)))
+    from trainer.commands.models import load_all
+
+    models = load_all(model)
     for folder in (annotate, output.parent if output else None):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+    from trainer.inference.stream import ask_all
+
     answers, failed = [], {}
     with progress(len(photos), quiet=json) as advance:
         for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
@@ -89,124 +79,7 @@ def predict(
     return 1 if failed else 0
 
 
-def expand(paths: Sequence[str]) -> list[str]:
-    """Files in the order named, each once; folders and patterns in order of name."""
-    from glob import glob, has_magic
-
-    from trainer.data.images import SUFFIXES
-
-    found: list[str] = []
-    for path in paths:
-        if Path(path).is_dir():
-            inside = [str(file) for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES]
-            if not inside:
-                raise ValueError(f"there are no images in {path} ({', '.join(sorted(SUFFIXES))})")
-            found += sorted(inside)
-        elif has_magic(path) and not Path(path).exists():
-            matches = sorted(name for name in glob(path, recursive=True) if Path(name).is_file())  # noqa: PTH207  (patterns may be absolute)
-            if not matches:
-                raise ValueError(f"no file matches '{path}'")
-            found += matches
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))
-
-
-@dataclass
-class Item:
-    """A photo on its way: what was seen on it, then what the models answered."""
-
-    path: str
-    photo: "Photo | None" = None
-    faces: "Sequence[Face]" = ()
-    flags: Sequence[list[str]] = ()
-    images: "dict[tuple[int, int], np.ndarray]" = field(default_factory=dict)
-    failure: str = ""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The path, with a sign for each byte that is no UTF-8: no file of answers could hold it."""
-        return os.fsencode(self.path).decode(errors="replace")
-
-
-def ask_all(
-    photos: Sequence[str], models: "dict[str, Model]", whole: bool, *, keep_pixels: bool
-) -> Iterator[Item]:
-    """Photos in their order, with answers. Reading and detection run in threads, beside the networks.
-
-    keep_pixels: leave each its photo, of which then few are in memory at once.
-    """
-    from collections import deque
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    import cv2
-
-    from trainer.inference.predictor import share_cores
-
-    kinds = {(model.size, model.channels) for model in models.values()}
-    cv2.setNumThreads(1)  # one thread a photo is faster than several threads on one
-    share_cores()
-    most = IN_FLIGHT if keep_pixels else BATCH_FACES
-    waiting: deque[Future[Item]] = deque()
-    batch: list[Item] = []
-    names = iter(photos)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        while True:
-            while len(waiting) < IN_FLIGHT and (path := next(names, None)) is not None:
-                waiting.append(pool.submit(look, path, kinds, whole, keep_pixels))
-            if waiting:
-                batch.append(waiting.popleft().result())
-            if not waiting or sum(len(item.faces) for item in batch) >= BATCH_FACES or len(batch) >= most:
-                answer(batch, models)
-                yield from batch
-                batch = []
-            if not waiting:
-                return
-
-
-def look(path: str, kinds: set[tuple[int, int]], whole: bool, keep_pixels: bool) -> Item:
-    """Decode, find faces, crop; runs in a thread."""
-    from trainer.data.images import ImageError
-    from trainer.inference import faces
-    from trainer.inference.quality import flags
-
-    item = Item(path)
-    try:
-        photo = faces.read_photo(Path(path))
-    except ImageError as error:
-        item.failure = str(error)
-        return item
-    item.faces = [faces.whole(photo)] if whole else faces.find_faces(photo)
-    if not item.faces:
-        item.failure = "no face was found; --whole takes the whole image as the face"
-        return item
-    item.flags = [flags(photo, face) for face in item.faces]
-    item.images = {kind: faces.crops(photo, item.faces, *kind) for kind in kinds}
-    item.photo = photo if keep_pixels else None
-    return item
-
-
-def answer(batch: Sequence[Item], models: "dict[str, Model]") -> None:
-    """Fill in the rows of a batch: each model is asked once for all its faces."""
-    import numpy as np
-
-    from trainer.inference.answers import Answer, rows
-
-    full = [item for item in batch if item.faces]
-    if not full:
-        return
-    given = []
-    for name, model in models.items():
-        probabilities = model(np.concatenate([item.images[model.size, model.channels] for item in full]))
-        given.append([Answer(name, model.class_names, row) for row in probabilities])
-    answers = zip(*given, strict=True)
-    for item in full:
-        for number, (face, flags) in enumerate(zip(item.faces, item.flags, strict=True), start=1):
-            item.rows += rows(item.name, number, face, flags, next(answers))
-
-
-def write_annotated(item: Item, folder: Path) -> None:
+def write_annotated(item: "Item", folder: Path) -> None:
     from trainer.inference.annotate import annotated, encoded
 
     assert item.photo is not None

@@ -90,15 +90,18 @@ def rows(
     ]
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """The same, one column a class and flags as one text, as CSV and Parquet take it."""
-    flat = [
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with one column a class and flags as one text, as CSV and Parquet take it."""
+    return (
         {name: value for name, value in row.items() if name != "probabilities"}
         | {"flags": "; ".join(row["flags"])}
         | {f"probability/{name}": value for name, value in row["probabilities"].items()}
-        for row in found
-    ]
-    return pd.DataFrame(flat, columns=None if flat else ["photo", "face", "model", "answer"])
+    )
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """All rows, as CSV and Parquet take them."""
+    return pd.DataFrame(map(flat, found), columns=None if found else ["photo", "face", "model", "answer"])
 
 
 def csv_text(found: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,52 @@
+"""Which photos are meant."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trainer.inference.listing import find, read_list, walk
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "b.jpg",
+        "a-x.png",
+        "a/z.JPG",
+        "a/b/c.webp",
+        "a0.gif",
+        "a.jpg",
+        "no.txt",
+        "x.jpg/inside.bmp",
+        "é.png",
+    ):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "tree" / "again").symlink_to(tmp_path / "tree" / "a", target_is_directory=True)
+    return tmp_path / "tree"
+
+
+def test_a_folder_is_walked_in_the_order_of_its_sorted_paths(tree, monkeypatch):
+    wanted = sorted(str(p) for p in tree.rglob("*") if p.is_file() and p.suffix != ".txt")
+    assert list(walk(str(tree))) == wanted
+    assert len(wanted) == 8  # links to folders are not followed: they may lead in circles
+    monkeypatch.chdir(tree)
+    assert list(walk(".")) == [path.removeprefix(f"{tree}/") for path in wanted]
+
+
+def test_what_is_named_comes_in_the_order_named(tree):
+    listed = tree / "list.txt"
+    listed.write_bytes(b"one.jpg\r\n\nodd\xff.jpg\n")
+    found = list(find(["missing.jpg", f"{tree}/*.png", str(tree / "a")], str(listed)))
+    assert found == [
+        "missing.jpg", f"{tree}/a-x.png", f"{tree}/é.png", f"{tree}/a/b/c.webp", f"{tree}/a/z.JPG",
+        "one.jpg", os.fsdecode(b"odd\xff.jpg"),
+    ]  # fmt: skip
+
+
+def test_an_empty_list_is_refused(tmp_path):
+    (tmp_path / "empty").write_text("\n\n")
+    with pytest.raises(ValueError, match="it names no photo"):
+        list(read_list(str(tmp_path / "empty")))
