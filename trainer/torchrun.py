@@ -74,6 +74,22 @@ def told(text: str) -> str:
     return meeting_place().get("moodify").decode()
 
 
+class Counts:
+    """Numbers that all processes of this attempt add to, in torch's store. Alone, they are this object's own."""
+
+    def __init__(self) -> None:
+        from torch.distributed import HashStore
+
+        self._store = meeting_place() if world_size() > 1 else HashStore()
+
+    def add(self, name: str, amount: int) -> int:
+        """The sum with it. Of several processes that add 1, each is told another."""
+        return int(self._store.add(name, amount))
+
+    def get(self, name: str) -> int:
+        return self.add(name, 0)
+
+
 @functools.cache
 def meeting_place() -> "Store":
     """Where the processes of this attempt find each other.

@@ -1,11 +1,15 @@
 """`predict`: the emotion of every face on photos."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from trainer import torchrun
 
 if TYPE_CHECKING:
     from trainer.inference.stream import Item
@@ -15,7 +19,17 @@ ANNOTATED_PX = 1600
 
 
 def main(arguments: list[str]) -> int:
-    return tyro.cli(predict, args=arguments, prog="python -m trainer predict")
+    with ExitStack() as stack:
+        if torchrun.rank() > 0:  # the first process speaks for all
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        try:
+            return tyro.cli(predict, args=arguments, prog="python -m trainer predict")
+        except SystemExit as end:
+            if torchrun.rank() > 0 and end.code:
+                torchrun.told("")  # the first process says what is wrong, and torchrun ends this one
+            raise
 
 
 def predict(
@@ -26,7 +40,7 @@ def predict(
     listed: Annotated[str | None, tyro.conf.arg(name="from", metavar="LIST")] = None,
     whole: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    output: Path | None = None,
+    output: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None,
     annotate: Path | None = None,
 ) -> int:
     """Find the faces on photos and name their emotions.
@@ -41,11 +55,46 @@ def predict(
         listed: Also the files that LIST names, one a line; `-` reads standard input.
         whole: Take each image as one face, without looking for faces: for images that are such crops already.
         json: Print one JSON object instead of a table.
-        output: Write the answers to this file as well: .csv, .json or .parquet.
+        output: Write the answers to this file as well: .csv, .json or .parquet. Or, for any number of photos, into this
+            folder, in parts: the same command again goes on after an interruption, and torchrun shares the work.
         annotate: Write each photo, with its faces and answers drawn on it, into this folder.
     """
-    if output is not None and output.suffix not in WRITTEN:
-        raise ValueError(f"--output {output}: the name must end in {', '.join(WRITTEN)}")
+    if output is not None and is_folder(output):
+        if annotate is not None:
+            raise ValueError("--annotate goes with a table or a file of answers, not with a folder of them")
+        from trainer.commands.bulk import answer_into
+
+        return answer_into(Path(output), model, paths, listed, whole=whole, as_json=json)
+    if torchrun.world_size() > 1:
+        raise ValueError("several processes write their answers into a folder: add --output FOLDER/")
+    return answer_here(
+        model,
+        paths,
+        listed,
+        whole=whole,
+        json=json,
+        output=Path(output) if output else None,
+        annotate=annotate,
+    )
+
+
+def is_folder(output: str) -> bool:
+    """Raises ValueError where it is neither a folder nor a file that could be written."""
+    path = Path(output)
+    if output.endswith("/") or path.is_dir() or not path.suffix:
+        return True
+    if path.suffix not in WRITTEN:
+        raise ValueError(
+            f"--output {output}: the name must end in {', '.join(WRITTEN)}, or in / for a folder"
+        )
+    return False
+
+
+def answer_here(
+    model: str, paths: Sequence[str], listed: str | None, *, whole: bool, json: bool, output: Path | None,
+    annotate: Path | None,
+) -> int:  # fmt: skip
+    """Answer all photos, then show and write all answers; returns the exit code."""
     from trainer.inference.listing import find
 
     photos = list(dict.fromkeys(find(paths, listed)))

@@ -86,6 +86,23 @@ class OnnxModel:
         return np.concatenate([self._session.run([OUTPUT], {INPUT: _floats(batch)})[0] for batch in batches])
 
 
+class QuickModel(OnnxModel):
+    """A model of our format that answers through ONNX Runtime; a `trainer.inference.model.Model`."""
+
+    channels = Predictor.channels
+
+    def __init__(self, predictor: Predictor):
+        self.class_names = predictor.class_names
+        self.size = predictor.size
+        self.temperature = predictor.temperature
+        self.notes = predictor.notes
+        self.size_bytes = predictor.size_bytes
+        self.saliency = predictor.saliency
+        with tempfile.TemporaryDirectory(prefix="moodify-") as scratch:
+            write_onnx(predictor, Path(scratch, "model.onnx"))
+            super().__init__(Path(scratch, "model.onnx"))
+
+
 class _Calibration(CalibrationDataReader):
     def __init__(self, images: np.ndarray):
         batches = np.split(images, range(CALIBRATION_BATCH, len(images), CALIBRATION_BATCH))

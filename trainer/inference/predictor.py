@@ -1,5 +1,6 @@
 """A model of our format that answers: faces in, named probabilities out."""
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,13 @@ class Predictor:
         """Probabilities, float32 (N, K), of images, uint8 (N, 1, S, S), S being `spec.source_size`."""
         answers = [self.network(to_unit_range(batch)) for batch in self._checked(images).split(BATCH_SIZE)]
         return torch.cat(answers).numpy() if answers else np.empty((0, len(self.class_names)), np.float32)
+
+    def fingerprint(self) -> str:
+        """Of all that decides its answers: the spec and the weights."""
+        digest = hashlib.sha256(self.spec.to_json().encode())
+        for name, tensor in sorted(self.network.classifier.state_dict().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def saliency(self, images: Tensor | np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
         """As Model.saliency; see `layer_cam`."""
