@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from tests.benchmarks import tables
+from tests.benchmarks.bulk import PHOTOS, measure_bulk
 from tests.benchmarks.conditions import conditions, load_average, settle
 from tests.benchmarks.dashboard import measure_dashboard
 from tests.benchmarks.images import (
@@ -33,17 +34,19 @@ from tests.benchmarks.worker import Worker
 QUICK = Effort(rounds=1, seconds=0.4)
 QUICK_RUNS = 60
 QUICK_PHOTOS = 40
+QUICK_CROPS = 2000
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure speed: training throughput, data loading, the cost of logging; the dashboard on a big store; photos.
+    """Measure speed: training throughput, data loading, the cost of logging; the dashboard on a big store; photos;
+    very many photos.
 
     Run nothing beside it.
     """
 
-    only: Literal["training", "dashboard", "photos"] | None = None
+    only: Literal["training", "dashboard", "photos", "predict"] | None = None
     """Leave the others out."""
     means: Flag = False
     """Also measure what each means to speed gains by itself (twice the time)."""
@@ -57,6 +60,8 @@ class Options:
     """Runs in the store that the dashboard is measured on."""
     store: Path | None = None
     """Folder of a store that `python -m tests.benchmarks.big_store` wrote; a copy is read. Default: a new one."""
+    crops: int = PHOTOS
+    """Crops that `predict` answers into a folder."""
     json: Path | None = None
     """Write all numbers to this file."""
 
@@ -77,6 +82,8 @@ def main() -> None:
             results |= measure_on_big_store(Path(scratch), effort.rounds, options, console, say)
         if options.only in (None, "photos"):
             results |= measure_on_photos(Path(scratch), effort.rounds, options, console, say)
+        if options.only in (None, "predict"):
+            results |= measure_predict(Path(scratch), effort.rounds, options, console, say)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2, default=_as_json))
         console.print(f"All numbers: {options.json}")
@@ -169,6 +176,21 @@ def measure_on_photos(
     tables.print_photos(console, result)
     console.print(f"Load average after {load_average():.1f}.")
     return {"photos": result}
+
+
+def measure_predict(
+    scratch: Path, rounds: int, options: Options, console: Console, say: Say
+) -> dict[str, Any]:
+    """Very many photos, by one and more processes."""
+    if options.only == "predict":
+        with Worker() as worker:
+            facts = worker.call(conditions) | {"load_average_before": load_average()}
+            tables.print_conditions(console, facts)
+    count = min(options.crops, QUICK_CROPS) if options.quick else options.crops
+    result = measure_bulk(scratch / "predict", rounds, count, say)
+    tables.print_bulk(console, result)
+    console.print(f"Load average after {load_average():.1f}.")
+    return {"predict": result}
 
 
 def load_data(source: Source, cache: dict[str, str], say: Say) -> Loading:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.bulk import Bulk
 from tests.benchmarks.dashboard import Pages, View
 from tests.benchmarks.images import Loading
 from tests.benchmarks.logging_cost import TARGET_EPOCHS, RunCost, Share
@@ -245,6 +246,30 @@ def print_photos(console: Console, found: Photos) -> None:
         f"{against(shares, COMMAND_SHARE)} of detector and network alone (target {COMMAND_SHARE}).\n"
         f"Peak memory of the page's process, torch and OpenCV included: {found.peak_mib:.0f} MiB."
     )
+
+
+def print_bulk(console: Console, found: Bulk) -> None:
+    """Medians over the rounds, with the lowest and the highest. Gains are over one process on one core."""
+    table = Table(title=f"{found.photos:,} crops of {found.dataset} answered into a folder, report's CNN")
+    for column in ("", "photos/s", "gain", "all seconds", "CPU ms a photo", "largest process, MiB"):
+        table.add_column(column, justify="right" if column else "left")
+    first = next(iter(found.ways.values()))
+    for way, commands in found.ways.items():
+        gains = [one.rate / base.rate for one, base in zip(commands, first, strict=True)]
+        table.add_row(
+            way,
+            spread([one.rate for one in commands], 0),
+            spread(gains, 2),
+            spread([one.all_seconds for one in commands], 0),
+            spread([1000 * one.cpu_seconds / one.photos for one in commands], 2),
+            f"{max(one.peak_mib for one in commands):,.0f}",
+        )
+    console.print(table)
+    sizes = Table("crops", "peak memory, MiB", "photos/s", title="One process on one core, at several sizes")
+    for size, command in found.sizes.items():
+        sizes.add_row(f"{size:,}", f"{command.peak_mib:,.0f}", f"{command.rate:.0f}")
+    console.print(sizes)
+    console.print("All seconds and CPU hold imports, the listing, and the making of the ONNX form, too.")
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
