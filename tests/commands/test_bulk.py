@@ -117,12 +117,12 @@ def test_photos_that_came_later_are_answered_and_what_is_gone_is_told(place, cap
     (place / "answers/part-000001.parquet").unlink()
     (place / "crops/0060.png").unlink()  # to be answered again, and gone
     (place / "crops/0001.png").unlink()  # answered before it went
-    shutil.copy("crops/0002.png", "crops/0000-new.png")
+    shutil.copy("crops/0002.png", "crops/0100-new.png")
     assert predict("crops", "crops/0002.png", "--whole", "--output", "answers") == 1
     assert "70 of 121 photos are answered already." in caplog.text
     now = table()
     assert list(now["index"]) == list(range(COUNT + 1))
-    assert now["photo"].iloc[-1] == "crops/0000-new.png"
+    assert now["photo"].iloc[-1] == "crops/0100-new.png"
     assert now.loc[60, "failure"] == "the file cannot be read: No such file or directory"
     kept = [index for index in range(COUNT) if index != 60]
     pd.testing.assert_frame_equal(now.loc[kept], before.loc[kept])
