@@ -1,6 +1,6 @@
 """The reader and what follows from it, behind Streamlit's caches; shared between sessions, never changed."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,13 @@ from trainer.search import Dimension, Value
 from trainer.store.location import Store, StoreError, open_store, store_uri
 from trainer.store.reader import Reader, Snapshot, SweepRun
 
+NEWEST = 100
+"""So many of a server's runs are read first, and more where somebody asks."""
 FRESH_SECONDS = 2
 """How old a snapshot may be; a promotion made elsewhere shows after about so long."""
+ASK_AGAIN_SECONDS = 60
+MOST_WANTED = 50
+"""Runs that one address may name."""
 _tested: dict[str, frozenset[str]] = {}
 """Store → when its runs were tested again: then what was read of their answers is read anew."""
 
@@ -36,12 +41,67 @@ def reader() -> Reader:
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _reader(uri: str) -> Reader:
-    return Reader(open_store(create=False))
+    return Reader(open_store(create=False), newest=NEWEST)
 
 
-def snapshot() -> Snapshot:
-    """Raises StoreError."""
-    return _snapshot(store_uri())
+def snapshot(wanted: Iterable[str] = ()) -> Snapshot:
+    """Of a server its newest runs, and whatever anybody has asked for.
+
+    Args:
+        wanted: Ids of runs or their beginnings, NAME/VERSION and NAME@ALIAS that have to be there, however old.
+
+    Raises StoreError.
+    """
+    uri = store_uri()
+    found = _snapshot(uri)
+    if found.has_older or found.has_older_versions:
+        known = {f"{v.name}/{v.version}" for v in found.versions}
+        known |= {f"{v.name}@{alias}" for v in found.versions for alias in v.aliases}
+        missing = [name for name in wanted if name not in known and not _holds(found, name)]
+        if missing and _fetch(uri, tuple(sorted(missing)[:MOST_WANTED])):
+            found = _snapshot(uri)
+    return found
+
+
+def _holds(found: Snapshot, beginning: str) -> bool:
+    return any(run_id.startswith(beginning) for run_id in found.runs.index)
+
+
+@st.cache_resource(show_spinner=False, ttl=ASK_AGAIN_SECONDS, max_entries=64)
+def _fetch(uri: str, references: tuple[str, ...]) -> bool:
+    """Once, and again after a while: it may be that there is no such run."""
+    _reader(uri).want(references)
+    _snapshot.clear()
+    return True
+
+
+def reach(newest: int) -> Snapshot:
+    """With at least so many of the newest runs of a server, for everybody who looks. Raises StoreError."""
+    if (held := reader().newest) is not None and newest > held:
+        reader().reach(newest)
+        _snapshot.clear()
+    return snapshot()
+
+
+def search_names(text: str, most: int) -> int:
+    """Fetch runs of a server with this in their names, however old; returns how many there are. Raises StoreError."""
+    found = reader().want_named(text, most)
+    _snapshot.clear()
+    return found
+
+
+def with_trials(sweep: str) -> Snapshot:
+    """With all trials of this sweep, by the id of its run. Raises StoreError."""
+    if reader().newest is not None:
+        _fetch_trials(store_uri(), sweep)
+    return snapshot()
+
+
+@st.cache_resource(show_spinner=False, ttl=ASK_AGAIN_SECONDS, max_entries=64)
+def _fetch_trials(uri: str, sweep: str) -> bool:
+    _reader(uri).want_trials(sweep)
+    _snapshot.clear()
+    return True
 
 
 @st.cache_resource(show_spinner=False, ttl=FRESH_SECONDS, max_entries=4)

@@ -1,6 +1,6 @@
 """What every page begins with: the store as it is now, and the answer in a sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import plotly.graph_objects as go
@@ -18,15 +18,23 @@ from trainer.store.location import StoreError, store_uri
 from trainer.store.reader import Snapshot
 
 T = TypeVar("T")
+SHORTEST_ID = 4
+LOADED = "loaded"
+LOADED_AT_ONCE = (200, 1000)
+MOST_LOADED = 3000
+"""Of the newest runs of a server: beyond, every view would take seconds."""
 
 
-def load(title: str, *, without_runs: bool = False) -> Snapshot:
+def load(title: str, *, without_runs: bool = False, wanted: Sequence[str] = ()) -> Snapshot:
     """The store's content; where there is none, says what to do and ends the page.
 
-    without_runs: whether the page has something to show where there are none.
+    Args:
+        without_runs: Whether the page has something to show where there are none.
+        wanted: What has to be there, beside what was chosen; see `cache.snapshot`.
     """
     try:
-        snapshot = cache.snapshot()
+        _reach()
+        snapshot = cache.snapshot([*wanted, *_chosen()])
     except StoreError as error:
         answer(title, "There is nothing to show yet.")
         st.markdown(plain(str(error)))
@@ -46,6 +54,42 @@ def load(title: str, *, without_runs: bool = False) -> Snapshot:
         st.page_link("app_pages/train.py", label="Or start a training here")
         st.stop()
     return snapshot
+
+
+def older(sentence: str, what: str) -> None:
+    """Says that a server has more than was read, and loads it where that is wanted; the number is in the URL.
+
+    Args:
+        sentence: What is there; Markdown.
+        what: There is more of: `runs` or `versions`.
+    """
+    held = cache.reader().newest or 0
+    st.caption(sentence)
+    if held >= MOST_LOADED:
+        st.caption("No more are loaded here: `python -m trainer runs --limit 0` lists all runs.")
+        return
+    with st.container(horizontal=True):
+        for more in LOADED_AT_ONCE:
+            if st.button(f"Load {more:,} older {what}", key=f"older-{more}"):
+                st.query_params[LOADED] = str(min(held + more, MOST_LOADED))
+                st.rerun()
+
+
+def _reach() -> None:
+    """What the address says has been loaded."""
+    wanted = st.query_params.get(LOADED, "")
+    if wanted.isdecimal():
+        cache.reach(min(int(wanted), MOST_LOADED))
+
+
+def _chosen() -> list[str]:
+    """The runs and models that the address or the session names."""
+    names = (name for key in ("runs", "models") for name in _given(key))
+    return [name for name in names if len(name) >= SHORTEST_ID]
+
+
+def _given(key: str) -> list[str]:
+    return list(st.session_state[key] if key in st.session_state else st.query_params.get_all(key))
 
 
 def answer(title: str, sentence: str) -> None:

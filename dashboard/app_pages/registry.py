@@ -201,6 +201,8 @@ model = (
     if len(models) > 1
     else models[0]
 )
+if asked := st.query_params.get("version"):
+    snapshot = cache.snapshot([f"{model}/{asked}"])
 versions = [version for version in snapshot.versions if version.name == model]
 table = version_table(snapshot, versions)
 with top:
@@ -228,6 +230,12 @@ st.dataframe(
         "MLflow": st.column_config.LinkColumn("in MLflow", display_text="open"),
     },
 )  # fmt: skip
+if snapshot.has_older_versions:
+    frame.older(
+        f"These are the newest versions of this server, those of the loaded runs, and those that have an alias: "
+        f"{several(len(versions), 'version')} of {plain(model)}.",
+        "versions",
+    )
 if cache.store().artifact_root is not None and "MOODIFY_MLFLOW_URL" not in os.environ:
     st.caption("The links open the MLflow UI that `make mlflow` starts on this machine.")
 

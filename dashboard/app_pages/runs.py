@@ -6,19 +6,22 @@ import streamlit as st
 from dashboard import cache, frame
 from dashboard.selection import KEY, full_names, remember, restore
 from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table
-from dashboard.text import duration, number, plain, several
+from dashboard.text import duration, number, plain, several, short
 from trainer.store.location import StoreError
 from trainer.store.reader import Snapshot
 
 ANY = "any"
+MOST_FOUND = 200
+"""Runs that one search fetches from a server."""
 
 
-def opening(runs: pd.DataFrame, names: dict[str, str]) -> str:
+def opening(runs: pd.DataFrame, names: dict[str, str], has_older: bool) -> str:
     """How many runs, which is best, and what is being trained; over all datasets where there are several."""
+    loaded = " loaded" if has_older else ""
     parts = []
     for dataset, group in runs.groupby("dataset", sort=False):
         best = group.loc[group["test_accuracy"].idxmax()] if group["test_accuracy"].notna().any() else None
-        text = f"{several(len(group), 'run')} on {plain(dataset)}"
+        text = f"{several(len(group), 'run')}{loaded} on {plain(dataset)}"
         if best is not None:
             text += f", best {plain(names[best.name])} with {number(best['test_accuracy'])} test accuracy"
         parts.append(text)
@@ -44,13 +47,14 @@ def state_of(runs: pd.DataFrame) -> frozenset[tuple[str, str]]:
 def live(state: frozenset[tuple[str, str]]) -> None:
     """The answer and the running trainings, read again every few seconds without a reload of the page."""
     try:
-        runs = cache.snapshot().runs
+        snapshot = cache.snapshot()
     except StoreError:
         return  # the store is away for a moment; the page stays as it is
+    runs = snapshot.runs
     if state_of(runs) != state:
         st.rerun()  # a run began, ended or went: the table has to know
     names = full_names(runs)
-    frame.answer("Runs", opening(runs, names))
+    frame.answer("Runs", opening(runs, names, snapshot.has_older))
     running = runs[runs["status"] == "running"]
     with st.grid("auto", min_column_width=300):
         for run_id, row in running.head(6).iterrows():
@@ -112,6 +116,40 @@ def choose(key: str, members: list[list[str]]) -> None:
     st.session_state[KEY] = kept + [run_id for run_id in ticked if run_id not in kept]
 
 
+def show_older(snapshot: Snapshot) -> None:
+    """What a server has beside the runs that are loaded, and how to get it."""
+    if not snapshot.has_older:
+        return
+    newest = cache.reader().newest or 0
+    asked = len(snapshot.runs) - newest
+    more = f" and {several(asked, 'older one')} that models, links or people named" if asked > 0 else ""
+    frame.older(
+        f"Loaded are the newest {newest:,} runs of this server{more}. Table, filters, search and the answer above know "
+        "only these.",
+        "runs",
+    )
+    if text := st.session_state.get("text", ""):
+        search_server(text)
+    if message := st.session_state.pop("found", None):
+        st.caption(message)
+
+
+def search_server(text: str) -> None:
+    """Offers to look for a name among all runs of a server."""
+    if st.button(f"Look for “{plain(short(text))}” among all names", key="search-server"):
+        try:
+            found = cache.search_names(text, MOST_FOUND)
+        except StoreError as error:
+            st.error(plain(str(error)))
+            return
+        st.session_state["found"] = (
+            "No run of this server has that in its name." if not found else
+            f"The newest {MOST_FOUND} runs with that in their names are loaded." if found == MOST_FOUND else
+            f"{several(found, 'run')} with that in the name, all loaded."
+        )  # fmt: skip
+        st.rerun()
+
+
 SORTS = {
     "newest": ("started", False),
     "test accuracy": ("test_accuracy", False),
@@ -131,6 +169,7 @@ shown = filtered(runs, names)
 remember(st.session_state[KEY])
 if shown.empty:
     st.markdown("No run fits these filters.")
+    show_older(snapshot)
     st.stop()
 members = list(shown["members"]) if "members" in shown else [[run_id] for run_id in shown.index]
 key = f"table-{hash(tuple(map(tuple, members)))}"
@@ -165,6 +204,7 @@ with st.container(horizontal=True):
             st.switch_page(
                 f"app_pages/{file}", query_params={KEY: [run_id[:8] for run_id in st.session_state[KEY]]}
             )
+show_older(snapshot)
 if (failed := runs[runs["status"].isin(["failed", "stale"])]).size:
     with st.expander(f"{several(len(failed), 'run')} did not come to an end"):
         for run_id, row in failed.head(20).iterrows():

@@ -67,6 +67,7 @@ if len(sweeps) > 1:
         bind="query-params",
     )
 sweep = sweeps[chosen]
+snapshot = cache.with_trials(sweep.run_id)
 trials = trials_of(snapshot, sweep)
 with top:
     frame.answer(TITLE, opening(sweep, trials))

@@ -59,7 +59,8 @@ def refusal() -> str | None:
 def read() -> Snapshot | None:
     """None before the first training, which makes the store. Ends the page where the store does not answer."""
     try:
-        return cache.snapshot()
+        again = (st.query_params.get(AGAIN), st.session_state.get(KEPT))
+        return cache.snapshot([run_id for run_id in again if run_id and len(run_id) >= frame.SHORTEST_ID])
     except StoreError as error:
         uri = store_uri()
         if uri.startswith(SQLITE_PREFIX) and not Path(uri.removeprefix(SQLITE_PREFIX)).exists():

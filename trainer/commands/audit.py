@@ -125,13 +125,12 @@ def logged_answers(store: "Store", references: str) -> "pd.DataFrame":
     """The predictions of one or more runs, below each other. Raises ValueError where one has none."""
     import pandas as pd
 
-    from trainer.store.reader import Reader, find_run
+    from trainer.store.reader import FEW, Reader
 
-    reader = Reader(store)
-    snapshot = reader.snapshot()
+    reader = Reader(store, newest=FEW)
     tables = []
     for reference in map(str.strip, references.split(",")):
-        table = reader.predictions(find_run(snapshot, reference))
+        table = reader.predictions(reader.find(reference)[1])
         if table is None:
             raise ValueError(f"--model {reference}: the run logged no predictions")
         tables.append(table)

@@ -26,13 +26,12 @@ def compare(
     from trainer.evaluation.comparison import Predictions, verdict
     from trainer.evaluation.comparison import compare as measure
     from trainer.store.location import open_store
-    from trainer.store.reader import Reader, find_run
+    from trainer.store.reader import FEW, Reader
 
-    reader = Reader(open_store(create=False))
-    snapshot = reader.snapshot()
+    reader = Reader(open_store(create=False), newest=FEW)
     found = []
     for reference in (a, b):
-        run_id = find_run(snapshot, reference)
+        snapshot, run_id = reader.find(reference)
         table = reader.predictions(run_id)
         if table is None:
             raise ValueError(

@@ -39,7 +39,7 @@ def promote(
     from trainer.store.location import open_store
     from trainer.store.promotion import champion_of, compare_runs, judged
     from trainer.store.promotion import promote as make_champion
-    from trainer.store.reader import Reader
+    from trainer.store.reader import FEW, Reader
     from trainer.store.registry import find_version, set_alias
 
     store = open_store(create=False)
@@ -50,7 +50,8 @@ def promote(
         print(f"{model} version {version} is now {alias}{was}.")
         return 0
     gates = read_gates(Path.cwd())
-    reader = Reader(store)
+    reader = Reader(store, newest=FEW)
+    reader.want([f"{model}/{version}"])
     snapshot = reader.snapshot()
     champion = champion_of(snapshot, model)
     if champion is not None and champion.version == version and not check:

@@ -32,9 +32,19 @@ def runs(
     from trainer.store.location import open_store
     from trainer.store.reader import Reader
 
-    table = Reader(open_store(create=False)).snapshot().runs.reset_index()
-    if dataset is not None:
-        table = table[table["dataset"] == dataset]
+    newest = limit
+    reader = Reader(open_store(create=False), newest=newest or None)
+    while True:
+        snapshot = reader.snapshot()
+        table = snapshot.runs.reset_index()
+        if snapshot.has_older:
+            table = table.head(newest)  # older ones are held for another reason; what lies between is not
+        if dataset is not None:
+            table = table[table["dataset"] == dataset]
+        if len(table) >= limit or not snapshot.has_older:
+            break
+        newest *= 4
+        reader.reach(newest)
     total = len(table)
     if limit:
         table = table.head(limit)
@@ -61,7 +71,9 @@ def runs(
             *([f"{row.started:%Y-%m-%d %H:%M}", row.run_id] if wide else []),
         )  # fmt: skip
     console.print(view)
-    if total > len(table):
+    if snapshot.has_older:
+        print("There are more: --limit 0 shows all.")
+    elif total > len(table):
         print(f"{total - len(table)} more: --limit 0 shows all.")
     return 0
 

@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,11 +41,14 @@ from trainer.search import Dimension, read_space
 from trainer.store.location import Store, StoreError, reason
 from trainer.store.registry import Version, all_versions
 from trainer.store.rows import BEST_VALIDATION, NAN, Details, Head, open_rows
+from trainer.store.window import Window
 
 T = TypeVar("T")
 
 SILENCE_SECONDS = 15 * 60
 """A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
+FEW = 20
+"""So many of the newest runs are enough for a command that names the runs that it is about."""
 _CLOCK_SECONDS = 2.0  # two readings of one process's start differ by less
 # Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
 NOT_CONFIGURATION = {
@@ -91,7 +94,7 @@ class SweepRun:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """All runs and versions of a store at one moment.
+    """All runs and versions of a store at one moment; of a server those that its reader holds.
 
     runs: one row a run, newest first, the index is run_id. Text is "" and numbers are NaN where unknown.
         name, experiment, dataset, architecture, mode, recipe, reason, test_fingerprint, train_fingerprint,
@@ -105,6 +108,7 @@ class Snapshot:
     params: run_id → parameter → value. audits: those that ended well, newest first; they are not among the runs.
     trials: the trainings of sweeps, as `runs`, with sweep (the id of its SweepRun) and trial (its number); status may
         also be pruned. They are not among the runs. sweeps: newest first.
+    has_older, has_older_versions: whether a server has more than was read.
     """
 
     runs: pd.DataFrame
@@ -113,14 +117,22 @@ class Snapshot:
     audits: tuple[AuditRun, ...] = ()
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     sweeps: tuple[SweepRun, ...] = ()
+    has_older: bool = False
+    has_older_versions: bool = False
 
 
 class Reader:
-    """Reads one store, again and again; a run that has ended and is unchanged is not read twice."""
+    """Reads one store, again and again; a run that has ended and is unchanged is not read twice.
 
-    def __init__(self, store: Store):
+    newest: of a server, only so many of the newest runs are read, beside those that go on, those of the newest versions
+        and of aliases, and what `want` and `reach` ask for. Without it, and of an embedded store, all are.
+    """
+
+    def __init__(self, store: Store, newest: int | None = None):
         self.store = store
-        self._rows = open_rows(store)
+        is_server = store.artifact_root is None
+        self._window = Window(store, newest) if newest and is_server else None
+        self._rows = self._window or open_rows(store)
         self._records: dict[str, tuple[Head, dict[str, Any], dict[str, str]]] = {}
         self._last: tuple[object, Snapshot] | None = None
         self._lock = threading.Lock()
@@ -137,8 +149,51 @@ class Reader:
                 if self._last is None or not known or _is_running(self._last[1]):
                     self._last = version, self._read()
             except (MlflowException, OSError, sqlite3.Error) as error:
+                if self._window:
+                    self._window.restart()
                 raise StoreError(f"the store {self.store.uri} cannot be read: {reason(error)}") from error
             return self._last[1]
+
+    @property
+    def newest(self) -> int | None:
+        """How many of the newest runs are held; None where all are."""
+        return self._window.newest if self._window else None
+
+    def reach(self, newest: int) -> None:
+        """Hold at least so many of the newest runs in the snapshots to come."""
+        if self._window:
+            with self._lock:
+                self._window.reach(newest)
+
+    def want(self, references: Iterable[str]) -> None:
+        """Hold the runs that these stand for in the snapshots to come, however old they are; see `find_run`.
+
+        Raises StoreError where the store cannot be read.
+        """
+        self._ask(lambda window: window.want(references))
+
+    def want_named(self, text: str, most: int) -> int:
+        """Hold the newest runs with this in their names; returns how many were found. Raises StoreError."""
+        return self._ask(lambda window: window.want_named(text, most)) or 0
+
+    def want_trials(self, sweep: str) -> None:
+        """Hold all trials of a sweep, by the id of its run. Raises StoreError."""
+        self._ask(lambda window: window.want_trials(sweep))
+
+    def find(self, reference: str) -> tuple[Snapshot, str]:
+        """The run that `reference` stands for, whether it is held or not; see `find_run`. Raises StoreError."""
+        self.want([reference])
+        snapshot = self.snapshot()
+        return snapshot, find_run(snapshot, reference)
+
+    def _ask(self, question: Callable[[Window], T]) -> T | None:
+        if self._window is None:
+            return None
+        with self._lock:
+            try:
+                return question(self._window)
+            except (MlflowException, OSError) as error:
+                raise StoreError(f"the store {self.store.uri} cannot be read: {reason(error)}") from error
 
     def _read(self) -> Snapshot:
         every = self._rows.heads()
@@ -153,10 +208,12 @@ class Reader:
         details = self._rows.details([head.run_id for head in changed]) if changed else {}
         now = time.time() * 1000
         for head in changed:
+            if head.run_id not in details and head.run_id in self._records:
+                continue  # it goes on, and this reading did not come to it
             found = details[head.run_id]
             self._records[head.run_id] = head, _record(head, found, now), found.params
         self._records = {head.run_id: self._records[head.run_id] for head in heads}
-        versions = tuple(all_versions(self.store))
+        versions = tuple(self._window.versions() if self._window else all_versions(self.store))
         of_run: dict[str, list[Version]] = {}
         for version in versions:
             of_run.setdefault(version.run_id or "", []).append(version)
@@ -178,6 +235,8 @@ class Reader:
             _audits(every),
             _trials(table[is_trial], tags),
             _sweeps(every),
+            self._window is not None and self._window.has_older,
+            self._window is not None and self._window.has_older_versions,
         )
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:

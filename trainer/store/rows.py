@@ -6,7 +6,7 @@ of one run at a time. A dashboard needs all of them at once: from the tables tha
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ BEST_VALIDATION = metric_key("validation_best", "accuracy")
 METRIC_COLUMNS = ["run_id", "key", "value", "timestamp_ms", "step"]
 NAN = float("nan")
 PAGE = 1000
+_NEWEST_FIRST = ["attributes.start_time DESC"]
 BULK_RUNS, BULK_POINTS = 100, 25_000  # limits of MLflow's own bulk endpoint
 
 _KEYS = (
@@ -84,7 +85,7 @@ class Rows(Protocol):
         """Of every run."""
 
     def details(self, run_ids: Sequence[str]) -> dict[str, Details]:
-        """Of these runs, which `heads` has just named."""
+        """Of these runs, which `heads` has just named; of a running one that was not looked at, nothing."""
 
     def history(self, keys: Sequence[str], run_ids: Sequence[str]) -> pd.DataFrame:
         """METRIC_COLUMNS: every value, in order of run, key, step and time."""
@@ -189,31 +190,46 @@ class ClientRows:
         return None
 
     def heads(self) -> list[Head]:
-        experiments = {e.experiment_id: e.name for e in self._client.search_experiments()}
-        found, token = [], None
-        while experiments:
-            page = self._client.search_runs(
-                list(experiments), run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
-            )
+        self._found = {}
+        experiments = self.experiments()
+        found: list[Head] = []
+        token: str | None = ""
+        while experiments and token is not None:
+            page, token = self.search(experiments, most=PAGE, token=token)
             found += page
-            if not (token := page.token):
-                break
-        self._found = {run.info.run_id: run for run in found}
-        return [
-            Head(
-                run.info.run_id,
-                experiments[run.info.experiment_id],
-                run.info.run_name or "",
-                run.info.status,
-                run.info.start_time or 0,
-                run.info.end_time or None,
-                {key: value for key, value in sorted(run.data.tags.items()) if not key.startswith("mlflow.")},
-            )
-            for run in found
-        ]
+        return found
+
+    def experiments(self) -> dict[str, str]:
+        """Id → name of those that are not deleted."""
+        found: dict[str, str] = {}
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_experiments(max_results=PAGE, page_token=token or None)
+            found |= {experiment.experiment_id: experiment.name for experiment in page}
+            token = page.token or None
+        return found
+
+    def search(
+        self, experiments: Mapping[str, str], condition: str = "", *, most: int, token: str = ""
+    ) -> tuple[list[Head], str | None]:
+        """At most so many runs, the newest first, and what asks for the next ones; None where there are no more.
+
+        Args:
+            condition: In MLflow's language of filters.
+        """
+        page = self._client.search_runs(
+            list(experiments), condition, ViewType.ACTIVE_ONLY, most, _NEWEST_FIRST, token or None
+        )
+        self._found |= {run.info.run_id: run for run in page}
+        return [_head(run, experiments[run.info.experiment_id]) for run in page], page.token or None
+
+    def forget(self) -> None:
+        """Let go of what was found, where its details are not asked for any more."""
+        self._found = {}
 
     def details(self, run_ids: Sequence[str]) -> dict[str, Details]:
         found = {}
+        run_ids = [run_id for run_id in run_ids if run_id in self._found]
         for run_id in run_ids:
             run = self._found[run_id]
             last = run.data._metric_objs
@@ -260,6 +276,18 @@ class ClientRows:
             for run_id in run_ids
             for metric in self._client.get_metric_history(run_id, key)
         ]
+
+
+def _head(run: Run, experiment: str) -> Head:
+    return Head(
+        run.info.run_id,
+        experiment,
+        run.info.run_name or "",
+        run.info.status,
+        run.info.start_time or 0,
+        run.info.end_time or None,
+        {key: value for key, value in sorted(run.data.tags.items()) if not key.startswith("mlflow.")},
+    )
 
 
 def _marks(values: Sequence[str]) -> str:

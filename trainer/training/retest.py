@@ -14,7 +14,7 @@ from trainer.jobs import configuration
 from trainer.store.location import Store, StoreError
 from trainer.store.models import load_bundle
 from trainer.store.outbox import describe_again
-from trainer.store.reader import Reader
+from trainer.store.reader import FEW, Reader
 from trainer.store.registry import Version, all_versions
 from trainer.store.writer import RunWriter
 from trainer.training.data import configured_splits
@@ -33,8 +33,9 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     Raises StoreError where the run is gone or did not finish, and ValueError where it was trained on other images than
     those at hand: some of the test images might be among them.
     """
-    reader = Reader(store)
-    snapshot, run_id = reader.snapshot(), version.run_id or ""
+    reader, run_id = Reader(store, newest=FEW), version.run_id or ""
+    reader.want([run_id])
+    snapshot = reader.snapshot()
     if run_id not in snapshot.runs.index:
         raise StoreError(f"the run of {version.uri} is gone: there is nothing to log to")
     before, known = snapshot.runs.loc[run_id], reader.predictions(run_id)
