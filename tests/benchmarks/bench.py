@@ -28,6 +28,7 @@ from tests.benchmarks.logging_cost import RunCost, logging_share, measure_run, w
 from tests.benchmarks.means import measure_means
 from tests.benchmarks.memory import peak_memory
 from tests.benchmarks.photos import FOLDER_PHOTOS, measure_photos
+from tests.benchmarks.server import SIZES, measure_server
 from tests.benchmarks.throughput import Comparison, Effort, Say, compare, networks
 from tests.benchmarks.worker import Worker
 
@@ -41,13 +42,13 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 @dataclass(frozen=True)
 class Options:
     """Measure speed: training throughput, data loading, the cost of logging; the dashboard on a big store; photos;
-    very many photos.
+    very many photos; the dashboard on a shared server.
 
     Run nothing beside it.
     """
 
-    only: Literal["training", "dashboard", "photos", "predict"] | None = None
-    """Leave the others out."""
+    only: Literal["training", "dashboard", "photos", "predict", "server"] | None = None
+    """Leave the others out. `server` needs PostgreSQL and takes a quarter of an hour: it is measured only by name."""
     means: Flag = False
     """Also measure what each means to speed gains by itself (twice the time)."""
     quick: Flag = False
@@ -84,6 +85,8 @@ def main() -> None:
             results |= measure_on_photos(Path(scratch), effort.rounds, options, console, say)
         if options.only in (None, "predict"):
             results |= measure_predict(Path(scratch), effort.rounds, options, console, say)
+        if options.only == "server":
+            results |= measure_on_server(effort.rounds, options.quick, console, say)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2, default=_as_json))
         console.print(f"All numbers: {options.json}")
@@ -191,6 +194,17 @@ def measure_predict(
     tables.print_bulk(console, result)
     console.print(f"Load average after {load_average():.1f}.")
     return {"predict": result}
+
+
+def measure_on_server(rounds: int, quick: bool, console: Console, say: Say) -> dict[str, Any]:
+    """The dashboard on a shared server, as its runs grow."""
+    with Worker() as worker:
+        facts = worker.call(conditions) | {"load_average_before": load_average()}
+        tables.print_conditions(console, facts)
+    sizes = measure_server((QUICK_RUNS,) if quick else SIZES, rounds, say)
+    tables.print_server(console, sizes)
+    console.print(f"Load average after {load_average():.1f}.")
+    return {"server": sizes}
 
 
 def load_data(source: Source, cache: dict[str, str], say: Say) -> Loading:

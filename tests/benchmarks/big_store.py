@@ -10,8 +10,9 @@ import dataclasses
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +60,10 @@ SYSTEM_METRICS = {
 WORST_IMAGES = 256
 
 Row = tuple[Any, ...]
+Insert = Callable[[str, str, Iterable[Row]], None]
+"""Of rows into a table: its name, its columns' names with commas between, the rows."""
+Timed = tuple[InventedRun, np.ndarray]
+"""A run, and the end of its epochs in ms since 1970; the first one is its start."""
 
 
 def write_store(
@@ -85,7 +90,7 @@ def write_store(
         store = open_store(create=True)
     assert store.artifact_root is not None
     rng = np.random.default_rng(seed)
-    invented = list(_with_times(invent_runs(runs, epochs, rng)))
+    invented = with_times(invent_runs(runs, epochs, rng))
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(
@@ -93,14 +98,19 @@ def write_store(
         )  # kB: the indices of the metrics are written at random
         with connection:
             experiment_id = int(store.experiment_id(DATASET))
-            _insert_runs(connection, invented, store.artifact_root, experiment_id)
-            _insert_metrics(connection, invented, system_samples, rng)
-            _insert_datasets(connection, [run for run, _ in invented], experiment_id, rng)
+            insert_all(
+                partial(_insert, connection),
+                invented,
+                str(store.artifact_root),
+                experiment_id,
+                system_samples,
+                rng,
+            )
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finished = [run for run, _ in reversed(invented) if run.status == "FINISHED"]
     good = [run for run in finished if run.evaluations["test"].summary["accuracy"] > 0.55]
     predicted = good[:with_predictions]
-    _write_artifacts(store.artifact_root, [run for run, _ in invented], predicted, rng)
+    write_artifacts(store.artifact_root, [run for run, _ in invented], predicted, rng)
     kept = {run.run_id for run in predicted}
     others = [run for run in finished if run.run_id not in kept]
     others = others[:: max(len(others) // max(versions - len(predicted), 1), 1)]
@@ -116,42 +126,47 @@ def runs_with_predictions(store: Store) -> list[str]:
     )
 
 
-def _with_times(runs: Iterable[InventedRun]) -> Iterator[tuple[InventedRun, np.ndarray]]:
+def insert_all(
+    insert: Insert, invented: Sequence[Timed], artifact_root: str, experiment_id: int, system_samples: int,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """Runs with tags, parameters, metrics and datasets, into MLflow's tables of either database."""
+    _insert_runs(insert, invented, artifact_root, experiment_id)
+    _insert_metrics(insert, invented, system_samples, rng)
+    _insert_datasets(insert, [run for run, _ in invented], experiment_id, rng)
+
+
+def with_times(runs: Iterable[InventedRun]) -> list[Timed]:
     """Each run with the end of its epochs in ms since 1970, index 0 being its start; the last run ends last."""
-    listed = list(runs)
+    listed, found = list(runs), []
     lengths = [1000 * np.concatenate([[0], run.curves["epoch_seconds"].cumsum()]) for run in listed]
     start = LAST_END_MS - sum(length[-1] + 60_000 for length in lengths)
     for run, length in zip(listed, lengths, strict=True):
-        yield run, (start + length).astype(np.int64)
+        found.append((run, (start + length).astype(np.int64)))
         start += length[-1] + 60_000
+    return found
 
 
-def _insert_runs(
-    connection: sqlite3.Connection,
-    invented: Sequence[tuple[InventedRun, np.ndarray]],
-    artifact_root: Path,
-    experiment_id: int,
-) -> None:
+def _insert_runs(insert: Insert, invented: Sequence[Timed], artifact_root: str, experiment_id: int) -> None:
     """Rows of runs, tags and params."""
     runs: list[Row] = []
     tags: list[Row] = []
     params: list[Row] = []
     for run, times in invented:
         end = None if run.status == "RUNNING" else int(times[-1]) + 20_000
-        location = str(artifact_root / run.run_id / "artifacts")
+        location = f"{artifact_root}/{run.run_id}/artifacts"
         state = (run.status, int(times[0]), end, "", "active", location, experiment_id)
         runs.append((run.run_id, run.name, "UNKNOWN", "", "", "bench", *state))
         tags += [(key, str(value), run.run_id) for key, value in run_tags(run).items()]
         params += [(key, "" if v is None else str(v), run.run_id) for key, v in run_params(run).items()]
-    _insert(
-        connection,
+    insert(
         "runs",
         "run_uuid, name, source_type, source_name, entry_point_name, user_id, status, start_time, end_time, "
         "source_version, lifecycle_stage, artifact_uri, experiment_id",
         runs,
     )
-    _insert(connection, "tags", "key, value, run_uuid", tags)
-    _insert(connection, "params", "key, value, run_uuid", params)
+    insert("tags", "key, value, run_uuid", tags)
+    insert("params", "key, value, run_uuid", params)
 
 
 def run_tags(run: InventedRun) -> dict[str, object]:
@@ -196,10 +211,7 @@ def run_params(run: InventedRun) -> dict[str, object]:
 
 
 def _insert_metrics(
-    connection: sqlite3.Connection,
-    invented: Sequence[tuple[InventedRun, np.ndarray]],
-    system_samples: int,
-    rng: np.random.Generator,
+    insert: Insert, invented: Sequence[Timed], system_samples: int, rng: np.random.Generator
 ) -> None:
     """Rows of metrics, in the order of time as MLflow would write them, and of latest_metrics."""
 
@@ -211,16 +223,16 @@ def _insert_metrics(
             ):
                 values = rng.normal(*zip(*SYSTEM_METRICS.values(), strict=True)).tolist()
                 for key, value in zip(SYSTEM_METRICS, values, strict=True):
-                    last[key] = (key, value, at, run.run_id, sample, 0)
+                    last[key] = (key, value, at, run.run_id, sample, False)
                     yield last[key]
             moments, curves = times[1:].tolist(), {key: curve.tolist() for key, curve in run.curves.items()}
             for epoch in range(epochs):
                 for key, curve in curves.items():
-                    last[key] = (key, curve[epoch], moments[epoch], run.run_id, epoch + 1, 0)
+                    last[key] = (key, curve[epoch], moments[epoch], run.run_id, epoch + 1, False)
                     yield last[key]
             for key, value in summary_metrics(run, rng).items():
                 known = value == value
-                last[key] = (key, value if known else 0.0, moments[-1] + 5_000, run.run_id, 0, int(not known))
+                last[key] = (key, value if known else 0.0, moments[-1] + 5_000, run.run_id, 0, not known)
                 yield last[key]
             latest.extend(last.values())
             last.clear()
@@ -228,8 +240,8 @@ def _insert_metrics(
     last: dict[str, Row] = {}
     latest: list[Row] = []
     columns = "key, value, timestamp, run_uuid, step, is_nan"
-    _insert(connection, "metrics", columns, rows())
-    _insert(connection, "latest_metrics", columns, latest)
+    insert("metrics", columns, rows())
+    insert("latest_metrics", columns, latest)
 
 
 def summary_metrics(run: InventedRun, rng: np.random.Generator) -> dict[str, float]:
@@ -266,7 +278,7 @@ def _evaluation_metrics(part: str, evaluation: Evaluation) -> dict[str, float]:
 
 
 def _insert_datasets(
-    connection: sqlite3.Connection, runs: Sequence[InventedRun], experiment_id: int, rng: np.random.Generator
+    insert: Insert, runs: Sequence[InventedRun], experiment_id: int, rng: np.random.Generator
 ) -> None:
     """Every run's inputs: train, validation and test."""
     datasets, inputs, tags = [], [], []
@@ -279,19 +291,16 @@ def _insert_datasets(
             input_id = rng.bytes(16).hex()
             inputs.append((input_id, "DATASET", dataset_id, "RUN", run.run_id))
             tags.append((input_id, "mlflow.data.context", part))
-    _insert(
-        connection,
+    insert(
         "datasets",
         "dataset_uuid, experiment_id, name, digest, dataset_source_type, dataset_source, dataset_profile",
         datasets,
     )
-    _insert(
-        connection, "inputs", "input_uuid, source_type, source_id, destination_type, destination_id", inputs
-    )
-    _insert(connection, "input_tags", "input_uuid, name, value", tags)
+    insert("inputs", "input_uuid, source_type, source_id, destination_type, destination_id", inputs)
+    insert("input_tags", "input_uuid, name, value", tags)
 
 
-def _write_artifacts(
+def write_artifacts(
     root: Path, runs: Iterable[InventedRun], predicted: Sequence[InventedRun], rng: np.random.Generator
 ) -> None:
     """config.json of every run; predictions, confusion matrix and worst images of `predicted`."""

@@ -86,13 +86,13 @@ def measure_dashboard(
         say(f"pages, process {index + 1} of {rounds}")
         with Worker(store) as training, Worker(store) as worker:
             compared = training.call(_runs_to_compare)
-            worker.call(_open_app, APP)
+            worker.call(open_app, APP)
             pages.append(_use(worker, training, compared))
     return DashboardResult(reading=reading, pages=pages)
 
 
 def _use(worker: Worker, training: Worker, compared: Sequence[str]) -> Pages:
-    first = worker.call(_view)
+    first = worker.call(view)
     filters = [worker.call(_filter) for _ in _clicks()]
     selections = [worker.call(_select, list(range(index + 2))) for index in _clicks()]
     training.call(_begin_training)
@@ -101,11 +101,11 @@ def _use(worker: Worker, training: Worker, compared: Sequence[str]) -> Pages:
         training.call(_log)
         beside.append(worker.call(_filter))
     training.call(_end_training)
-    worker.call(_view)
-    compare_first = worker.call(_visit, APP, "compare", compared)
-    compare_later = [worker.call(_view) for _ in _clicks()]
+    worker.call(view)
+    compare_first = worker.call(visit, APP, "compare", compared)
+    compare_later = [worker.call(view) for _ in _clicks()]
     others = {
-        path.stem: worker.call(_visit, APP, path.stem, compared)
+        path.stem: worker.call(visit, APP, path.stem, compared)
         for path in sorted(APP.with_name(PAGES).glob("*.py"))
         if path.stem not in ("runs", "compare")
     }
@@ -168,7 +168,7 @@ def _end_training() -> None:
     _kept["training"].end()
 
 
-def _open_app(script: Path) -> None:
+def open_app(script: Path) -> None:
     """Nothing of the app is imported yet."""
     from streamlit.testing.v1 import AppTest
 
@@ -179,12 +179,12 @@ def _open_app(script: Path) -> None:
     _kept["app"] = AppTest.from_file(str(script), default_timeout=TIMEOUT_SECONDS)
 
 
-def _view() -> View:
+def view() -> View:
     """Run the page that is open, as after any click on it."""
     return _timed(_kept["app"].run)
 
 
-def _visit(script: Path, page: str, runs: Sequence[str]) -> View:
+def visit(script: Path, page: str, runs: Sequence[str]) -> View:
     """Open a page with these chosen runs in its URL, as a new tab of the browser does."""
     from streamlit.testing.v1 import AppTest
 
@@ -192,7 +192,7 @@ def _visit(script: Path, page: str, runs: Sequence[str]) -> View:
     app.switch_page(f"app_pages/{page}.py")
     app.query_params["runs"] = list(runs)
     _kept["app"] = app
-    return _view()
+    return view()
 
 
 def _filter() -> View:

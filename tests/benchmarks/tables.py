@@ -13,6 +13,7 @@ from tests.benchmarks.logging_cost import TARGET_EPOCHS, RunCost, Share
 from tests.benchmarks.means import Effect
 from tests.benchmarks.photos import Photos, median_ms
 from tests.benchmarks.reading import HISTORIES, SAMPLE, Reading
+from tests.benchmarks.server import ServerSize
 from tests.benchmarks.throughput import REPORT_BATCH, Comparison, Effort
 
 OURS_OF_LIMIT = 0.9
@@ -26,6 +27,7 @@ CLICK_SECONDS = 0.15
 COMPARE_FIRST_SECONDS = 0.5
 COMPARE_LATER_SECONDS = 0.1
 MEMORY_MIB = 600
+SERVER_VIEW_SECONDS = 3.0
 PHOTO_MS = 300
 CROP_MS = {"report's CNN": 10, "fast CNN": 10, "ResNet18 at 48 px": 30}
 LOADING_SECONDS = 1.0
@@ -209,6 +211,38 @@ def print_pages(console: Console, pages: Sequence[Pages]) -> None:
         f"{'' if imported else 'not '}imported {_met(not imported)}. Scripts run by Streamlit's AppTest: browser, "
         "network and web server come on top."
     )
+
+
+def print_server(console: Console, sizes: Sequence[ServerSize]) -> None:
+    """Milliseconds; medians over all readings and views of all processes."""
+    processes = len(sizes[0].readings)
+    table = Table(title=f"A shared server, {processes} new processes: ms, median (lowest–highest)")
+    table.add_column("what")
+    for size in sizes:
+        table.add_column(f"{size.runs:,} runs", justify="right")
+    table.add_column("target", justify="right")
+    table.add_row("runs that are held at first", *(f"{size.held:,}" for size in sizes), "")
+    lines: list[tuple[str, Callable[[ServerSize], Sequence[float]]]] = [
+        ("first reading", lambda size: [one.first for one in size.readings]),
+        ("– CPU time, of client, server and database", lambda size: [one.first_cpu for one in size.readings]),
+        ("reading again", lambda size: [value for one in size.readings for value in one.unchanged]),
+        ("after a new run", lambda size: [value for one in size.readings for value in one.after_run]),
+    ]
+    for what, of in lines:
+        table.add_row(what, *(milliseconds(of(size)) for size in sizes), "")
+    for page in sizes[0].pages:
+        views = [[view.seconds for view in size.pages[page]] for size in sizes]
+        met = page == "runs" and f"{1000 * SERVER_VIEW_SECONDS:,.0f} " + _met(
+            statistics.median(views[-1]) <= SERVER_VIEW_SECONDS
+        )
+        name = f"{page.capitalize()}, first view"
+        table.add_row(name, *(milliseconds(seconds) for seconds in views), met or "")
+    table.add_row(
+        "all runs read, once, as no page does",
+        *("–" if size.whole is None else f"{1000 * size.whole:,.0f}" for size in sizes),
+        "",
+    )
+    console.print(table)
 
 
 def print_photos(console: Console, found: Photos) -> None:
