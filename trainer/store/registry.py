@@ -21,6 +21,7 @@ STEP = 10
 PAGE = 10_000
 RUNS_ASKED = 200
 """Of the runs whose versions are asked for at once."""
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 
 
@@ -146,7 +147,7 @@ class VersionWindow:
         try:
             self._held[key] = _version(self._client.get_model_version(key[0], str(key[1])), {})
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in _NOT_THERE:
                 raise
             self._held.pop(key, None)
             self._wanted.discard(key)
@@ -193,17 +194,33 @@ def find_version(store: Store, reference: str) -> Version:
             f"{SPEC_FILE}"
         )
     name, alias, number = match["name"], match["alias"], match["version"]
+    if (found := _named(store.client(), name, alias, number)) is not None:
+        return found
     known = all_versions(store)
     candidates = [version for version in known if version.name == name]
-    for version in candidates:
-        if alias in version.aliases or (number and version.version == int(number)):
-            return version
     if not candidates:
         names = sorted({version.name for version in known})
         there = f"there are: {', '.join(names)}" if names else "there is none yet: `make train` makes one"
         raise StoreError(f"there is no registered model '{name}'; {there}")
     have = [f"{v.version}" + (f" ({', '.join(v.aliases)})" if v.aliases else "") for v in candidates[-10:]]
     raise StoreError(f"'{reference}': {name} has versions {', '.join(have)}")
+
+
+def _named(client: MlflowClient, name: str, alias: str | None, number: str | None) -> Version | None:
+    """Asked for by itself: a server may have thousands of versions, each with its card."""
+    try:
+        pointed = client.get_registered_model(name).aliases
+        number = number or pointed.get(alias or "")
+        if number is None:
+            return None
+        aliases = {
+            (name, int(of)): [one for one, at in pointed.items() if at == of] for of in pointed.values()
+        }
+        return _version(client.get_model_version(name, str(number)), aliases)
+    except MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
+        return None
 
 
 def has_bundle(version: Version) -> bool:
