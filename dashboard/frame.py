@@ -84,8 +84,7 @@ def _reach() -> None:
 
 def _chosen() -> list[str]:
     """The runs and models that the address or the session names."""
-    names = (name for key in ("runs", "models") for name in _given(key))
-    return [name for name in names if len(name) >= SHORTEST_ID]
+    return [name for name in _given("runs") if len(name) >= SHORTEST_ID] + _given("models")
 
 
 def _given(key: str) -> list[str]:

@@ -42,7 +42,8 @@ def choose_runs(snapshot: Snapshot, *, most: int) -> list[Chosen]:
         key=KEY,
         persist_state="session",
         placeholder="Choose runs by name",
-        help="The first run is the one that the others are compared with.",
+        help="The first run is the one that the others are compared with."
+        + (" Older runs can be loaded on the page Runs." if snapshot.has_older else ""),
     )
     remember(chosen)
     if len(chosen) > most:

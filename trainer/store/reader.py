@@ -166,11 +166,14 @@ class Reader:
                 self._window.reach(newest)
 
     def want(self, references: Iterable[str]) -> None:
-        """Hold the runs that these stand for in the snapshots to come, however old they are; see `find_run`.
+        """Hold the runs that these stand for in the snapshots to come, however old they are.
+
+        Args:
+            references: Ids or their beginnings, NAME@ALIAS and NAME/VERSION of registered models.
 
         Raises StoreError where the store cannot be read.
         """
-        self._ask(lambda window: window.want(references))
+        self._ask(lambda window: window.want(references, by_name=False))
 
     def want_named(self, text: str, most: int) -> int:
         """Hold the newest runs with this in their names; returns how many were found. Raises StoreError."""
@@ -182,7 +185,7 @@ class Reader:
 
     def find(self, reference: str) -> tuple[Snapshot, str]:
         """The run that `reference` stands for, whether it is held or not; see `find_run`. Raises StoreError."""
-        self.want([reference])
+        self._ask(lambda window: window.want([reference], by_name=True))
         snapshot = self.snapshot()
         return snapshot, find_run(snapshot, reference)
 

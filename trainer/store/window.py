@@ -137,15 +137,15 @@ class Window:
         for walk in self._walks:
             walk.most = max(walk.most, newest)
 
-    def want(self, references: Iterable[str]) -> None:
-        """Hold the runs that these stand for, too: ids or their beginnings, names, NAME@ALIAS and NAME/VERSION."""
+    def want(self, references: Iterable[str], *, by_name: bool) -> None:
+        """Hold the runs that these stand for, too: ids or their beginnings, NAME@ALIAS and NAME/VERSION, and names."""
         experiments = self._rows.experiments()
         for reference in references:
             if (run_id := self._versions.want(reference.removeprefix("models:/"))) is not None:
                 self._want([run_id])
             if _ID.fullmatch(reference):
                 self._want(self._matching(experiments, f"attributes.run_id LIKE '{reference}%'", MOST_NAMED))
-            if reference and not _QUOTES.search(reference):
+            if by_name and _is_plain(reference):
                 self._want(self._matching(experiments, f"attributes.run_name = '{reference}'", MOST_NAMED))
 
     def want_trials(self, sweep: str) -> None:
@@ -155,7 +155,7 @@ class Window:
 
     def want_named(self, text: str, most: int) -> int:
         """Hold the newest runs with this in their names; returns how many were found."""
-        if not text or _QUOTES.search(text):
+        if not _is_plain(text):
             return 0
         found = self._matching(self._rows.experiments(), f"attributes.run_name ILIKE '%{text}%'", most)
         self._want(found)
@@ -271,6 +271,11 @@ class _Walk:
         self._place, self._above = self._place + len(page), last
         self._next = following if self._place < self.most else None
         return found, gone
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it can stand between quotes in MLflow's language of filters."""
+    return bool(text) and text.isprintable() and not _QUOTES.search(text)
 
 
 def _by_id(heads: Iterable[Head]) -> dict[str, Head]:
