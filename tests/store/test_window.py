@@ -88,7 +88,7 @@ def test_what_begins_ends_changes_or_goes_is_noticed_and_nothing_else_is_lost(st
     held = [f"run-{number}" for number in range(10, 2, -1)]
     assert names(reader) == [*held, "run-0"]  # the oldest of all, and the only one that goes on
     client.set_terminated(running, "FAILED", 1700)
-    new = begin(client, experiment, 11, None)
+    new = begin(client, experiment, 11)
     snapshot = reader.snapshot()
     assert snapshot.runs.at[running, "status"] == "failed"  # whoever has watched it sees how it ended
     assert snapshot.runs.index[0] == new
