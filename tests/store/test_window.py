@@ -106,6 +106,9 @@ def test_what_begins_ends_changes_or_goes_is_noticed_and_nothing_else_is_lost(st
     for _ in range(6):
         last = names(reader)
     assert "run-10" in last
+    for number in (12, 13, 14):  # wherever the reader is in its round
+        new = begin(client, experiment, number)
+        assert reader.snapshot().runs.index[0] == new
     client.delete_experiment(experiment)
     assert names(reader) == []
 
