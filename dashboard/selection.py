@@ -16,6 +16,8 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 KEY = "runs"
 _PARTS = ("architecture", "mode", "recipe", "seed")
+LONGEST_VALUE = 18
+"""Characters of a parameter's value in a label: a table has a column for each run."""
 _ID_LENGTH = 8
 
 
@@ -128,7 +130,9 @@ def short_names(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, str]:
         for key, values in differing_parameters(snapshot, list(alike.index)).items():
             if labels[alike.index].duplicated().any() and key not in {*_PARTS, *NOT_CONFIGURATION}:
                 labels[alike.index] = [
-                    f"{labels[run_id]} · {key} {values[run_id]}" if values[run_id] else labels[run_id]
+                    f"{labels[run_id]} · {key} {short(values[run_id], LONGEST_VALUE)}"
+                    if values[run_id]
+                    else labels[run_id]
                     for run_id in alike.index
                 ]
     names = full_names(snapshot.runs)

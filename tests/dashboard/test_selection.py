@@ -41,6 +41,12 @@ def test_a_parameter_tells_apart_what_mode_recipe_and_seed_do_not():
     assert labels(found) == ["cnn · epochs 3", "cnn · epochs 9"]
 
 
+def test_a_long_value_keeps_its_ends_and_the_label_fits_a_column():
+    teachers = "fer2013-emotion/1,fer2013-emotion/2,fer2013-emotion/3"
+    found = snapshot({}, {}, params=[{"epochs": "3", "teacher": teachers}, {"epochs": "3"}])
+    assert labels(found) == ["cnn · teacher fer2013-e…motion/3", "cnn"]
+
+
 def test_only_what_tells_those_apart_that_look_alike_is_added_and_nothing_of_the_machine():
     found = snapshot(
         {}, {}, {"recipe": "report"},
