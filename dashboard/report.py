@@ -11,7 +11,13 @@ from dashboard.findings import cost_table, headline, metric_table, parameter_tab
 from dashboard.recalls import class_table, macro_values
 from dashboard.selection import Chosen
 from dashboard.text import tag
-from trainer.evaluation.comparison import Comparison, Predictions, difference_matrix, verdict
+from trainer.evaluation.comparison import (
+    CALIBRATION_NOTE,
+    Comparison,
+    Predictions,
+    difference_matrix,
+    verdict,
+)
 from trainer.store.reader import Snapshot
 
 STYLE = """
@@ -37,6 +43,7 @@ def comparison_html(
     parts = [
         f"<h1>{tag(sentence)}</h1>",
         _table("Test metrics", metric_table(runs, chosen, comparisons)[0]),
+        f'<p class="small">{CALIBRATION_NOTE}</p>' if comparisons else "",
         _table("What was done differently", parameter_table(snapshot, chosen)),
         _table("What it cost", cost_table(runs, chosen).drop(columns=["low", "high"]).set_index("run")),
     ]

@@ -16,6 +16,7 @@ from dashboard.findings import (
 from dashboard.selection import choose_runs
 from dashboard.text import plain, several
 from dashboard.weakness_tabs import show_attention, show_slices, show_worse_images
+from trainer.evaluation.comparison import CALIBRATION_NOTE
 
 QUANTITIES = ("accuracy", "loss", "macro_recall")
 
@@ -51,7 +52,7 @@ with left:
     if comparisons:
         st.caption(
             f"Differences are to {plain(chosen[0].label)}, with 95% intervals, over the same {sizes.pop():,} images; "
-            "bold: the interval leaves out 0; ↓: lower is better."
+            f"bold: the interval leaves out 0; ↓: lower is better. {CALIBRATION_NOTE}"
         )
     for run_id, reason in reasons.items():
         label = next(run.label for run in chosen if run.run_id == run_id)

@@ -87,6 +87,8 @@ def evaluation_table(title: str, evaluation: "Evaluation") -> None:
 
 def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> None:
     """Metrics, then the recall of each class, with the difference B − A and its 95% interval."""
+    from trainer.evaluation.comparison import CALIBRATION_NOTE
+
     console = Console()
     metrics = Table(title=f"A: {name_a}, B: {name_b}", title_justify="left", show_edge=False)
     for column in ("metric", "A", "B", "B − A", "95% interval"):
@@ -97,6 +99,7 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
             row.metric.replace("_", " "), number(row.a), number(row.b), f"{row.difference:+.3f}", interval
         )
     console.print(metrics)
+    console.print(CALIBRATION_NOTE, highlight=False, soft_wrap=True)
     classes = Table(title="Recall of each class", title_justify="left", show_edge=False)
     for column in ("class", "images", "A", "B", "B − A", "95% interval", "p (Holm)"):
         classes.add_column(column, justify="left" if column == "class" else "right")

@@ -25,6 +25,8 @@ from trainer.evaluation.statistics import (
 RESAMPLES = 1000
 ALPHA = 0.05
 """A difference is called decided where its p value is below this."""
+CALIBRATION_NOTE = "The difference in ECE leaves out what chance adds to each error."
+"""Stands wherever the metrics of a `Comparison` are shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ class Predictions:
 class Comparison:
     """B against A; every difference is B − A.
 
-    metrics: columns metric, a, b, difference, low, high (95% interval).
+    metrics: columns metric, a, b, difference, low, high (95% interval); of ECE the difference without what chance adds
+        to each (`reliability.error_difference`).
     classes: columns class, support, a, b (recalls), difference, low, high, p (exact McNemar, corrected after
         Holm for the number of classes), decided.
     both_right, only_a, only_b, both_wrong: number of images. p: exact McNemar on them.

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from trainer.evaluation.metrics import ECE_BINS, equal_mass_bins, expected_calibration_error
 from trainer.evaluation.statistics import Interval, wilson
+
+_TINY = 1e-12
+"""Keeps a division by nothing from being one."""
 
 
 def reliability_table(target: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> pd.DataFrame:
@@ -108,22 +111,20 @@ def error_difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Expected calibration error of B − that of A on the same images, with a 95% interval from a paired bootstrap.
+    """Expected calibration error of B − that of A on endless images, with a 95% interval, from the same N images.
 
-    The error averages |gap| over bins, and a bin's gap (mean confidence − accuracy) is a mean over its images. So it is
-    not images that are drawn anew but what that comes to: the gaps of both models' bins, normal, with the covariances
-    that the images give them. They are drawn around what is left of each gap beyond its variance: a gap that chance
-    explains would otherwise count twice. The interval is the observed difference ± 1.96 standard deviations of the
-    drawn ones.
+    Chance adds to an error that averages |gap| (mean confidence − accuracy of a bin), most where the gaps are small
+    (`chance_error`). So what it adds to the gaps that are likely is taken off each error first (`_beyond_chance`); the
+    difference is therefore not quite that of the two errors that these images show.
 
-    What it covers is the difference that test sets of this size show on average: 93 to 99% in 1,000 simulations each of
-    models that are calibrated, too sure, or one of each, on 300 to 3,589 images. It errs on the wide side, most where
-    the gaps are about as large as chance makes them.
+    The interval is the difference ± 1.96 standard deviations of a paired bootstrap. It is not images that are drawn
+    anew but what that comes to: the gaps of both models' bins, normal around the likely ones, with the covariances that
+    the images give them.
 
-    That is not the difference of the errors on endless images: chance adds to each (`chance_error`), most where it is
-    small. Where it adds about the same to both, the interval covers that difference just as well. Where one model is
-    calibrated and the other is not, it lies too near to 0: of errors of 0.000 and 0.038, which differ by 0.038, 3,589
-    images show a difference of 0.018, and 32% of the intervals held the former.
+    In 1,000 simulations each of eight pairs of models (calibrated, too sure, too modest, and mixed) 91 to 98% of the
+    intervals hold the difference on endless images with 3,589 images, six of the eight pairs 93 to 97%. Fewest it is
+    where a true error is about as large as what chance adds, so that nothing tells the two apart: 90 to 97% with 1,500
+    images, 81 to 98% with 300.
 
     Args:
         target: int64 (N,). probabilities_a, probabilities_b: float (N, K).
@@ -145,14 +146,54 @@ def error_difference(
     for i, j in itertools.product((0, 1), repeat=2):
         products += np.bincount(bin_of[i] * cells + bin_of[j], gaps[i] * gaps[j], cells**2)
     covariance = (products.reshape(cells, cells) / size - np.outer(mean, mean)) / size
-    beyond_chance = np.sign(mean) * np.sqrt(np.maximum(mean**2 - np.diag(covariance), 0))
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 0)).reshape(2, bins)
     variances, directions = np.linalg.eigh(covariance)
     root = directions * np.sqrt(np.maximum(variances, 0))
-    drawn = beyond_chance + np.random.default_rng(seed).standard_normal((resamples, cells)) @ root.T
-    error_a, error_b = np.abs(drawn).reshape(resamples, 2, bins).sum(2).T
-    reach = float(stats.norm.ppf(0.975) * (error_b - error_a).std(ddof=1))
-    value = float(np.abs(mean[bins:]).sum() - np.abs(mean[:bins]).sum())
+    noise = np.random.default_rng(seed).standard_normal((resamples, cells)) @ root.T
+
+    def difference(gaps: np.ndarray) -> np.ndarray:
+        """float (…, 2, bins) → (…,)."""
+        return np.subtract(*(_beyond_chance(gaps[..., model, :], deviation[model]) for model in (1, 0)))
+
+    observed = mean.reshape(2, bins)
+    likely = np.stack([_likely(observed[model], deviation[model]) for model in (0, 1)])
+    drawn = difference(likely + noise.reshape(resamples, 2, bins))
+    reach = float(stats.norm.ppf(0.975) * drawn.std(ddof=1))
+    value = float(difference(observed))
     return Interval(value, value - reach, value + reach)
+
+
+def _beyond_chance(gaps: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """The sum of |gap| over bins, less what chance adds to it: float (…, bins) → (…,).
+
+    A gap that is normal around μ averages more than |μ|; μ is taken to be the likely one.
+
+    Args:
+        deviation: float (bins,), standard deviation of each gap.
+    """
+    likely, spread = np.abs(_likely(gaps, deviation)), np.maximum(deviation, _TINY)
+    standard = likely / spread
+    folded = spread * math.sqrt(2 / math.pi) * np.exp(-(standard**2) / 2) + likely * special.erf(
+        standard / math.sqrt(2)
+    )
+    return (np.abs(gaps) - (folded - likely)).sum(-1)
+
+
+def _likely(gaps: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """What of the gaps chance does not explain: float (…, bins) → the same.
+
+    Their level, which a model that is too sure or too modest everywhere has, and what each deviates from it, are
+    shrunk by themselves, each by the share that chance has in its square (James and Stein's positive part).
+    """
+    standard = gaps / np.maximum(deviation, _TINY)
+    direction = np.where(deviation > 0, 1 / np.maximum(deviation, _TINY), 0)
+    direction = direction / max(float(np.linalg.norm(direction)), _TINY)
+    level = (standard @ direction)[..., None] * direction
+    likely = np.zeros_like(gaps)
+    for part, dimensions in ((level, 1), (standard - level, len(deviation) - 1)):
+        square = np.maximum((part**2).sum(-1, keepdims=True), _TINY)
+        likely = likely + np.maximum(1 - dimensions / square, 0) * part
+    return likely * deviation
 
 
 @dataclass(frozen=True)
