@@ -14,7 +14,7 @@ from trainer.evaluation.audit import Audit
 from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.reliability import Reliability, measure
 from trainer.evaluation.robustness import Robustness
-from trainer.evaluation.slices import Slices, thirds
+from trainer.evaluation.slices import Slices, by_condition
 from trainer.search import Dimension, Value
 from trainer.store.location import Store, StoreError, open_store, store_uri
 from trainer.store.reader import Reader, Snapshot, SweepRun
@@ -203,7 +203,7 @@ def _slices(uri: str, run_id: str, status: str) -> Slices | str:
         return str(error)
     if table is None or "sample_id" not in table:
         return "what its test images are like was not measured"
-    return thirds(table, found.sample_ids)
+    return by_condition(table, found.sample_ids)
 
 
 def attention(run_id: str, status: str) -> Attention | str:

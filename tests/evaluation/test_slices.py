@@ -7,13 +7,18 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 
 from trainer.evaluation.slices import (
     CONDITIONS,
+    FEWEST_MARKED,
+    MARKED,
+    MARKED_FROM,
     NOT_MEASURED,
+    UNMARKED,
+    WATERMARK,
     Slices,
     adjusted_difference,
+    by_condition,
     read_groups,
     recall_table,
     slice_table,
-    thirds,
     worst_slice,
 )
 
@@ -28,13 +33,21 @@ def test_thirds_are_of_equal_size_and_what_was_not_measured_is_in_none():
             "face size": [1.0, 2, 3, np.nan, np.nan, 4, 5, 6, np.nan],
         }
     )
-    found = thirds(conditions, IDS)
+    found = by_condition(conditions, IDS)
     assert set(found.groupings) == {"brightness", "face size"}
     darkest, medium, brightest = CONDITIONS["brightness"]
     assert list(found.groupings["brightness"]) == [brightest] * 3 + [medium] * 3 + [darkest] * 3
     sizes = pd.Series(found.groupings["face size"]).value_counts().to_dict()
     assert sizes == {NOT_MEASURED: 3} | dict.fromkeys(CONDITIONS["face size"], 2)
-    assert thirds(conditions.assign(brightness=5.0), IDS).groupings.keys() == {"face size"}
+    assert by_condition(conditions.assign(brightness=5.0), IDS).groupings.keys() == {"face size"}
+
+
+def test_images_with_a_watermark_are_a_slice_where_there_are_enough():
+    ids = [str(i) for i in range(100)]
+    seen = np.where(np.arange(100) < FEWEST_MARKED, MARKED_FROM, 0.5)
+    conditions = pd.DataFrame({"sample_id": ids, WATERMARK: seen})
+    assert list(by_condition(conditions, ids).groupings[WATERMARK]) == [MARKED] * 20 + [UNMARKED] * 80
+    assert not by_condition(conditions, ids[1:]).groupings
 
 
 def drawn(

@@ -49,7 +49,7 @@ def evaluate(
     from trainer.data import dataset_source
     from trainer.data.splits import group_positions
     from trainer.evaluation.metrics import evaluate as measure
-    from trainer.evaluation.slices import read_groups, slice_table, thirds
+    from trainer.evaluation.slices import by_condition, read_groups, slice_table
     from trainer.inference.conditions import conditions
 
     if log:
@@ -75,7 +75,7 @@ def evaluate(
         cut.append(slice_table(target, right, read_groups(read_text(groups), test.sample_ids)))
     if slices:
         measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(data.class_names))
-        cut.append(slice_table(target, right, thirds(measured, test.sample_ids)))
+        cut.append(slice_table(target, right, by_condition(measured, test.sample_ids)))
     if json:
         found: dict[str, Any] = {"model": name, "source": data.source}
         found["test_fingerprint"] = test.fingerprint(data.class_names)

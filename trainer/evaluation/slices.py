@@ -26,6 +26,12 @@ CONDITIONS: Mapping[str, tuple[str, str, str]] = {
     "turned away": ("most frontal", "medium", "most turned away"),
 }
 """What is measured of each image, and what its lowest, middle and highest third are called."""
+WATERMARK = "watermark"
+MARKED, UNMARKED = "with a watermark", "without one"
+MARKED_FROM = 0.95
+"""`watermarks.watermark` from which on an image counts as marked."""
+FEWEST_MARKED = 20
+"""With fewer on either side there are no such slices."""
 MOST_GROUPINGS, MOST_GROUPS = 10, 30
 
 
@@ -38,8 +44,10 @@ class Slices:
     """Rows of a user's file whose sample ids are not among the images."""
 
 
-def thirds(conditions: pd.DataFrame, sample_ids: Sequence[str]) -> Slices:
-    """Each of CONDITIONS that `conditions` (columns sample_id and float ones) holds, cut into three of equal size."""
+def by_condition(conditions: pd.DataFrame, sample_ids: Sequence[str]) -> Slices:
+    """Each of CONDITIONS that `conditions` (columns sample_id and float ones) holds, cut into three of equal size, and
+    the images with and without a WATERMARK.
+    """
     values = conditions.set_index("sample_id").reindex(list(sample_ids))
     groupings = {}
     for name, words in CONDITIONS.items():
@@ -50,6 +58,10 @@ def thirds(conditions: pd.DataFrame, sample_ids: Sequence[str]) -> Slices:
         known = ~np.isnan(rank)
         label[known] = np.array(words, dtype=object)[np.ceil(rank[known] * len(words)).astype(int) - 1]
         groupings[name] = label
+    if WATERMARK in values:
+        marked = (values[WATERMARK] >= MARKED_FROM).to_numpy()
+        if FEWEST_MARKED <= marked.sum() <= len(marked) - FEWEST_MARKED:
+            groupings[WATERMARK] = np.where(marked, MARKED, UNMARKED).astype(object)
     return Slices(groupings)
 
 

@@ -11,10 +11,11 @@ import pandas as pd
 from trainer.data.cache_file import cache_folder
 from trainer.inference.faces import SIDE_PER_BOX_WIDTH, face_in_crop
 from trainer.inference.quality import sharpness, turned_away
+from trainer.inference.watermarks import watermark
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when anything is measured in another way; older files are then not found any more."""
 
 
@@ -43,8 +44,9 @@ def measure(images: np.ndarray, sample_ids: Sequence[str]) -> pd.DataFrame:
 
     Columns sample_id; brightness (mean) and contrast (standard deviation), both of the range from 0 to 1; sharpness
     (`quality.sharpness`); face size (width of the detector's box, of the image's side) and turned away
-    (`quality.turned_away`); face x, face y, face side (of the region that `faces` would crop, of the image's side) and
-    face angle (degrees, clockwise). Those of the face are NaN where no upright one is found.
+    (`quality.turned_away`); watermark (`watermarks.watermark`); face x, face y, face side (of the region that `faces`
+    would crop, of the image's side) and face angle (degrees, clockwise). Those of the face are NaN where no upright one
+    is found.
 
     Args:
         images: uint8 (N, 1, S, S).
@@ -69,6 +71,7 @@ def measure(images: np.ndarray, sample_ids: Sequence[str]) -> pd.DataFrame:
                 turned_away(face.landmarks) if face and face.landmarks is not None else np.nan
                 for face in faces
             ],
+            "watermark": watermark(images),
             "face x": x,
             "face y": y,
             "face side": sides,

@@ -32,7 +32,7 @@ from trainer.evaluation.calibration import averaged
 from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, mistakes_sheet
 from trainer.evaluation.robustness import Robustness, by_kind, relative
-from trainer.evaluation.slices import slice_table, thirds
+from trainer.evaluation.slices import by_condition, slice_table
 from trainer.inference.attention import attention
 from trainer.inference.bundle import ModelSpec
 from trainer.inference.conditions import conditions
@@ -151,7 +151,7 @@ def log_weaknesses(
     target = test.target.numpy()
     measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(names))
     measured.to_parquet(folder / CONDITIONS_FILE, index=False)
-    table = slice_table(target, preds == target, thirds(measured, test.sample_ids))
+    table = slice_table(target, preds == target, by_condition(measured, test.sample_ids))
     writer.log_metrics(
         {
             SLICE_DIFFERENCE.format(grouping=row.grouping, slice=row.slice): row.difference
