@@ -5,7 +5,8 @@ import json
 import signal
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -149,20 +150,26 @@ def measure_training(
     }
 
 
+@contextmanager
+def surrounded(console: Console, *, tell_conditions: bool) -> Iterator[None]:
+    """Tells of the machine before what is measured, unless that is known already, and of its load afterwards."""
+    if tell_conditions:
+        with Worker() as worker:
+            facts = worker.call(conditions) | {"load_average_before": load_average()}
+            tables.print_conditions(console, facts)
+    yield
+    console.print(f"Load average after {load_average():.1f}.")
+
+
 def measure_on_big_store(
     scratch: Path, rounds: int, options: Options, console: Console, say: Say
 ) -> dict[str, Any]:
     """The store's reader and the dashboard on top of it."""
-    if options.only == "dashboard":
-        with Worker() as worker:
-            tables.print_conditions(
-                console, worker.call(conditions) | {"load_average_before": load_average()}
-            )
-    runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
-    result = measure_dashboard(scratch, runs, options.store, rounds, say)
-    tables.print_reading(console, result.reading)
-    tables.print_pages(console, result.pages)
-    console.print(f"Load average after {load_average():.1f}.")
+    with surrounded(console, tell_conditions=options.only == "dashboard"):
+        runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
+        result = measure_dashboard(scratch, runs, options.store, rounds, say)
+        tables.print_reading(console, result.reading)
+        tables.print_pages(console, result.pages)
     return {"dashboard": result}
 
 
@@ -170,14 +177,9 @@ def measure_on_photos(
     scratch: Path, rounds: int, options: Options, console: Console, say: Say
 ) -> dict[str, Any]:
     """What it takes from a photo to an answer."""
-    if options.only == "photos":
-        with Worker() as worker:
-            facts = worker.call(conditions) | {"load_average_before": load_average()}
-            tables.print_conditions(console, facts)
-    count = QUICK_PHOTOS if options.quick else FOLDER_PHOTOS
-    result = measure_photos(scratch, rounds, count, say)
-    tables.print_photos(console, result)
-    console.print(f"Load average after {load_average():.1f}.")
+    with surrounded(console, tell_conditions=options.only == "photos"):
+        result = measure_photos(scratch, rounds, QUICK_PHOTOS if options.quick else FOLDER_PHOTOS, say)
+        tables.print_photos(console, result)
     return {"photos": result}
 
 
@@ -185,25 +187,18 @@ def measure_predict(
     scratch: Path, rounds: int, options: Options, console: Console, say: Say
 ) -> dict[str, Any]:
     """Very many photos, by one and more processes."""
-    if options.only == "predict":
-        with Worker() as worker:
-            facts = worker.call(conditions) | {"load_average_before": load_average()}
-            tables.print_conditions(console, facts)
-    count = min(options.crops, QUICK_CROPS) if options.quick else options.crops
-    result = measure_bulk(scratch / "predict", rounds, count, say)
-    tables.print_bulk(console, result)
-    console.print(f"Load average after {load_average():.1f}.")
+    with surrounded(console, tell_conditions=options.only == "predict"):
+        count = min(options.crops, QUICK_CROPS) if options.quick else options.crops
+        result = measure_bulk(scratch / "predict", rounds, count, say)
+        tables.print_bulk(console, result)
     return {"predict": result}
 
 
 def measure_on_server(rounds: int, quick: bool, console: Console, say: Say) -> dict[str, Any]:
     """The dashboard on a shared server, as its runs grow."""
-    with Worker() as worker:
-        facts = worker.call(conditions) | {"load_average_before": load_average()}
-        tables.print_conditions(console, facts)
-    sizes = measure_server((QUICK_RUNS,) if quick else SIZES, rounds, say)
-    tables.print_server(console, sizes)
-    console.print(f"Load average after {load_average():.1f}.")
+    with surrounded(console, tell_conditions=True):
+        sizes = measure_server((QUICK_RUNS,) if quick else SIZES, rounds, say)
+        tables.print_server(console, sizes)
     return {"server": sizes}
 
 
