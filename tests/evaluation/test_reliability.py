@@ -144,7 +144,14 @@ def sharpened(
     return known / known.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize(("power_a", "power_b"), [(0.9, 0.9), (0.9, 1.6), (1.4, 2.0)])
+@pytest.mark.parametrize(
+    ("power_a", "power_b"),
+    [
+        (0.9, 1.6),
+        pytest.param(0.9, 0.9, marks=pytest.mark.slow),
+        pytest.param(1.4, 2.0, marks=pytest.mark.slow),
+    ],
+)
 def test_intervals_of_a_difference_of_calibration_errors_cover_that_of_endless_images(
     power_a: float, power_b: float
 ):
