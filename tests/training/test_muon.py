@@ -11,7 +11,7 @@ from trainer.training.muon import Muon, orthogonal, suits
 def test_the_orthogonal_factor_has_the_singular_vectors_of_the_matrix_and_values_near_1(shape):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    found = left.T @ orthogonal(matrix) @ right.T  # diagonal in the matrix's own singular vectors
+    found = left.T @ orthogonal([matrix])[0] @ right.T  # diagonal in the matrix's own singular vectors
     values = found.diagonal()
     assert 0.5 < values.min() <= values.max() < 1.5
     assert (found - torch.diag(values)).abs().max() < 0.05
@@ -19,8 +19,16 @@ def test_the_orthogonal_factor_has_the_singular_vectors_of_the_matrix_and_values
 
 def test_the_scale_of_a_matrix_does_not_matter_and_nothing_comes_of_zero():
     matrix = torch.randn(8, 72, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(orthogonal(matrix * 1e4), orthogonal(matrix), atol=1e-3, rtol=1e-3)
-    assert not orthogonal(torch.zeros(8, 72)).any()
+    small, large, nothing = orthogonal([matrix, matrix * 1e4, torch.zeros(8, 72)])
+    torch.testing.assert_close(large, small, atol=1e-3, rtol=1e-3)
+    assert not nothing.any()
+
+
+def test_matrices_of_many_shapes_keep_their_order_and_do_not_change_each_other():
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(*shape, generator=generator) for shape in [(8, 72), (16, 8), (4, 36), (8, 9)]]
+    for together, alone in zip(orthogonal(matrices), (orthogonal([m])[0] for m in matrices), strict=True):
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
 def test_a_step_is_that_of_pytorch_on_the_filters_as_matrices():
