@@ -77,7 +77,8 @@ class Training:
         self.compiled = (
             config.compile and fabric.world_size == 1
         )  # shares differ in size, and layers wait for others
-        self.forward = torch.compile(self.model) if self.compiled else self.model
+        # One graph for each side: what suits any side is slower.
+        self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
         self.average: AveragedModel | None = None
         if config.ema_decay:
             averaging = get_ema_multi_avg_fn(config.ema_decay)
