@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tests.benchmarks import tables
 from tests.benchmarks.bulk import PHOTOS, measure_bulk
-from tests.benchmarks.conditions import conditions, load_average, settle
+from tests.benchmarks.conditions import conditions, load_average, print_conditions, settle
 from tests.benchmarks.dashboard import measure_dashboard
 from tests.benchmarks.images import (
     Loading,
@@ -112,7 +112,8 @@ def measure_training(
             "load_average_before": load_before,
         }
         facts = plain.call(conditions) | facts
-        tables.print_conditions(console, facts, effort)
+        rounds = f"{effort.rounds}, each about {effort.seconds:g} s of every line, interleaved"
+        print_conditions(console, facts, rounds)
         comparisons = [compare(network, source, effort, plain, kept, say) for network in networks()]
         idle_share = (plain.idle_cpu_seconds + kept.idle_cpu_seconds) / (
             plain.idle_seconds + kept.idle_seconds
@@ -156,7 +157,7 @@ def surrounded(console: Console, *, tell_conditions: bool) -> Iterator[None]:
     if tell_conditions:
         with Worker() as worker:
             facts = worker.call(conditions) | {"load_average_before": load_average()}
-            tables.print_conditions(console, facts)
+            print_conditions(console, facts)
     yield
     console.print(f"Load average after {load_average():.1f}.")
 

@@ -3,9 +3,12 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from trainer.training.allocator import keep_memory
 from trainer.training.environment import git_commit
@@ -25,6 +28,17 @@ def conditions() -> dict[str, str | int | float]:
         "malloc_settings": " ".join(name for name in os.environ if name.startswith("MALLOC_")),
         "git_commit": git_commit(),
     }
+
+
+def print_conditions(console: Console, facts: Mapping[str, object], rounds: str = "") -> None:
+    """`rounds` tells what was repeated, and how."""
+    table = Table("", "", title="Conditions", show_header=False)
+    for name, value in facts.items():
+        if value != "":
+            table.add_row(name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else str(value))
+    if rounds:
+        table.add_row("rounds", rounds)
+    console.print(table)
 
 
 def load_average() -> float:

@@ -14,7 +14,7 @@ from tests.benchmarks.means import Effect
 from tests.benchmarks.photos import Photos, median_ms
 from tests.benchmarks.reading import HISTORIES, SAMPLE, Reading
 from tests.benchmarks.server import ServerSize
-from tests.benchmarks.throughput import REPORT_BATCH, Comparison, Effort
+from tests.benchmarks.throughput import REPORT_BATCH, Comparison
 
 OURS_OF_LIMIT = 0.9
 OURS_OF_REPORT = 2.0
@@ -32,18 +32,6 @@ PHOTO_MS = 300
 CROP_MS = {"report's CNN": 10, "fast CNN": 10, "ResNet18 at 48 px": 30}
 LOADING_SECONDS = 1.0
 COMMAND_SHARE = 0.8
-
-
-def print_conditions(console: Console, facts: Mapping[str, object], effort: Effort | None = None) -> None:
-    table = Table("", "", title="Conditions", show_header=False)
-    for name, value in facts.items():
-        if value != "":
-            table.add_row(name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else str(value))
-    if effort is not None:
-        table.add_row(
-            "rounds", f"{effort.rounds}, each about {effort.seconds:g} s of every line, interleaved"
-        )
-    console.print(table)
 
 
 def print_throughput(console: Console, comparisons: Sequence[Comparison], idle_share: float) -> None:
