@@ -202,14 +202,14 @@ _FAST_PRETRAINED = {
     "stem": "imagenet", "image_size": 48, "epochs": 6, "progressive": None, "optimizer": "adamw", "learning_rate": 1e-3,
     "batch_size": 128,
 }  # fmt: skip
-# For a GPU: many epochs of whole images, against learning by heart.
+# For a GPU: many epochs of strongly augmented images, against learning by heart.
 _BEST: dict[str, Any] = {
-    "image_size": 48, "progressive": None, "batch_size": 512, "mixup": 0.2, "zoom": 0.2,
-    "ema_decay": 0.99, "precision": "bf16", "compile": True,
+    "image_size": 48, "batch_size": 512, "mixup": 0.2, "zoom": 0.2, "erase": 0.5,
+    "ema_decay": 0.99, "precision": "bf16", "compile": True, "epochs": 80,
 }  # fmt: skip
 _BEST_NETWORK: dict[str, dict[str, Any]] = {
-    "cnn": {"blocks": "64x2 128x2 256x2 512x2", "dropout": 0.4, "epochs": 70},
-    "resnet18": {"stem": "full", "dropout": 0.4, "epochs": 120},
+    "cnn": {"blocks": "64x2 128x2 256x2 512x2", "layout": "plain", "dropout": 0.4},
+    "resnet18": {"stem": "full", "dropout": 0.4},
 }
 
 
