@@ -51,10 +51,9 @@ class Muon(Optimizer):
             torch._foreach_lerp_(averages, gradients, 1 - momentum)
             ahead = torch._foreach_lerp(gradients, averages, momentum)  # Nesterov's
             updates = orthogonal([each.flatten(1) for each in ahead])
-            scales = [_ADAM_UPDATE * max(update.shape) ** 0.5 for update in updates]
-            # A schedule may hand the rate over as a tensor on the device, so that nothing waits for it.
-            torch._foreach_mul_(updates, scales)
-            torch._foreach_mul_(updates, rate)
+            torch._foreach_mul_(
+                updates, [rate * _ADAM_UPDATE * max(update.shape) ** 0.5 for update in updates]
+            )
             torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
             torch._foreach_sub_(parameters, [u.view_as(p) for u, p in zip(updates, parameters, strict=True)])
         return loss
@@ -88,13 +87,17 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 def _iterate(gram: Tensor) -> Tensor:
     """What each matrix is multiplied by, float32 (B, M, M), of the Gram matrices (B, M, M)."""
-    first, second, third = _COEFFICIENTS
-    product = None
-    for iteration in range(_ITERATIONS):
-        factor = torch.baddbmm(gram, gram, gram, beta=second, alpha=third)
-        factor.diagonal(dim1=1, dim2=2).add_(first)
-        product = factor if product is None else factor @ product
-        if iteration < _ITERATIONS - 1:
-            gram = factor @ gram @ factor
-    assert product is not None
+    factor = product = _factor(gram)
+    for _ in range(_ITERATIONS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     return product
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """a·I + b·G + c·G² of each Gram matrix G."""
+    first, second, third = _COEFFICIENTS
+    factor = torch.baddbmm(gram, gram, gram, beta=second, alpha=third)
+    factor.diagonal(dim1=1, dim2=2).add_(first)
+    return factor
