@@ -77,6 +77,8 @@ class Training:
         self.compiled = (
             config.compile and fabric.world_size == 1
         )  # shares differ in size, and layers wait for others
+        if self.compiled:
+            torch.compiler.reset()  # it compiles only so many graphs of a function, and a sweep has many trainings
         # One graph for each side: what suits any side is slower.
         self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
         self.average: AveragedModel | None = None
@@ -168,7 +170,11 @@ def fit(
             raise FloatingPointError(
                 f"the validation loss became {measured[0]} in epoch {number}: lower --learning-rate"
             )
-        best = training.best_epoch
+        before = training.best_epoch
+        best = before is None or measured[1] > before.validation_accuracy
+        if best:
+            state = training.evaluated.state_dict()
+            training.best_weights = {name: value.detach().cpu().clone() for name, value in state.items()}
         epoch = Epoch(
             number=number,
             train_loss=loss,
@@ -179,12 +185,9 @@ def fit(
             learning_rate=training.optimizers[-1].param_groups[0]["lr"],
             images_per_second=seen / (trained - started),
             seconds=time.perf_counter() - started,
-            best=best is None or measured[1] > best.validation_accuracy,
+            best=best,
         )
         training.history.append(epoch)
-        if epoch.best:
-            state = training.evaluated.state_dict()
-            training.best_weights = {name: value.detach().cpu().clone() for name, value in state.items()}
         yield epoch
 
 
