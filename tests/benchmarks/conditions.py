@@ -24,7 +24,9 @@ def conditions() -> dict[str, str | int | float]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "omp_settings": " ".join(f"{name}={value}" for name, value in os.environ.items() if "OMP_" in name),
+        "omp_settings": " ".join(
+            f"{name}={value}" for name, value in os.environ.items() if name.startswith(("OMP_", "GOMP_"))
+        ),
         "malloc_settings": " ".join(name for name in os.environ if name.startswith("MALLOC_")),
         "git_commit": git_commit(),
     }

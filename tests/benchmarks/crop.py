@@ -25,7 +25,7 @@ class Options:
     """Measure the crop on FER-2013's validation images."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """NAME/VERSION, trained with validation `split` and seed 0."""
+    """NAME/VERSION, trained with validation `stratified` and seed 0."""
     images: int = 2871
 
 

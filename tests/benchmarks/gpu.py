@@ -47,7 +47,7 @@ class Options:
     data_dir: Path | None = None
     architectures: tuple[str, ...] = ("cnn", "resnet18")
     batches: tuple[int, ...] = (512, 1024)
-    """Each is compiled anew: half a minute on a machine that never did it."""
+    """Each is compiled anew: up to half a minute on a machine that never did it."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A few images: shows that everything runs."""
 
@@ -76,8 +76,10 @@ def main() -> None:
     for architecture in options.architectures:
         config = dataclasses.replace(recipe_defaults("best", architecture), progressive=None, **base)
         sizes = (16,) if options.quick else options.batches
+        if options.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         bare = {size: bare_rate(config, size, splits, 2 if options.quick else 30) for size in sizes}
-        best = max(bare, key=lambda size: bare[size])
+        best = max(bare, key=lambda size: bare[size][0])
         config = dataclasses.replace(config, batch_size=best)
         report_epochs(console, config, splits, bare, 2 if options.quick else EPOCHS)
         report_profile(console, config, splits)
@@ -88,12 +90,15 @@ def main() -> None:
 
 def make_training(config: Config, splits: Splits) -> Training:
     torch.manual_seed(0)
-    classifier, config = make_classifier(config, len(splits.class_names), 0.5, 0.25)
+    classifier, config = make_classifier(config, len(splits.class_names), *splits.train.brightness())
     return Training(classifier, config, make_fabric(config))
 
 
-def bare_rate(config: Config, batch_size: int, splits: Splits, steps: int) -> float:
-    """Images/s of forward, backward and optimiser on one random batch that is already there."""
+def bare_rate(config: Config, batch_size: int, splits: Splits, steps: int) -> tuple[float, float]:
+    """(Images/s, seconds before) of forward, backward and optimiser on one random batch that is already there.
+
+    The seconds before are of the first steps, for which the network is compiled.
+    """
     config = dataclasses.replace(config, batch_size=batch_size, mixup=0.0)
     training = make_training(config, splits)
     device, side = training.fabric.device, config.image_size
@@ -101,6 +106,7 @@ def bare_rate(config: Config, batch_size: int, splits: Splits, steps: int) -> fl
     target = torch.arange(batch_size, device=device) % len(splits.class_names)
     labels = functional.one_hot(target, len(splits.class_names)).float()
     training.model.train()
+    begun = time.perf_counter()
     for _ in range(3):
         training_step(training, inputs, labels, target, None)
     wait(device)
@@ -108,22 +114,24 @@ def bare_rate(config: Config, batch_size: int, splits: Splits, steps: int) -> fl
     for _ in range(steps):
         training_step(training, inputs, labels, target, None)
     wait(device)
-    return steps * batch_size / (time.perf_counter() - started)
+    return steps * batch_size / (time.perf_counter() - started), started - begun
 
 
 def report_epochs(
-    console: Console, config: Config, splits: Splits, bare: dict[int, float], epochs: int
+    console: Console, config: Config, splits: Splits, bare: dict[int, tuple[float, float]], epochs: int
 ) -> None:
     training = make_training(dataclasses.replace(config, epochs=epochs), splits)
     history = list(fit(training, splits.train, splits.validation, len(splits.class_names)))[1:]
     rate = statistics.median(epoch.images_per_second for epoch in history)
     seconds = statistics.median(epoch.seconds for epoch in history)
     table = Table("", "", title=f"{config.architecture} best at {config.image_size} px", show_header=False)
-    for size, images in bare.items():
+    for size, (images, before) in bare.items():
         table.add_row(f"bare steps, batch {size}, images/s", f"{images:,.0f}")
-    table.add_row("warm-up (compiling), s", f"{training.warm_up_seconds:.1f}")
+        table.add_row("– first steps, with compiling, s", f"{before:.1f}")
     table.add_row(f"epochs with everything, batch {config.batch_size}, images/s", f"{rate:,.0f}")
-    table.add_row("– share of the bare rate", f"{rate / max(bare.values()):.2f} (target {SHARE_OF_BARE})")
+    table.add_row(
+        "– share of the bare rate", f"{rate / bare[config.batch_size][0]:.2f} (target {SHARE_OF_BARE})"
+    )
     table.add_row("– seconds an epoch, validation included", f"{seconds:.2f} (target {EPOCH_SECONDS:g})")
     if config.device == "cuda":
         table.add_row("peak memory, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:,.0f}")

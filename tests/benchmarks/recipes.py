@@ -79,8 +79,9 @@ BEST = (
     Variant("no average of the weights", {"ema_decay": 0.0}),
     Variant("weight decay 0.3", {"weight_decay": 0.3}),
     Variant("learning rate 0.002", {"learning_rate": 2e-3}),
-    Variant("zoom and shift 0.15", {"zoom": 0.15}),
-    Variant("erasing 0.5", {"erase": 0.5}),
+    Variant("zoom 0.15", {"zoom": 0.15}),
+    Variant("erasing 0.25", {"erase": 0.25}),
+    Variant("no smaller images first", {"progressive": None}),
 )
 BEST_CNN = (
     *BEST,
@@ -88,11 +89,7 @@ BEST_CNN = (
     Variant("blocks 64x3 128x3 256x3 256x3", {"blocks": "64x3 128x3 256x3 256x3"}),
     Variant("dropout 0.2", {"dropout": 0.2}),
 )
-BEST_RESNET = (
-    *BEST,
-    Variant("stem small", {"stem": "small"}),
-    Variant("32 px for half", {"progressive": "32:0.5"}),
-)
+BEST_RESNET = (*BEST, Variant("stem small", {"stem": "small"}))
 VARIANTS = {
     ("fast", "cnn"): CNN, ("fast", "resnet18"): RESNET, ("best", "cnn"): BEST_CNN, ("best", "resnet18"): BEST_RESNET,
 }  # fmt: skip
@@ -114,8 +111,8 @@ class Options:
     data_dir: Path | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     """On the CPU nothing is compiled."""
-    workers: int = os.cpu_count() or 1
-    """Trainings at a time; on the CPU each on one thread."""
+    workers: int | None = None
+    """Trainings at a time: by default one a core, each on one thread, and one on a GPU, which is busy with it."""
     json: Path | None = None
     """Write all numbers to this file, after each training; what it holds already is not trained again."""
 
@@ -138,24 +135,38 @@ def main() -> None:
     if options.exclude:
         every = (*every, Variant("without suspect labels", {"exclude": str(options.exclude)}))
     chosen = [v for v in every if not options.only or v is every[0] or v.label.startswith(options.only)]
-    console, results = Console(stderr=True), earlier(options.json)
+    console, results = Console(stderr=True), earlier(options)
     known = {(result.label, result.seed) for result in results}
     wanted = [(v, s) for s in range(options.seeds) for v in chosen if (v.label, s) not in known]
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(train, variant, seed, options) for variant, seed in wanted]
+    workers = options.workers or (1 if options.device == "cuda" else os.cpu_count())
+    # A process each: torch compiles only so many graphs of one function, and then no more.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        tasks = {pool.submit(train, variant, seed, options): variant for variant, seed in wanted}
         for task in as_completed(tasks):
+            if (error := task.exception()) is not None:
+                console.print(f"{tasks[task].label} failed: {error}", markup=False)
+                continue
             results.append(task.result())
             console.print(results[-1], highlight=False)
             if options.json:
-                options.json.write_text(json.dumps([dataclasses.asdict(r) for r in results], indent=1))
+                told = {"options": kind(options), "results": [dataclasses.asdict(r) for r in results]}
+                options.json.write_text(json.dumps(told, indent=1))
     print_table(chosen, results, options)
 
 
-def earlier(file: Path | None) -> list[Result]:
+def kind(options: Options) -> dict[str, str | int | None]:
+    """What results must have in common to stand in one table."""
+    return {name: getattr(options, name) for name in ("architecture", "recipe", "epochs", "device")}
+
+
+def earlier(options: Options) -> list[Result]:
     """What an interrupted run of the same options left in its file."""
-    if file is None or not file.exists():
+    if options.json is None or not options.json.exists():
         return []
-    return [Result(**values) for values in json.loads(file.read_text())]
+    told = json.loads(options.json.read_text())
+    if told["options"] != kind(options):
+        raise SystemExit(f"error: {options.json} holds results of {told['options']}: give another file")
+    return [Result(**values) for values in told["results"]]
 
 
 def train(variant: Variant, seed: int, options: Options) -> Result:
@@ -213,6 +224,8 @@ def print_table(chosen: list[Variant], results: list[Result], options: Options) 
     ]
     for variant in chosen:
         runs = [result for result in results if result.label == variant.label]
+        if not runs:
+            continue
         columns = [[r.accuracy[name] for r in runs] for name in ("none", "flip", "ten")]
         columns += [[r.macro_recall["ten"] for r in runs], [r.train_accuracy for r in runs]]
         cells = [_mean(values) for values in columns] + [f"{statistics.mean(r.seconds for r in runs):,.0f}"]

@@ -1,4 +1,4 @@
-"""Training throughput of three networks: the report's pipeline, ours and the limit, interleaved in rounds."""
+"""Training throughput of each network: the report's pipeline, ours and the limit, interleaved in rounds."""
 
 import dataclasses
 import statistics
