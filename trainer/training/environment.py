@@ -42,9 +42,8 @@ def make_fabric(config: Config) -> Fabric:
         if config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
             fabric = _fabric(config, "bf16-mixed")
             if fabric.device.type == "cuda":
-                torch.set_float32_matmul_precision(
-                    "high"
-                )  # TF32, for what is left in float32: Muon's products
+                # TF32, for what is left in float32: Muon's products.
+                torch.set_float32_matmul_precision("high")
         if torchrun.world_size() > 1:
             meet(fabric.device)
         fabric.launch()

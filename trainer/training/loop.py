@@ -74,13 +74,13 @@ class Training:
         if fabric.world_size > 1:
             share_layers(classifier.to(fabric.device), self.share)
         self.model, *self.optimizers = fabric.setup(classifier, *optimizers)
-        self.compiled = (
-            config.compile and fabric.world_size == 1
-        )  # shares differ in size, and layers wait for others
+        # Shares differ in size, and layers wait for others.
+        self.compiled = config.compile and fabric.world_size == 1
+        self.forward = self.model
         if self.compiled:
             torch.compiler.reset()  # it compiles only so many graphs of a function, and a sweep has many trainings
-        # One graph for each side: what suits any side is slower.
-        self.forward = torch.compile(self.model, dynamic=False) if self.compiled else self.model
+            # One graph for each side: what suits any side is slower.
+            self.forward = torch.compile(self.model, dynamic=False)
         self.average: AveragedModel | None = None
         if config.ema_decay:
             averaging = get_ema_multi_avg_fn(config.ema_decay)
