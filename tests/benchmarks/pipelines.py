@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from tests.benchmarks.images import Source, train_split
 from trainer.config import Config
 from trainer.models.base import Classifier, build_network, to_unit_range
-from trainer.training.environment import make_fabric
+from trainer.training.environment import make_fabric, product_type
 from trainer.training.loop import Training, fit, make_augmentation, make_optimizers
 
 NUM_CLASSES = 7
@@ -132,14 +132,15 @@ class LimitPipeline:
         config = line.config
         layout = torch.channels_last if line.channels_last else torch.contiguous_format
         network = make_network(config).to(memory_format=layout)
-        self.optimizers = limit_optimizers(network, config, fused=line.fused)
+        fabric = make_fabric(config)
+        self.optimizers = limit_optimizers(network, config, product_type(fabric), fused=line.fused)
         self.network: Callable[[Tensor], Tensor] = torch.compile(network) if line.compiled else network
         self.smoothing = config.label_smoothing
         shape = (config.batch_size, config.channels, config.image_size, config.image_size)
         self.inputs = torch.randn(shape).contiguous(memory_format=layout)
         self.target = torch.randint(NUM_CLASSES, (config.batch_size,))
         self.switch = SETTINGS[line.setting]
-        self.autocast = make_fabric(config).autocast
+        self.autocast = fabric.autocast
 
     def measure(self, steps: int) -> float:
         with self.switch():
@@ -187,10 +188,12 @@ def make_network(config: Config) -> nn.Module:
     )
 
 
-def limit_optimizers(network: nn.Module, config: Config, *, fused: bool) -> list[Optimizer]:
+def limit_optimizers(
+    network: nn.Module, config: Config, products: torch.dtype, *, fused: bool
+) -> list[Optimizer]:
     """Those of the configuration; AdamW in place of what has no fused form to switch off."""
     if fused:
-        return make_optimizers(network, config)
+        return make_optimizers(network, config, products)
     kind = Adam if config.optimizer == "adam" else AdamW
     return [kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)]
 

@@ -87,11 +87,21 @@ def computes_bf16(device: torch.device) -> bool:
     return False
 
 
+def in_bf16(fabric: Fabric) -> bool:
+    """Whether networks are trained in mixed precision."""
+    with fabric.autocast():
+        return torch.is_autocast_enabled(fabric.device.type)
+
+
+def product_type(fabric: Fabric) -> torch.dtype:
+    """What Muon's products are computed in: bfloat16 where a CPU trains in it; a GPU has TF32 for those of float32."""
+    return torch.bfloat16 if fabric.device.type == "cpu" and in_bf16(fabric) else torch.float32
+
+
 def environment(fabric: Fabric) -> dict[str, object]:
     """Versions and hardware that a figure depends on."""
     device = fabric.device
-    with fabric.autocast():
-        precision = "bf16" if torch.is_autocast_enabled(device.type) else "32"
+    precision = "bf16" if in_bf16(fabric) else "32"
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
