@@ -77,7 +77,10 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], origin: str) -
     Raises ValueError where names or shapes are not torchvision's.
     """
     ours = network.state_dict()
-    wanted = [name for name in ours if not name.startswith("fc.")]
+    # torchvision's file is of 2017, before batch norms counted batches; nothing of a network depends on the counts.
+    wanted = [
+        name for name in ours if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+    ]
     missing = [name for name in wanted if name not in state]
     if missing:
         raise ValueError(

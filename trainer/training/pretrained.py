@@ -17,14 +17,16 @@ DOWNLOAD_TIMEOUT_SECONDS = 15
 def make_classifier(config: Config, num_classes: int, mean: float, std: float) -> tuple[Classifier, Config]:
     """The classifier at the start of a training, and the configuration that it was really made with.
 
-    That differs from `config` where `auto` found no ImageNet weights: then everything is trained, as
-    with `--pretrained none`.
+    That differs from `config` where `auto` found no ImageNet weights: then everything is trained, with what the
+    recipe has for `--pretrained none` in place of its own values, but not of the user's.
 
     Args:
         mean, std: of the training images, in [0, 1]; ImageNet's own are taken with its weights.
 
     Raises ValueError where weights that were asked for cannot be had or do not fit.
     """
+    if config.pretrained == "auto":
+        config = _settle(config)
     network = build_network(
         config.architecture,
         num_classes=num_classes,
@@ -33,8 +35,6 @@ def make_classifier(config: Config, num_classes: int, mean: float, std: float) -
         options=config.options(),
     )
     means, stds = (mean,) * config.channels, (std,) * config.channels
-    if config.pretrained == "auto":
-        config = _settle(config)
     if config.pretrained != "none":
         from trainer.models.resnet import load_pretrained, read_state  # torchvision: seconds
     if config.pretrained == "imagenet":
@@ -70,16 +70,18 @@ def _settle(config: Config) -> Config:
             reason = f"they are neither in torch's hub cache nor can they be downloaded: {error}"
     asked = recipe_defaults(config.recipe, config.architecture, config.mode, "auto")
     scratch = recipe_defaults(config.recipe, config.architecture, "full", "none")
-    rate = config.learning_rate
-    if rate == asked.learning_rate:  # the recipe's, not the user's
-        rate = scratch.learning_rate
+    changes = {
+        field.name: getattr(scratch, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) == getattr(asked, field.name) != getattr(scratch, field.name)
+    } | {"pretrained": "none", "mode": "full"}
     log.warning(
-        "NO IMAGENET WEIGHTS (%s). All layers of %s are trained from scratch instead, mode full, learning rate %g.",
+        "NO IMAGENET WEIGHTS (%s). All layers of %s are trained from scratch instead: %s.",
         reason,
         config.architecture,
-        rate,
+        ", ".join(f"{name} {value}" for name, value in sorted(changes.items())),
     )
-    return dataclasses.replace(config, pretrained="none", mode="full", learning_rate=rate)
+    return dataclasses.replace(config, **changes)
 
 
 def _imagenet() -> dict:
