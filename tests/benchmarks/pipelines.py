@@ -18,7 +18,7 @@ from torchvision.datasets import ImageFolder
 from tests.benchmarks.images import Source, train_split
 from trainer.config import Config
 from trainer.models.base import Classifier, build_network, to_unit_range
-from trainer.training.environment import make_fabric, product_type
+from trainer.training.environment import in_bf16, make_fabric
 from trainer.training.loop import Training, fit, make_augmentation, make_optimizers
 
 NUM_CLASSES = 7
@@ -133,7 +133,7 @@ class LimitPipeline:
         layout = torch.channels_last if line.channels_last else torch.contiguous_format
         network = make_network(config).to(memory_format=layout)
         fabric = make_fabric(config)
-        self.optimizers = limit_optimizers(network, config, product_type(fabric), fused=line.fused)
+        self.optimizers = limit_optimizers(network, config, bf16=in_bf16(fabric), fused=line.fused)
         self.network: Callable[[Tensor], Tensor] = torch.compile(network) if line.compiled else network
         self.smoothing = config.label_smoothing
         shape = (config.batch_size, config.channels, config.image_size, config.image_size)
@@ -188,12 +188,10 @@ def make_network(config: Config) -> nn.Module:
     )
 
 
-def limit_optimizers(
-    network: nn.Module, config: Config, products: torch.dtype, *, fused: bool
-) -> list[Optimizer]:
+def limit_optimizers(network: nn.Module, config: Config, *, bf16: bool, fused: bool) -> list[Optimizer]:
     """Those of the configuration; AdamW in place of what has no fused form to switch off."""
     if fused:
-        return make_optimizers(network, config, products)
+        return make_optimizers(network, config, bf16=bf16)
     kind = Adam if config.optimizer == "adam" else AdamW
     return [kind(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.config import Config, recipe_defaults
-from trainer.training.environment import computes_bf16, environment, make_fabric, product_type
+from trainer.training.environment import computes_bf16, environment, in_bf16, make_fabric
 
 CPU = Config(device="cpu")
 
@@ -33,7 +33,7 @@ def test_an_older_torch_that_does_not_tell_trains_in_32_bits(monkeypatch):
 def test_a_precision_that_was_asked_for_is_taken_on_every_machine(precision):
     fabric = make_fabric(dataclasses.replace(CPU, precision=precision))
     assert environment(fabric)["precision_used"] == precision
-    assert product_type(fabric) == (torch.bfloat16 if precision == "bf16" else torch.float32)
+    assert in_bf16(fabric) == (precision == "bf16")
 
 
 def test_the_report_trains_in_32_bits_and_fast_by_the_machine():

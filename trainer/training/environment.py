@@ -41,9 +41,6 @@ def make_fabric(config: Config) -> Fabric:
         fabric = _fabric(config, "32-true")
         if config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
             fabric = _fabric(config, "bf16-mixed")
-            if fabric.device.type == "cuda":
-                # TF32, for what is left in float32: Muon's products.
-                torch.set_float32_matmul_precision("high")
         if torchrun.world_size() > 1:
             meet(fabric.device)
         fabric.launch()
@@ -91,11 +88,6 @@ def in_bf16(fabric: Fabric) -> bool:
     """Whether networks are trained in mixed precision."""
     with fabric.autocast():
         return torch.is_autocast_enabled(fabric.device.type)
-
-
-def product_type(fabric: Fabric) -> torch.dtype:
-    """What Muon's products are computed in: bfloat16 where a CPU trains in it; a GPU has TF32 for those of float32."""
-    return torch.bfloat16 if fabric.device.type == "cpu" and in_bf16(fabric) else torch.float32
 
 
 def environment(fabric: Fabric) -> dict[str, object]:

@@ -17,7 +17,7 @@ from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
 from trainer.models.base import VIEWS, Classifier, Probabilities, to_unit_range
 from trainer.training.augment import Augmentation, cutmix, mixup
-from trainer.training.environment import product_type
+from trainer.training.environment import in_bf16
 from trainer.training.muon import Muon, suits
 from trainer.training.shares import Share, share_layers, summed
 
@@ -71,7 +71,7 @@ class Training:
         self.fabric = fabric
         self.share = Share(fabric.global_rank, fabric.world_size)
         classifier = classifier.to(memory_format=torch.channels_last)
-        optimizers = make_optimizers(classifier, config, product_type(fabric))
+        optimizers = make_optimizers(classifier, config, bf16=in_bf16(fabric))
         if fabric.world_size > 1:
             share_layers(classifier.to(fabric.device), self.share)
         self.model, *self.optimizers = fabric.setup(classifier, *optimizers)
@@ -357,20 +357,17 @@ def validate(logits: Tensor, target: Tensor, num_classes: int) -> tuple[float, f
     return values[0], values[1], values[2]
 
 
-def make_optimizers(
-    classifier: nn.Module, config: Config, products: torch.dtype = torch.float32
-) -> list[Optimizer]:
+def make_optimizers(classifier: nn.Module, config: Config, *, bf16: bool = False) -> list[Optimizer]:
     """The optimisers over what is trained; norms and biases are not decayed. Muon leaves to AdamW what is no filter.
 
     Args:
-        products: What Muon multiplies in.
+        bf16: Whether Muon multiplies in bfloat16.
     """
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon" and (filters := [p for p in trained if suits(p)]):
-        optimizers.append(
-            Muon(filters, lr=config.learning_rate, weight_decay=config.weight_decay, dtype=products)
-        )
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        optimizers.append(Muon(filters, config.learning_rate, weight_decay=config.weight_decay, dtype=dtype))
         trained = [parameter for parameter in trained if not suits(parameter)]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
