@@ -8,8 +8,9 @@ import torch
 
 from trainer.config import Config, recipe_defaults
 from trainer.data.base import Split
+from trainer.training import loop
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Training, fit
+from trainer.training.loop import Training, fit, warm_up
 from trainer.training.pretrained import make_classifier
 
 
@@ -48,7 +49,16 @@ def test_a_compiled_training_has_the_numbers_of_one_that_is_not(compiled_sides):
     plain = train("4 8")
     assert compiled_sides == []
     together = train("4 8", compile=True)
+    assert compiled_sides == [32, 36]
     torch.testing.assert_close(torch.tensor(together), torch.tensor(plain), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"clean_end": 0.5}, {"rotation": 0.0, "zoom": 0.0, "shift": 0.0}])
+def test_what_is_compiled_first_is_what_is_trained(compiled_sides, monkeypatch, changes):
+    first = []
+    monkeypatch.setattr(loop, "warm_up", lambda *given: (warm_up(*given), first.extend(compiled_sides))[0])
+    train("4 8", compile=True, **changes)
+    assert first == compiled_sides != []
 
 
 def test_each_side_is_compiled_once_in_every_training_of_a_process(compiled_sides):

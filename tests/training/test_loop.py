@@ -16,6 +16,7 @@ from trainer.data.base import Split
 from trainer.models import ARCHITECTURES
 from trainer.training.environment import make_fabric
 from trainer.training.loop import (
+    Course,
     Epoch,
     Training,
     class_weights,
@@ -367,6 +368,14 @@ def test_muon_takes_the_filters_over_features_and_adamw_the_rest():
     assert [names[id(p)] for group in muon.param_groups for p in group["params"]] == ["0.4.weight"]
     rest = [names[id(p)] for group in adamw.param_groups for p in group["params"]]
     assert sorted([*rest, "0.4.weight"]) == sorted(names.values())
+
+
+@pytest.mark.parametrize(("processes", "sizes"), [(1, [8, 8, 2]), (2, [8, 8, 2]), (3, [8, 8])])
+def test_a_last_batch_that_has_no_image_for_each_process_is_left_out(processes, sizes):
+    training = make_training(config := small_config())
+    course = Course.on_device(training, noise_faces(18), 3, None)
+    batches = course.batches(config, torch.Generator(), processes)
+    assert [len(batch) for batch in batches] == sizes
 
 
 def test_where_no_filter_is_trained_muon_is_adamw():

@@ -48,7 +48,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Step:
-    """How far an epoch has come; sums are over the images seen so far."""
+    """How far an epoch has come; loss and accuracy are means over the images that this process has seen so far."""
 
     epoch: int
     images: int
@@ -218,11 +218,15 @@ class Course:
         weights = class_weights(target, num_classes, config.class_weighting)
         return cls(train.images.to(device), target, labels, weights, make_augmentation(config))
 
-    def batches(self, config: Config, generator: Generator) -> list[Tensor]:
+    def augmentation_of(self, config: Config, number: int) -> Augmentation:
+        """That of epoch `number`."""
+        return Augmentation(flip=self.augmentation.flip) if is_clean(config, number) else self.augmentation
+
+    def batches(self, config: Config, generator: Generator, processes: int) -> list[Tensor]:
         """Positions of each batch of an epoch, int64 (B,), in an order of its own."""
         order = torch.randperm(len(self.target), generator=generator, device=self.target.device)
-        # Batch norm needs two images; a network is compiled for whole batches.
-        fewest = min(config.batch_size, len(order)) if config.compile else 2
+        # Batch norm needs two images, and each process one; a network is compiled for whole batches.
+        fewest = min(config.batch_size, len(order)) if config.compile else max(2, processes)
         return [batch for batch in order.split(config.batch_size) if len(batch) >= fewest]
 
 
@@ -232,15 +236,14 @@ def train_epoch(
     """One pass over the images; (mean loss, share of correct answers, images seen)."""
     config, device = training.config, training.fabric.device
     generator = seeded(config.seed, number, device)
-    batches = course.batches(config, generator)
+    batches = course.batches(config, generator, training.share.processes)
     seen = sum(len(batch) for batch in batches)
     totals = torch.zeros(3, device=device)  # loss × images, correct, images: of this process's shares
     training.classifier.side = side = training_side(config, number)
-    augmentation, mixing, alpha = course.augmentation, mixup, config.mixup
-    if config.cutmix:
-        mixing, alpha = cutmix, config.cutmix
+    augmentation = course.augmentation_of(config, number)
+    mixing, alpha = (cutmix, config.cutmix) if config.cutmix else (mixup, config.mixup)
     if is_clean(config, number):
-        augmentation, alpha = Augmentation(flip=augmentation.flip), 0.0
+        alpha = 0.0
     training.model.train()
     started = shown = time.perf_counter()
     done = 0
@@ -271,13 +274,16 @@ def train_epoch(
 def warm_up(training: Training, course: Course) -> float:
     """Compile the network for each side that it will be trained at, and leave it as it was; returns the seconds."""
     config, device = training.config, training.fabric.device
-    labels, channels = course.labels[: config.batch_size], course.images.shape[1]
+    images, labels = course.images[: config.batch_size], course.labels[: config.batch_size]
     started = time.perf_counter()
     before = {name: value.clone() for name, value in training.classifier.state_dict().items()}
     training.model.train()
-    for side in sorted({training_side(config, epoch) for epoch in range(1, config.epochs + 1)}):
+    epochs = range(1, config.epochs + 1)
+    kinds = {(training_side(config, number), is_clean(config, number)): number for number in epochs}
+    for (side, _), number in sorted(kinds.items()):
         training.classifier.side = side
-        inputs = torch.rand(len(labels), channels, side, side, device=device)
+        augmentation = course.augmentation_of(config, number)
+        inputs = augmentation(to_unit_range(images), seeded(config.seed, number, device), side)
         logits = training.forward(inputs.contiguous(memory_format=torch.channels_last))
         training.fabric.backward(functional.cross_entropy(logits.float(), labels))
     training.classifier.side = config.image_size
