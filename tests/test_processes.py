@@ -91,6 +91,8 @@ def test_a_stopped_run_keeps_its_best_weights_and_ends_as_if_it_had_not_been_sto
     for name in ("accuracy", "log_loss", "ece"):
         key = metric_key("test", name)
         assert resumed.data.metrics[key] == whole.data.metrics[key]
+    energy = "energy/estimated_kwh"  # no meter saw all of it
+    assert (energy in resumed.data.metrics, energy in whole.data.metrics) == (False, True)
     assert not (store.checkpoints / run_id).exists()
 
 

@@ -182,6 +182,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
                 if not training.history:
                     log_beginning(writer, config, splits, fingerprints, training)
                 progress.started(writer.run_id, config)
+                is_whole = not training.history
                 with EnergyMeter() as meter:
                     for epoch in fit(
                         training,
@@ -197,7 +198,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
                             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
                         progress.epoch(epoch)
                 progress.doing("Evaluating on test, logging and registering")
-                outcome = conclude(writer, config, splits, training, spec, tags, meter)
+                outcome = conclude(writer, config, splits, training, spec, tags, meter if is_whole else None)
             except KeyboardInterrupt:
                 keep_best(writer, training, spec)
                 raise
@@ -251,9 +252,13 @@ def conclude(
     training: Training,
     spec: ModelSpec,
     tags: Mapping[str, str],
-    meter: EnergyMeter,
+    meter: EnergyMeter | None,
 ) -> Outcome:
-    """Evaluate the best epoch once on test, log all that follows from it, and register the model."""
+    """Evaluate the best epoch once on test, log all that follows from it, and register the model.
+
+    Args:
+        meter: Of all epochs; None where there is none that saw them all.
+    """
     best = training.best_epoch
     assert best is not None
     if config.half:
@@ -276,13 +281,14 @@ def conclude(
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
         writer.log_metrics(
-            meter.metrics()
+            (meter.metrics() if meter else {})
             | {"training_seconds": seconds, "median_images_per_second": throughput}
             | {"warm_up_seconds": training.warm_up_seconds}
         )
         accuracy = f"{test.summary['accuracy']:.4f}"
         writer.set_tags(
-            {Tag.BEST_EPOCH: best.number, Tag.TEST_ACCURACY: accuracy, "energy_method": meter.method()}
+            {Tag.BEST_EPOCH: best.number, Tag.TEST_ACCURACY: accuracy}
+            | ({"energy_method": meter.method()} if meter else {})
         )
         write(bundle, spec, training.best_weights)
         writer.log_metrics(serving_cost(bundle))
