@@ -38,7 +38,7 @@ class Split:
 
     def brightness(self) -> tuple[float, float]:
         """Mean and standard deviation of the pixels, in [0, 1]."""
-        counts = np.bincount(self.images.numpy().reshape(-1), minlength=256)
+        counts = torch.bincount(self.images.flatten(), minlength=256).numpy()
         levels, share = np.arange(256) / 255, counts / counts.sum()
         mean = float((levels * share).sum())
         return mean, max(float(np.sqrt(((levels - mean) ** 2 * share).sum())), 1e-3)

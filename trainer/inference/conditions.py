@@ -64,7 +64,7 @@ def measure(images: np.ndarray, sample_ids: Sequence[str]) -> pd.DataFrame:
         {
             "sample_id": list(sample_ids),
             "brightness": grey.mean(axis=(1, 2)) / 255,
-            "contrast": grey.std(axis=(1, 2)) / 255,
+            "contrast": [image.std() / 255 for image in grey],  # all at once, they would be copied as floats
             "sharpness": [sharpness(image) for image in grey],
             "face size": sides / SIDE_PER_BOX_WIDTH,
             "turned away": [

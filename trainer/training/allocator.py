@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 # <malloc.h> of glibc.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -14,11 +15,27 @@ def keep_memory() -> bool:
     clear page by page at every step: about a quarter of a small CNN's training time. Elsewhere than on
     glibc this does nothing.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # musl has none
+    mallopt = _of_glibc("mallopt")
+    if mallopt is None:
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 * 2**20))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def return_memory() -> bool:
+    """Give the kernel back what was freed and kept, before other work begins; returns whether there was any.
+
+    Other work asks for blocks of other sizes, and would have taken new memory beside those of the steps.
+    """
+    trim = _of_glibc("malloc_trim")
+    return trim is not None and trim(0) == 1
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None where the process runs on another C library."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None

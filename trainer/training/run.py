@@ -37,7 +37,7 @@ from trainer.store.registry import find_version
 from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
 from trainer.torchrun import Launch
-from trainer.training.allocator import keep_memory
+from trainer.training.allocator import keep_memory, return_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.data import configured_splits
 from trainer.training.energy import EnergyMeter
@@ -261,6 +261,7 @@ def conclude(
     """
     best = training.best_epoch
     assert best is not None
+    return_memory()
     if config.half:
         training.best_weights = halved(training.best_weights)
     training.evaluated.load_state_dict(training.best_weights)
