@@ -76,8 +76,6 @@ def main() -> None:
     for architecture in options.architectures:
         config = dataclasses.replace(recipe_defaults("best", architecture), progressive=None, **base)
         sizes = (16,) if options.quick else options.batches
-        if options.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         bare = {size: bare_rate(config, size, splits, 2 if options.quick else 30) for size in sizes}
         best = max(bare, key=lambda size: bare[size][0])
         config = dataclasses.replace(config, batch_size=best)
@@ -120,6 +118,8 @@ def bare_rate(config: Config, batch_size: int, splits: Splits, steps: int) -> tu
 def report_epochs(
     console: Console, config: Config, splits: Splits, bare: dict[int, tuple[float, float]], epochs: int
 ) -> None:
+    if config.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     training = make_training(dataclasses.replace(config, epochs=epochs), splits)
     history = list(fit(training, splits.train, splits.validation, len(splits.class_names)))[1:]
     rate = statistics.median(epoch.images_per_second for epoch in history)

@@ -156,7 +156,9 @@ def main() -> None:
 
 def kind(options: Options) -> dict[str, str | int | None]:
     """What results must have in common to stand in one table."""
-    return {name: getattr(options, name) for name in ("architecture", "recipe", "epochs", "device")}
+    common = {name: getattr(options, name) for name in ("architecture", "recipe", "epochs", "device")}
+    paths = {"data_dir": options.data_dir, "exclude": options.exclude}
+    return common | {name: str(path) for name, path in paths.items() if path is not None}
 
 
 def earlier(options: Options) -> list[Result]:
