@@ -27,7 +27,7 @@ from tests.benchmarks.images import (
 )
 from tests.benchmarks.logging_cost import RunCost, logging_share, measure_run, warm_up
 from tests.benchmarks.means import measure_means
-from tests.benchmarks.memory import peak_memory
+from tests.benchmarks.memory import measure_memory
 from tests.benchmarks.photos import FOLDER_PHOTOS, measure_photos
 from tests.benchmarks.server import SIZES, measure_server
 from tests.benchmarks.throughput import Comparison, Effort, Say, compare, networks
@@ -127,11 +127,10 @@ def measure_training(
             for network in networks()[:2]:
                 means[network.label] = measure_means(network, source, half, workers, say)
             tables.print_means(console, means)
-    memory = {}
-    for network in networks():
-        with Worker(cache) as worker:
-            memory[network.label] = worker.call(peak_memory, network.config, source)
-    tables.print_memory(console, memory)
+    memory = None
+    if effort is not QUICK:
+        memory = measure_memory(source, scratch, cache, say)
+        tables.print_memory(console, *memory)
     tables.print_loading(console, loading)
     cost = run_cost(scratch, say)
     share = logging_share(cost, comparisons[0].median("ours 64"))

@@ -4,18 +4,14 @@ Crops of FER-2013 (of sketch where that is not at hand) under many names, with `
 weights.
 """
 
-import functools
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks.alone import run_alone
 from tests.benchmarks.images import find_source, write_jpegs
 from tests.benchmarks.photos import write_models
 from trainer.commands.bulk import MANY
@@ -133,34 +129,13 @@ def names(folder: Path) -> Sequence[Path]:
 
 def run_command(way: Way, model: Path, photos: Sequence[str | Path], answers: Path) -> Command:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(way.processes)]
-    command = [
-        sys.executable,
-        *(launcher if way.processes > 1 else []),
-        "-m",
-        "trainer",
-        "predict",
-        str(model),
-    ]
+    command = [*(launcher if way.processes > 1 else []), "-m", "trainer", "predict", str(model)]
     command += [*map(str, photos), "--whole", "--json", "--output", f"{answers}/"]
-    cores = allowed()[-way.cores :]
-    pin = functools.partial(os.sched_setaffinity, 0, cores) if hasattr(os, "sched_setaffinity") else None
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=pin,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        all_seconds = time.monotonic() - started
-        output.seek(0)
-        if code := os.waitstatus_to_exitcode(status):
-            raise RuntimeError(f"{' '.join(command)} ended with {code}")
-        facts = json.loads(output.read())
+    cost = run_alone(command, cores=allowed()[-way.cores :])
+    facts = json.loads(cost.output)
     assert facts["failed"] == 0
     assert facts["photos_this_time"] == facts["photos"] == facts["answers"]
     return Command(
-        photos=facts["photos"], seconds=facts["seconds"], all_seconds=all_seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime, peak_mib=usage.ru_maxrss / 1024,
+        photos=facts["photos"], seconds=facts["seconds"], all_seconds=cost.seconds,
+        cpu_seconds=cost.cpu_seconds, peak_mib=cost.peak_mib,
     )  # fmt: skip

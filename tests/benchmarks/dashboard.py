@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks.alone import peak_mib
 from tests.benchmarks.worker import Worker
 
 if TYPE_CHECKING:
@@ -222,20 +223,6 @@ def _timed(run: Callable[[], object]) -> View:
 def _cost() -> tuple[float, bool]:
     """Peak memory of this process in MiB, and whether it has imported torch."""
     return peak_mib(), "torch" in sys.modules
-
-
-def peak_mib() -> float:
-    """Largest resident set of this process; where the system keeps none, the one that it has now."""
-    status = Path("/proc/self/status")
-    if (
-        status.exists()
-    ):  # getrusage would also count the parent, from before this process had a program of its own
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    import psutil
-
-    return psutil.Process().memory_info().rss / 2**20
 
 
 class ScriptClock:

@@ -1,41 +1,41 @@
-"""What a training takes in memory, in a process of its own."""
+"""What a whole run takes in memory: the command that a user types, from the data to the registered model."""
 
-import dataclasses
-import resource
-import sys
+from collections.abc import Mapping
+from pathlib import Path
 
+from tests.benchmarks.alone import run_alone
 from tests.benchmarks.images import Source
-from trainer.config import Config
+from tests.benchmarks.throughput import Say
 
-_UNIT = 1024 if sys.platform.startswith("linux") else 1
-STEPS = 12
+RUNS = {
+    "report's CNN": ("cnn", "report"),
+    "fast CNN": ("cnn", "fast"),
+    "fast ResNet18": ("resnet18", "fast"),
+}
 
 
-def peak_memory(config: Config, source: Source) -> tuple[float, float]:
-    """(MiB after importing torch, MiB beyond that at most), of `STEPS` steps on the whole training set.
+def measure_memory(
+    source: Source, scratch: Path, cache: Mapping[str, str], say: Say
+) -> tuple[float, dict[str, float]]:
+    """(MiB of `import torch`, network → MiB beyond that at most) of runs of one epoch, at the recipe's largest side.
 
-    As a run does it: allocator settings, data, network, the largest images of the recipe, validation on a tenth of
-    the images.
+    cache: variables of the environment that name folders, filled by `measure_loading`.
     """
-    import torch
-
-    before = _peak_mib()
-    from tests.benchmarks.images import train_split
-    from tests.benchmarks.pipelines import NUM_CLASSES
-    from trainer.training.allocator import keep_memory
-    from trainer.training.environment import make_fabric
-    from trainer.training.loop import Training, fit
-    from trainer.training.pretrained import make_classifier
-
-    keep_memory()
-    train = train_split(source)
-    config = dataclasses.replace(config, epochs=1, progressive=None, device="cpu")
-    classifier, config = make_classifier(config, NUM_CLASSES, 0.5, 0.25)
-    training = Training(classifier, config, make_fabric(config))
-    some = train.select(torch.arange(min(len(train), STEPS * config.batch_size)))
-    list(fit(training, some, train.select(torch.arange(len(train) // 10)), NUM_CLASSES))
-    return before, _peak_mib() - before
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT / 2**20
+    environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{scratch.absolute()}/memory/mlflow.db", **cache}
+    torch = run_alone(["-c", "import torch"]).peak_mib
+    beyond = {}
+    for label, (architecture, recipe) in RUNS.items():
+        say(f"{label}: a run of one epoch on {source.dataset}, for its memory")
+        flags = {
+            "--dataset": source.dataset,
+            "--architecture": architecture,
+            "--recipe": recipe,
+            "--epochs": "1",
+            "--progressive": "None",
+            "--device": "cpu",
+        }
+        if source.data_dir is not None:
+            flags["--data-dir"] = str(source.data_dir)
+        command = ["-m", "trainer", "train", *(word for flag in flags.items() for word in flag)]
+        beyond[label] = run_alone(command, environment=environment).peak_mib - torch
+    return torch, beyond

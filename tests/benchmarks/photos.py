@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from tests.benchmarks.alone import peak_mib
 from tests.benchmarks.worker import Worker
 from tests.extra.drawn_photos import encoded, scene
 
@@ -121,8 +122,6 @@ def write_photos(folder: Path, count: int) -> None:
 
 def page_stages(model: Path) -> tuple[dict[str, list[float]], float]:
     """What the page does on the server for a new photo, and the peak memory of the process in MiB."""
-    import resource
-
     from dashboard.album import SHOWN_PX, Album
     from trainer.inference.predictor import Predictor, share_cores
 
@@ -150,7 +149,7 @@ def page_stages(model: Path) -> tuple[dict[str, list[float]], float]:
         if trial >= WARM_UPS:
             for name, seconds in (clock.laps | {"all": sum(clock.laps.values())}).items():
                 stages.setdefault(name, []).append(seconds)
-    return stages, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return stages, peak_mib()
 
 
 class Clock:

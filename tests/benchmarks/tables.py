@@ -79,13 +79,13 @@ def print_throughput(console: Console, comparisons: Sequence[Comparison], idle_s
     )
 
 
-def print_memory(console: Console, memory: Mapping[str, tuple[float, float]]) -> None:
-    """Peak of a process that trains an epoch and validates, beyond what importing torch takes."""
-    table = Table("network", "torch imported, MiB", "beyond it at most, MiB", title="Memory of a training")
-    for label, (before, beyond) in memory.items():
-        table.add_row(label, f"{before:,.0f}", f"{beyond:,.0f} {_met(beyond < TRAINING_MIB)}")
+def print_memory(console: Console, torch: float, beyond: Mapping[str, float]) -> None:
+    """Peaks of whole runs, beyond what a process that only imports torch takes."""
+    table = Table("network", "MiB beyond `import torch` at most", title="Memory of a run of one epoch")
+    for label, peak in beyond.items():
+        table.add_row(label, f"{peak:,.0f} {_met(peak < TRAINING_MIB)}")
     console.print(table)
-    console.print(f"Target: below {TRAINING_MIB:,} MiB.")
+    console.print(f"`import torch` takes {torch:,.0f} MiB; target: below {TRAINING_MIB:,} MiB.")
 
 
 def print_means(console: Console, means: Mapping[str, Sequence[Effect]]) -> None:
