@@ -54,9 +54,9 @@ def slice_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _points(row: pd.Series) -> str:
-    """`−5.1 (−8.0 to −2.2)`."""
+    """`−5.1 (−8.0 to −2.2)`; without the interval where there is none."""
     value, low, high = (
         f"{100 * row[name]:+.1f}".replace("-", "−")
         for name in ("difference", "difference_low", "difference_high")
     )
-    return f"{value} ({low} to {high})"
+    return f"{value} ({low} to {high})" if row["difference_low"] == row["difference_low"] else value

@@ -155,9 +155,11 @@ def slice_table(table: "pd.DataFrame") -> None:
         shown.add_column(column, justify="left" if text else "right", no_wrap=not text)
     for row in table.itertuples():
         points = [100 * value for value in (row.difference, row.difference_low, row.difference_high)]
+        interval = "" if math.isnan(row.difference_low) else " ({:+.1f}…{:+.1f})".format(*points[1:])
+        difference = "–" if math.isnan(row.difference) else f"{points[0]:+.1f}{interval}"
         shown.add_row(
             escape(row.grouping), escape(row.slice), f"{row.images:,}", number(row.accuracy),
-            "–" if math.isnan(row.difference) else "{:+.1f} ({:+.1f}…{:+.1f})".format(*points),
+            difference,
             p_value(row.p, row.decided),
         )  # fmt: skip
     console = Console()

@@ -33,6 +33,8 @@ MARKED_FROM = 0.95
 FEWEST_MARKED = 20
 """With fewer on either side there are no such slices."""
 MOST_GROUPINGS, MOST_GROUPS = 10, 30
+FEWEST_EXPECTED = 5
+"""Right answers, and wrong ones, that must be expected in a slice and outside of it for an interval."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def slice_table(target: np.ndarray, right: np.ndarray, slices: Slices) -> pd.Dat
         One row a slice that holds an image: grouping, slice, images, accuracy, low, high (95% interval, Wilson),
         difference (from all other images that the grouping covers; see `adjusted_difference`), difference_low,
         difference_high (95% for all slices together, after Bonferroni), p (after Holm), decided. A difference is NaN
-        where no class occurs both in the slice and outside.
+        where no class occurs both in the slice and outside, its ends also where there are too few images.
     """
     rows = []
     for grouping, labels in slices.groupings.items():
@@ -144,7 +146,9 @@ def adjusted_difference(
     """Accuracy inside − outside with classes weighed alike, its interval, and the two-sided p value.
 
     The Mantel–Haenszel difference of proportions over the classes, with Sato's variance (Biometrics 45, 1989,
-    1323–1324), which holds for a few large classes as well as for many small ones.
+    1323–1324), which holds for a few large classes as well as for many small ones. It is too small where hardly an
+    answer is wrong, or right: with less than FEWEST_EXPECTED of either, inside or outside, the ends of the interval
+    are NaN. The p value is exact for any number.
 
     Args:
         target: int64 (N,). right, inside: bool (N,).
@@ -166,8 +170,28 @@ def adjusted_difference(
     q_part = ((y1 * (n0 - y0) + y0 * (n1 - y1)) / (2 * n)).sum()
     deviation = float(np.sqrt(max(difference * p_part + q_part, 0.0)) / weight)
     reach = float(stats.norm.ppf((1 + confidence) / 2)) * deviation
-    p_value = float(2 * stats.norm.sf(abs(difference) / deviation)) if deviation else float(difference == 0)
-    return Interval(difference, difference - reach, difference + reach), p_value
+    rate = (y1 + y0) / n
+    expected = [(images * share).sum() for images in (n1, n0) for share in (rate, 1 - rate)]
+    if min(expected) < FEWEST_EXPECTED:
+        reach = np.nan
+    return Interval(difference, difference - reach, difference + reach), exact_p(n1, n0, y1, y0)
+
+
+def exact_p(n1: np.ndarray, n0: np.ndarray, y1: np.ndarray, y0: np.ndarray) -> float:
+    """Two-sided p of as many right answers inside, were those of each class spread over its images by chance alone.
+
+    The exact form of the Cochran–Mantel–Haenszel test: Fisher's, over several classes.
+
+    Args:
+        n1, n0: Images of each class inside and outside, (K,). y1, y0: How many of them were answered rightly.
+    """
+    chances, fewest = np.ones(1), 0
+    for inside, outside, right in zip(n1, n0, y1 + y0, strict=True):
+        first, last = int(max(0, right - outside)), int(min(right, inside))
+        of_class = stats.hypergeom.pmf(np.arange(first, last + 1), inside + outside, right, inside)
+        chances, fewest = np.convolve(chances, of_class), fewest + first
+    seen = chances[int(y1.sum()) - fewest]
+    return min(float(chances[chances <= seen * (1 + 1e-7)].sum()), 1.0)
 
 
 def worst_slice(table: pd.DataFrame) -> pd.Series | None:
@@ -195,4 +219,5 @@ def recall_table(
 def _in_order(grouping: str, labels: np.ndarray) -> list[str]:
     """The slices of a grouping: thirds from low to high, a user's groups by name."""
     found = set(labels)
-    return [name for name in CONDITIONS.get(grouping, ()) if name in found] or sorted(found)
+    known = [name for name in CONDITIONS.get(grouping, ()) if name in found]
+    return known + sorted(found.difference(known))
