@@ -90,7 +90,9 @@ def restore(file: Path, database: Path) -> Contents:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".store.lock"):
-            taken = [name for name in (database.name, *FOLDERS) if _is_taken(root / name)]
+            # SQLite would replay the log of a database that is gone into the one that takes its place.
+            logs = [f"{database.name}-wal", f"{database.name}-shm"]
+            taken = [name for name in (database.name, *logs, *FOLDERS) if _is_taken(root / name)]
             if taken:
                 raise StoreError(
                     f"{root} holds a store already ({', '.join(taken)}): a backup never replaces one"
