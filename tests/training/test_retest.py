@@ -1,5 +1,6 @@
 """A registered model that is tested again: its run then tells of the new test set, and loses nothing."""
 
+import dataclasses
 import shutil
 from collections import OrderedDict
 
@@ -14,6 +15,7 @@ from trainer.evaluation.comparison import Predictions, same_images
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 from trainer.store.registry import find_version
+from trainer.training import retest
 from trainer.training.retest import bundled_elsewhere
 
 MODEL = "fer2013-emotion/1"
@@ -65,6 +67,43 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Tr
     assert version.tags[Tag.TEST_FINGERPRINT] == again["test_fingerprint"]
     assert "On 43 test images" in version.description
     assert client.download_artifacts(version.run_id, CARD_FILE)
+
+
+def test_a_run_that_was_tested_on_other_images_is_not_compared(place: Trained, capsys):
+    store = open_store()
+    store.client().set_tag(find_version(store, MODEL).run_id, Tag.TEST_FINGERPRINT, "f" * 32)
+    assert main(["compare", MODEL, "fer2013-emotion/2"]) == 2
+    assert "was tested on other data than" in capsys.readouterr().err
+
+
+def test_whoever_stops_it_leaves_the_run_as_it_was(place: Trained, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store = open_store()
+    before = Reader(store).snapshot()
+    shutil.rmtree(place.data_dir / "test" / "sad")
+    (place.data_dir / "test" / "sad").mkdir()
+    shutil.copy(
+        next((place.data_dir / "test" / "happy").iterdir()), place.data_dir / "test" / "sad" / "x.png"
+    )
+    monkeypatch.setattr("trainer.training.results.log_weaknesses", stop)
+    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 130
+    pd.testing.assert_frame_equal(Reader(store).snapshot().runs, before.runs)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_of_a_run_with_exclusions_the_held_out_images_tell_whether_it_knows_these(
+    place: Trained, monkeypatch, changed
+):
+    real = retest.configuration
+    monkeypatch.setattr(
+        retest, "configuration", lambda params: dataclasses.replace(real(params), exclude="gone.txt")
+    )
+    if changed:
+        for path in list((place.data_dir / "train" / "sad").iterdir())[::2]:
+            path.unlink()
+    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == (2 if changed else 0)
 
 
 def test_on_the_same_images_a_run_only_gains(place: Trained):

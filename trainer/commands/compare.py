@@ -37,8 +37,13 @@ def compare(
             raise ValueError(
                 f"run {reference} logged no predictions: only finished runs of Moodify can be compared"
             )
-        found.append((snapshot.runs.loc[run_id, "name"] or run_id[:8], Predictions.from_table(table)))
-    (name_a, first), (name_b, second) = found
+        run = snapshot.runs.loc[run_id]
+        found.append((run["name"] or run_id[:8], run["test_fingerprint"], Predictions.from_table(table)))
+    (name_a, images_a, first), (name_b, images_b, second) = found
+    if images_a != images_b:
+        raise ValueError(
+            f"{name_b} was tested on other data than {name_a} (the fingerprints of the test sets differ)"
+        )
     result = measure(first, second)
     sentence = verdict(result, name_a, name_b)
     if json:

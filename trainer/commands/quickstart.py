@@ -59,7 +59,10 @@ def quickstart(
             progress.say("A new store: the model that comes with the program is its first champion.")
         if bundled := bundled_elsewhere(store, load_splits(dataset, data_dir)):
             progress.doing("Testing the model that comes with the program on all of these test images")
-            retest(store, bundled, data_dir)
+            try:
+                retest(store, bundled, data_dir)
+            except ValueError as error:  # nothing that is trained now depends on it
+                progress.say(f"It is not tested on these images: {error}.")
         progress.doing("Estimating the time")
         estimates = [estimate_seconds(config) for config in configs]
         progress.say(

@@ -2,8 +2,10 @@
 
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +21,22 @@ from trainer.store.registry import Version, all_versions
 from trainer.store.writer import RunWriter
 from trainer.training.data import configured_splits
 from trainer.training.results import log_test
+
+
+class _HoldingWriter(RunWriter):
+    """Holds what is logged until all is measured, which takes minutes: whoever stops it leaves the run as it was."""
+
+    def __init__(self, store: Store, run_id: str):
+        super().__init__(store, run_id)
+        self._held: list[tuple[Mapping[str, Any], Path | None]] = []
+
+    def _send(self, record: Mapping[str, Any], files: Path | None = None, *, urgent: bool = False) -> None:
+        self._held.append((record, files))
+
+    def let_go(self) -> None:
+        """Write all of it; folders that were logged must be there still."""
+        for record, files in self._held:
+            super()._send(record, files)
 
 
 def retest(store: Store, version: Version, data_dir: str | None = None) -> Evaluation:
@@ -45,13 +63,18 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     # Without its list of exclusions, which may be gone: validation and test are the same.
     splits = configured_splits(dataclasses.replace(config, data_dir=data_dir, exclude=None))
     fingerprints = splits.fingerprints()
-    if config.exclude is None and fingerprints["train"] != before["train_fingerprint"]:
+    if config.exclude is None:
+        is_same = fingerprints["train"] == before["train_fingerprint"]
+    else:  # what was left is not known, but which images of train were held out from it
+        held_out = snapshot.params[run_id].get("validation_fingerprint")
+        is_same = config.validation == "stratified" and fingerprints["validation"] == held_out
+    if not is_same:
         raise ValueError(
             f"{version.uri} learned other images than those of {splits.source}: whether it has seen some of these "
             "test images cannot be told"
         )
     predictor = load_bundle(store, version)
-    writer = RunWriter(store, run_id)
+    writer = _HoldingWriter(store, run_id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if fingerprints["test"] != before["test_fingerprint"]:
@@ -63,12 +86,13 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
             known[known["part"] == "validation"],
         )  # fmt: skip
         writer.log_folder(folder)
-    tags = {
-        Tag.TEST_ACCURACY: f"{evaluation.summary['accuracy']:.4f}",
-        Tag.TEST_FINGERPRINT: fingerprints["test"],
-        Tag.TESTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    writer.set_tags(tags)
+        tags = {
+            Tag.TEST_ACCURACY: f"{evaluation.summary['accuracy']:.4f}",
+            Tag.TEST_FINGERPRINT: fingerprints["test"],
+            Tag.TESTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        writer.set_tags(tags)
+        writer.let_go()
     describe_again(store, version, predictor.spec, tags)
     return evaluation
 
