@@ -30,7 +30,7 @@ from trainer.evaluation.robustness import Robustness, by_kind, relative
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES, Listing
 from trainer.store.location import Store, open_store
-from trainer.store.registry import all_versions, bundle_folder, find_version
+from trainer.store.registry import all_versions, bundle_folder, crown_first, find_version, remove_alias
 
 NAMES = sorted(GREY_LEVELS)
 VERSIONS = dict(zip(ARCHITECTURE_FLAGS, (1, 2), strict=True))
@@ -184,6 +184,12 @@ def test_a_version_says_what_it_is(store):
 def test_the_first_version_is_the_champion_and_later_ones_wait(store):
     aliases = {version.version: version.aliases for version in all_versions(store)}
     assert aliases == {1: ("champion",), 2: ()}
+
+
+def test_where_the_champion_was_taken_away_later_versions_wait_all_the_same(store):
+    remove_alias(store, "fer2013-emotion", "champion")
+    assert not crown_first(store, "fer2013-emotion", 2)
+    assert crown_first(store, "fer2013-emotion", 1)
 
 
 def test_evaluate_repeats_the_figures_of_the_run(trained, store, capsys):

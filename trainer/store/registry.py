@@ -273,9 +273,15 @@ def run_bundle_folder(store: Store, run_id: str, artifact_path: str) -> Path:
 
 
 def crown_first(store: Store, name: str, version: int) -> bool:
-    """Make `version` the champion where the model has none; returns whether it did."""
+    """Make `version` the champion where it is the model's first and there is none; returns whether it did.
+
+    Where a champion was taken away, later versions wait to be promoted all the same.
+    """
     client = store.client()
     if CHAMPION in client.get_registered_model(name).aliases:
+        return False
+    [first] = client.search_model_versions(f"name='{name}'", max_results=1, order_by=["version_number ASC"])
+    if int(first.version) != version:
         return False
     client.set_registered_model_alias(name, CHAMPION, str(version))
     return True
