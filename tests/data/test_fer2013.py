@@ -5,8 +5,11 @@ import logging
 import os
 import shutil
 import socket
+import ssl
 import tarfile
 import time
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,7 +175,9 @@ def test_the_icml_csv_with_spaces_in_its_header_is_read(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("where", ["itself", "wrapped", "zip inside", "csv inside", "wrapped zip"])
+@pytest.mark.parametrize(
+    "where", ["itself", "wrapped", "zip inside", "csv inside", "wrapped zip", "beside its archive"]
+)
 def test_the_data_are_found_in_a_folder_and_one_folder_deeper(tmp_path: Path, where: str) -> None:
     faces, data_dir = random_faces(), tmp_path / "given"
     inside = data_dir / "archive"
@@ -187,6 +192,9 @@ def test_the_data_are_found_in_a_folder_and_one_folder_deeper(tmp_path: Path, wh
         write_zip(data_dir / "download.zip", faces)
     elif where == "csv inside":
         write_csv(data_dir / "fer2013.csv", [csv_row(*face) for face in faces.items()])
+    elif where == "beside its archive":
+        (data_dir / "fer2013.tar.gz").touch()  # it would be refused
+        write_csv(inside / "fer2013.csv", [csv_row(*face) for face in faces.items()])
     else:
         write_zip(inside / "download.zip", faces)
     assert len(load(data_dir, BOTH).parts["train"]) == 21
@@ -573,6 +581,16 @@ def test_a_server_that_never_answers_is_given_up_in_time(silent_server: str) -> 
     start = time.perf_counter()
     assert unreachable(silent_server, 0.3) is not None
     assert time.perf_counter() - start < 3
+
+
+def test_certificates_that_are_unknown_here_may_be_known_to_kagglehub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise urllib.error.URLError(ssl.SSLCertVerificationError("unable to get local issuer certificate"))
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
+    assert unreachable("https://example.org", 1.0) is None
 
 
 def test_a_download_that_is_not_possible_is_a_quick_plain_error(

@@ -135,3 +135,12 @@ def test_the_same_split_has_the_same_fingerprints_and_another_seed_changes_only_
 def test_an_unknown_dataset_is_named_beside_those_that_exist():
     with pytest.raises(ValueError, match="no dataset 'faces'; choose one of fer2013, sketch"):
         load_splits("faces")
+
+
+def test_twins_that_leave_a_class_without_images_are_refused(faces):
+    first = faces / "train" / "sad" / "Training_0.png"
+    for other in (faces / "train" / "sad").iterdir():
+        other.write_bytes(first.read_bytes())
+    assert len(load(faces).train) == 108
+    with pytest.raises(ValueError, match="--drop-twins leaves no training image of sad"):
+        load(faces, drop_twins=True)

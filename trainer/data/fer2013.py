@@ -89,12 +89,14 @@ def _find_layout(path: Path, parts: Sequence[str]) -> Layout:
     wanted = tuple(part for part in PARTS if part in parts)
     if path.is_file():
         return _file_layout(path, wanted)
-    for folder in (path, *_only_folder(path)):
+    folders = (path, *_only_folder(path))
+    for folder in folders:
         if any((folder / part).is_dir() for part in PARTS):
             return Folder(folder, wanted)
         for name in CSV_NAMES:
             if (folder / name).is_file():
                 return PixelCsv(folder / name, wanted)
+    for folder in folders:  # not before what was unpacked beside it
         archives = [entry for entry in _visible(folder) if entry.name.lower().endswith(ARCHIVE_SUFFIXES)]
         if len(archives) > 1:
             names = ", ".join(archive.name for archive in archives)

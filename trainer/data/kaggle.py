@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import queue
+import ssl
 import sys
 import threading
 import urllib.error
@@ -64,6 +65,8 @@ def unreachable(url: str, seconds: float) -> str | None:
         except urllib.error.HTTPError:
             answers.put(None)  # an answer, if not a welcome
         except Exception as error:
+            if isinstance(getattr(error, "reason", None), ssl.SSLError):
+                answers.put(None)  # kagglehub knows certificates of its own
             answers.put(str(getattr(error, "reason", error)) or type(error).__name__)
 
     # In a thread, because no timeout bounds the look-up of the name.

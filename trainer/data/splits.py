@@ -89,6 +89,9 @@ def load_splits(
     if drop_twins:
         twins = twin_pairs(train.images, validation.images)[:, 0]
         train = train.select(np.setdiff1d(np.arange(len(train)), twins))
+        counts = zip(dataset.class_names, train.class_counts(len(dataset.class_names)), strict=True)
+        if empty := [name for name, count in counts if not count]:
+            raise ValueError(f"--drop-twins leaves no training image of {', '.join(empty)}")
     return Splits(
         dataset=dataset.name,
         class_names=dataset.class_names,
