@@ -9,7 +9,7 @@ from dashboard.album import MOST_PHOTOS, SAVED_PX, SHOWN_PX, Album, Seen, Spot, 
 from dashboard.face_cards import face_card, photo_view, source
 from dashboard.models import Candidate
 from dashboard.text import plain, printable, several
-from trainer.data.images import SUFFIXES, ImageError
+from trainer.data.images import SUFFIXES, UNREADABLE, ImageError
 from trainer.inference.answers import csv_text, json_text, table
 from trainer.inference.faces import Region
 from trainer.inference.model import Model
@@ -17,7 +17,7 @@ from trainer.store.location import StoreError
 from trainer.store.reader import Snapshot
 
 SOURCES = ("Photos", "A folder", "The camera")
-TYPES = sorted(suffix.removeprefix(".") for suffix in (*SUFFIXES, ".heic"))  # of HEIC it is said what to do
+TYPES = sorted(suffix.removeprefix(".") for suffix in (*SUFFIXES, *UNREADABLE))
 PRIVACY = (
     "Photos stay in the memory of this server while this page is open in your browser: nothing of them is written to "
     "a disk or a log, or sent to anyone else. Leaving the page frees them."

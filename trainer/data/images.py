@@ -22,6 +22,8 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 
 # A list, because some of Pillow's other plugins start programs (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
+UNREADABLE = frozenset((".heic", ".heif"))
+"""Suffixes of photos that cannot be read, and of which it is said what to do."""
 SUFFIXES = frozenset(
     (
         ".jpg",

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-from trainer.data.images import SUFFIXES
+from trainer.data.images import SUFFIXES, UNREADABLE
 
 log = logging.getLogger(__name__)
+
+# Of HEIC it is said what to do, for each by name; passed over, nobody would miss them.
+_PHOTOS = {*SUFFIXES, *UNREADABLE}
 
 
 def find(paths: Sequence[str], listed: str | None = None) -> Iterator[str]:
@@ -57,19 +60,20 @@ def walk(folder: str) -> Iterator[str]:
         return
     for name in names:
         if name.endswith("/"):
-            yield from walk(begin + name[:-1])
+            if name != "__MACOSX/":
+                yield from walk(begin + name[:-1])
         elif is_image(name):
             yield begin + name
 
 
 def is_image(name: str) -> bool:
-    """By its suffix. As `Path(name).suffix.lower() in SUFFIXES`, a million times in a second.
+    """By its suffix, a million times in a second; what macOS leaves beside an image is none.
 
-    >>> is_image("a.JPG"), is_image("jpg"), is_image(".jpg"), is_image("a.txt")
-    (True, False, False, False)
+    >>> is_image("a.JPG"), is_image("jpg"), is_image(".jpg"), is_image("a.txt"), is_image("._a.jpg")
+    (True, False, False, False, False)
     """
     stem, _, suffix = name.rpartition(".")
-    return bool(stem) and f".{suffix.lower()}" in SUFFIXES
+    return bool(stem) and f".{suffix.lower()}" in _PHOTOS and not name.startswith("._")
 
 
 def read_list(path: str) -> Iterator[str]:
