@@ -33,6 +33,13 @@ def test_the_metadata_are_those_of_the_hugging_face_format():
     assert [metric["value"] for metric in result["metrics"]] == [0.75, 0.7]
 
 
+@pytest.mark.parametrize("dataset", ["sketch", "mine"])
+def test_of_another_dataset_nothing_is_said_that_holds_for_fer2013_alone(dataset):
+    text = card("emotion", PARAMS | {"dataset": dataset}, METRICS, NAMES)
+    assert "65%" in card("emotion", PARAMS, METRICS, NAMES)
+    assert not any(words in text for words in ("65%", "web search", "FER-2013"))
+
+
 def test_every_figure_is_one_that_was_logged():
     text = body(card("emotion", PARAMS, METRICS, NAMES))
     assert text.startswith("# emotion\n\nTells the expression of a face: cnn with 1,148,135 parameters")

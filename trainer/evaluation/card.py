@@ -13,12 +13,29 @@ To learn from, to compare with, and to try on photos of your own or of people wh
 A classifier of expressions names the look of a face; it does not know what anybody feels. Do not use it for decisions
 about people: not in hiring, policing, schools, insurance, medicine, or to watch anyone."""
 
-LIMITS = """\
-- **Labels.** People agree on about 65% of FER-2013's images; part of what counts as an error here is the label's.
-- **People.** Nothing is known about who is in the images, which come from a web search. No accuracy for any group of
-  people follows from these figures, and differences between groups are to be expected.
+_LIMITS = """\
+- **Labels.** {labels}
+- **People.** {people} No accuracy for any group of people follows from these figures, and differences between groups
+  are to be expected.
 - **Privacy.** A photograph of a face is personal data, and what is guessed about a feeling may be protected by law.
-- **Photos.** It was trained on grey crops of 48×48 px of faces that mostly look into the camera."""
+- **Photos.** {photos}"""
+_OF_DATASET: Mapping[str, Mapping[str, str]] = {
+    "fer2013": {
+        "labels": "People agree on about 65% of FER-2013's images; part of what counts as an error is the label's.",
+        "people": "Nothing is known about who is in FER-2013's images, which come from a web search.",
+        "photos": "It was trained on grey crops of faces that mostly look into the camera.",
+    },
+    "sketch": {
+        "labels": "They are exact, since the faces were drawn after them; those of photographs are not.",
+        "people": "Nobody is in the images.",
+        "photos": "It was trained on drawn faces, and is no measure of what it answers to photographs.",
+    },
+}
+_OF_ANY = {
+    "labels": "Part of what counts as an error may be the label's.",
+    "people": "Nothing is told here about who is in the images.",
+    "photos": "It was trained on grey crops of faces.",
+}
 
 
 _PRECISIONS: Mapping[str, str] = {"32": "float32", "bf16": "bfloat16 with float32 weights"}
@@ -53,7 +70,7 @@ def card(
         "## How good it is": _results(metrics, class_names, size),
         "## How it was trained": _training(params, metrics),
         "## What it is for": INTENDED,
-        "## What it cannot do": LIMITS,
+        "## What it cannot do": _LIMITS.format(**_OF_DATASET.get(params.get("dataset", ""), _OF_ANY)),
     }
     return "\n".join(front) + "".join(f"\n\n{title}\n\n{text}" for title, text in sections.items()) + "\n"
 
