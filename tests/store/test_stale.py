@@ -11,6 +11,7 @@ from trainer.__main__ import main
 from trainer.contract import Tag
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
+from trainer.store.sweeps import begin_sweep, begin_trial
 from trainer.store.writer import RunWriter
 from trainer.training.checkpoint import Checkpoint
 
@@ -39,6 +40,16 @@ def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(odd, capsy
     assert "its process ended without a word" in after.at[found["gone"], "reason"]
     assert main(["runs", "--mark-stale"]) == 0
     assert "Every run that counts as running has its process." in capsys.readouterr().out
+
+
+def test_a_trial_of_a_sweep_is_marked_like_any_run(odd, capsys):
+    store = open_store()
+    trial = begin_trial(store, "odd", begin_sweep(store, "odd", "search", "", {}, {}), 0, {})
+    trial.set_tags({Tag.PROCESS_STARTED: 1.0})
+    assert Reader(store).snapshot().trials.at[trial.run_id, "status"] == "stale"
+    assert main(["runs", "--mark-stale"]) == 0
+    assert f"trial 0 ({trial.run_id}): marked as failed" in capsys.readouterr().out
+    assert Reader(store).snapshot().trials.at[trial.run_id, "status"] == "failed"
 
 
 def test_a_clock_that_was_set_back_makes_no_run_stale_and_a_number_that_is_used_again_does(odd):

@@ -98,11 +98,9 @@ class _Migration:
         self.registered: set[str] = set()
 
     def run(self, started: Callable[[int], None], advance: Callable[[], None]) -> Report:
-        living = {
-            run_id
-            for run_id, status in Reader(self.source).snapshot().runs["status"].items()
-            if status == "running"
-        }
+        snapshot = Reader(self.source).snapshot()
+        known = (snapshot.runs, snapshot.trials)
+        living = {run_id for table in known for run_id in table.index[table["status"] == "running"]}
         experiments = _pages(lambda token: self.here.search_experiments(page_token=token))
         runs = sorted(_runs(self.here), key=lambda run: run.info.start_time or 0)
         versions = sorted(

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+import pandas as pd
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
@@ -26,12 +27,14 @@ class Found:
 
 def mark_stale(store: Store, snapshot: Snapshot) -> list[Found]:
     """End each stale run as FAILED, with the reason as a tag, at the time when it last logged; it can be resumed still.
+    Trials of sweeps are runs, too.
 
     Left alone are runs of other machines, whose processes cannot be seen from here, those that are being resumed, and
     those that wait to be delivered. Raises StoreError where the store refuses.
     """
     found = []
-    for run_id, row in snapshot.runs[snapshot.runs["status"] == "stale"].iterrows():
+    runs = pd.concat([snapshot.runs, snapshot.trials])
+    for run_id, row in runs[runs["status"] == "stale"].iterrows():
         left = "" if row["is_local"] else "it ran on another machine: mark it there"
         if Outbox(store.undelivered, str(run_id)).is_waiting:
             left = "it waits for `python -m trainer deliver`"
