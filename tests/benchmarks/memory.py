@@ -17,7 +17,7 @@ RUNS = {
 def measure_memory(
     source: Source, scratch: Path, cache: Mapping[str, str], say: Say
 ) -> tuple[float, dict[str, float]]:
-    """(MiB of `import torch`, network → MiB beyond that at most) of runs of one epoch, at the recipe's largest side.
+    """(MiB of `import torch`, network → MiB beyond that at most) of runs of two epochs, one at each side of the recipe.
 
     cache: variables of the environment that name folders, filled by `measure_loading`.
     """
@@ -25,13 +25,12 @@ def measure_memory(
     torch = run_alone(["-c", "import torch"]).peak_mib
     beyond = {}
     for label, (architecture, recipe) in RUNS.items():
-        say(f"{label}: a run of one epoch on {source.dataset}, for its memory")
+        say(f"{label}: a run of two epochs on {source.dataset}, for its memory")
         flags = {
             "--dataset": source.dataset,
             "--architecture": architecture,
             "--recipe": recipe,
-            "--epochs": "1",
-            "--progressive": "None",
+            "--epochs": "2",
             "--device": "cpu",
         }
         if source.data_dir is not None:

@@ -81,7 +81,7 @@ def print_throughput(console: Console, comparisons: Sequence[Comparison], idle_s
 
 def print_memory(console: Console, torch: float, beyond: Mapping[str, float]) -> None:
     """Peaks of whole runs, beyond what a process that only imports torch takes."""
-    table = Table("network", "MiB beyond `import torch` at most", title="Memory of a run of one epoch")
+    table = Table("network", "MiB beyond `import torch` at most", title="Memory of a run of two epochs")
     for label, peak in beyond.items():
         table.add_row(label, f"{peak:,.0f} {_met(peak < TRAINING_MIB)}")
     console.print(table)

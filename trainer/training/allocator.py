@@ -25,7 +25,8 @@ def keep_memory() -> bool:
 def return_memory() -> bool:
     """Give the kernel back what was freed and kept, before other work begins; returns whether there was any.
 
-    Other work asks for blocks of other sizes, and would have taken new memory beside those of the steps.
+    After the steps of an epoch come blocks of other sizes, for which new memory would be taken beside what is kept:
+    270 MiB in a few epochs of a ResNet18. Giving back takes some hundredths of a second.
     """
     trim = _of_glibc("malloc_trim")
     return trim is not None and trim(0) == 1

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
 from trainer.models.base import VIEWS, Classifier, Probabilities, to_unit_range
+from trainer.training.allocator import return_memory
 from trainer.training.augment import Augmentation, cutmix, mixup
 from trainer.training.environment import in_bf16
 from trainer.training.muon import Muon, suits
@@ -159,6 +160,7 @@ def fit(
         started = time.perf_counter()
         loss, accuracy, seen = train_epoch(training, course, number, on_step)
         trained = time.perf_counter()
+        return_memory()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training loss became {loss} in epoch {number}: lower --learning-rate"
