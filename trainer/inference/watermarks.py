@@ -15,7 +15,7 @@ from trainer.models import cnn
 
 SIDE = 48
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
-_BATCH = 512
+_BATCH = 64
 
 
 def watermark(images: np.ndarray) -> np.ndarray:

@@ -38,6 +38,7 @@ from trainer.inference.bundle import ModelSpec
 from trainer.inference.conditions import conditions
 from trainer.models.base import Classifier, Probabilities
 from trainer.store.writer import RunWriter
+from trainer.training.allocator import return_memory
 from trainer.training.loop import predict_views
 from trainer.training.stress import stress
 
@@ -47,7 +48,9 @@ WORST_IMAGES = 256
 
 def view_logits(model: Probabilities, split: Split, device: torch.device) -> np.ndarray:
     """Logits of each view that the model averages, float32 (V, N, K)."""
-    return predict_views(model, split.images, device).cpu().numpy()
+    logits = predict_views(model, split.images, device).cpu().numpy()
+    return_memory()
+    return logits
 
 
 def log_validation(writer: RunWriter, splits: Splits, logits: np.ndarray, temperature: float) -> pd.DataFrame:
@@ -131,6 +134,7 @@ def log_robustness(
 ) -> None:
     """The answers to corrupted test images, into `folder`, and what follows from them as metrics."""
     answers = stress(classifier, splits.test, splits.class_names, device)
+    return_memory()
     answers.to_parquet(folder / ROBUSTNESS_FILE, index=False)
     found = Robustness.from_table(answers)
     writer.log_metrics(
@@ -150,6 +154,7 @@ def log_weaknesses(
     test, names = splits.test, splits.class_names
     target = test.target.numpy()
     measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(names))
+    return_memory()
     measured.to_parquet(folder / CONDITIONS_FILE, index=False)
     table = slice_table(target, preds == target, by_condition(measured, test.sample_ids))
     writer.log_metrics(
@@ -160,6 +165,7 @@ def log_weaknesses(
         }
     )
     looks = attention(classifier, test.images, target, preds, measured, names)
+    return_memory()
     if looks is not None:
         looks.save(folder / ATTENTION_FILE)
         writer.log_metrics({RANDOM_SIMILARITY: looks.random_similarity})

@@ -293,6 +293,7 @@ def conclude(
         )
         write(bundle, spec, training.best_weights)
         writer.log_metrics(serving_cost(bundle))
+        return_memory()
         registered = writer.register(
             bundle, {**tags, Tag.TEST_ACCURACY: accuracy, Tag.BEST_EPOCH: best.number}
         )

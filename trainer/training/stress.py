@@ -1,5 +1,7 @@
 """One pass over images that are made worse on purpose, after training."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import torch
@@ -24,13 +26,11 @@ def stress(
     float32 would take some twenty times as long, and which class is likeliest hardly depends on it.
     """
     chosen = test.select(spread(test.target.numpy(), IMAGES))
-    versions = {CLEAN: chosen.images} | {
-        column(kind, strength): images for kind, strength, images in corrupted(chosen.images)
-    }
+    worse = ((column(kind, strength), images) for kind, strength, images in corrupted(chosen.images))
     with torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device)):
         answers = {
             name: predict(classifier, images, device).argmax(1).cpu().numpy()
-            for name, images in versions.items()
+            for name, images in itertools.chain([(CLEAN, chosen.images)], worse)
         }
     return answer_table(list(chosen.sample_ids), chosen.target.numpy(), answers, class_names)
 
