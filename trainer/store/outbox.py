@@ -162,8 +162,6 @@ def send(store: Store, run_id: str, record: Mapping[str, Any], files: Path | Non
             assert files is not None
             return register(store, run_id, files, record["tags"])
         case "end":
-            if (active := mlflow.active_run()) is not None and active.info.run_id == run_id:
-                mlflow.end_run(record["status"])  # ends the system metrics, too
             client.set_terminated(run_id, record["status"], record["end_ms"])
         case kind:
             raise ValueError(f"a record of an unknown kind: {kind}")
@@ -209,12 +207,8 @@ def register(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -
 
 @contextmanager
 def _active(run_id: str) -> Iterator[None]:
-    """MLflow logs a model to the run that is active: make this one that, where it is not, and leave it running."""
-    active = mlflow.active_run()
-    if active is not None and active.info.run_id == run_id:
-        yield
-        return
-    mlflow.start_run(run_id=run_id, nested=active is not None, log_system_metrics=False)
+    """MLflow logs a model to the run that is active: make this one that, and leave it running."""
+    mlflow.start_run(run_id=run_id, nested=mlflow.active_run() is not None, log_system_metrics=False)
     try:
         yield
     finally:

@@ -4,16 +4,17 @@ import logging
 import os
 import platform
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import mlflow
 import psutil
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from trainer.contract import BEST_FOLDER, Tag, metric_key
 from trainer.evaluation.metrics import Evaluation
@@ -88,12 +89,16 @@ class RunWriter:
         return store.client().get_run(run_id).info.status == FINISHED
 
     def __enter__(self) -> "RunWriter":
-        mlflow.start_run(run_id=self.run_id, log_system_metrics=True)
+        # Not by mlflow.start_run: a run that is active in the process would stay so where its server is down at its
+        # end, would be in the next one's way, and would be called FINISHED at exit, however it ended.
+        self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.store.uri)
+        self._monitor.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_monitor()
         try:
             if error is None:
                 self._end(FINISHED)
@@ -180,6 +185,13 @@ class RunWriter:
         """
         texts = {key: str(value) for key, value in tags.items()}
         return self._send({"kind": "register", "tags": texts}, folder, urgent=True)
+
+    def _stop_monitor(self) -> None:
+        """It asks the server once more, and is not waited for where that is down."""
+        if not self.is_waiting:
+            self._monitor.finish()
+        else:
+            threading.Thread(target=self._monitor.finish, daemon=True).start()
 
     def _end(self, status: str, why: str | None = None) -> None:
         if why is not None:
