@@ -48,11 +48,15 @@ def test_grey_survives_being_stored_as_colour_alpha_or_16_bits(pixels: np.ndarra
     assert np.array_equal(read_grey(encoded(thirty_two, "TIFF")), pixels)
 
 
+@pytest.mark.parametrize("white", [255, 4095, 65535])
 @given(arrays(np.uint16, (5, 7)))
 @settings(max_examples=25, deadline=None)
-def test_16_bits_are_scaled_to_the_nearest_of_8(values: np.ndarray) -> None:
+def test_8_12_and_16_bits_of_16_are_scaled_to_the_nearest_of_8(white: int, values: np.ndarray) -> None:
+    values = np.minimum(values, np.uint16(white))
+    values[0, 0] = white
     pixels = read_grey(encoded(Image.fromarray(values)), size=None)
-    assert np.abs(pixels * 257.0 - values).max() <= 257 / 2
+    step = white / 255
+    assert np.abs(pixels * step - values).max() <= step / 2
 
 
 def test_32_bit_values_above_16_bits_are_scaled_by_the_largest() -> None:

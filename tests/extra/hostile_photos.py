@@ -155,6 +155,14 @@ def grey_tiff(
 GREY_PIXELS = np.array(PICTURE.convert("L"))
 
 
+def twelve_bits(values: np.ndarray) -> bytes:
+    """Two values in three bytes."""
+    first, second = values.reshape(-1, 2).T
+    return (
+        np.stack([first >> 4, first % 16 << 4 | second >> 8, second % 256], axis=1).astype(np.uint8).tobytes()
+    )
+
+
 def exif(orientation: int) -> Image.Exif:
     found = Image.Exif()
     found[0x0112] = orientation
@@ -401,6 +409,10 @@ def modes() -> Iterator[Case]:
         "16 bits.tif": (lambda: encoded(Image.fromarray(deep), "TIFF"), GREY),
         "16 bits big-endian.tif": (lambda: tiff(grey_tiff(bits=16), deep.astype(">u2").tobytes(), order=">"), GREY),
         "32 bits.tif": (lambda: encoded(Image.fromarray(deep.astype(np.int32)), "TIFF"), GREY),
+        "8 bits of 16.tif": (lambda: encoded(Image.fromarray(GREY_PIXELS.astype(np.uint16)), "TIFF"), GREY),
+        "8 bits of 32.tif": (lambda: encoded(Image.fromarray(GREY_PIXELS.astype(np.int32)), "TIFF"), GREY),
+        "12 bits of 16.tif": (lambda: encoded(Image.fromarray(deep // 16), "TIFF"), GREY),
+        "12 bits.tif": (lambda: tiff(grey_tiff(bits=12), twelve_bits(deep // 16)), GREY),
         "16 bits.pgm": (lambda: b"P5 60 40 65535\n" + deep.astype(">u2").tobytes(), GREY),
         "1 bit.png": (lambda: encoded(white_or_not, "PNG"), white_or_not.convert("RGB")),
         "1 bit.pbm": (lambda: encoded(white_or_not, "PPM"), white_or_not.convert("RGB")),

@@ -19,6 +19,8 @@ SEGMENT_LIMIT = 1000
 """Of a JPEG. Pillow joins those with EXIF one by one: for 40 MB of the shortest, that would take some minutes."""
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 """In a JPEG, the start of a segment that has a length; or its end, D9."""
+_WHITES = (255, 4095, 65535)
+"""Of 8, 12 and 16 bits."""
 
 # A list, because some of Pillow's other plugins start programs (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
@@ -247,12 +249,17 @@ def _reducible(image: Image.Image) -> Image.Image:
 def _8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known white; save the image with 8 or 16 bits")
-    return Image.fromarray(_from_16_bits(np.asarray(image))) if image.mode.startswith("I") else image
+    return Image.fromarray(_of_integers(np.asarray(image))) if image.mode.startswith("I") else image
 
 
-def _from_16_bits(values: np.ndarray) -> np.ndarray:
-    """Scale 0..65535 to 0..255; where mode I holds larger values, its largest is white."""
-    scale = 255 / max(65535.0, values.max())
+def _of_integers(values: np.ndarray) -> np.ndarray:
+    """Scale values of 16 or 32 bits to 0..255.
+
+    Cameras and scanners also put 8 or 12 bits into them, and few say so: white is the first of _WHITES that no value
+    exceeds, or else the largest value.
+    """
+    largest = values.max()
+    scale = 255 / next((white for white in _WHITES if white >= largest), largest)
     pixels = np.empty(values.shape, np.uint8)
     for row, line in zip(pixels, values, strict=True):  # one by one: as float64 all of them would be large
         row[:] = np.rint(line.astype(np.float64).clip(0) * scale)
