@@ -11,7 +11,7 @@ from trainer.models.base import VIEWS
 from trainer.training.allocator import keep_memory
 from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Training, fit
+from trainer.training.loop import Training, fit, training_side
 from trainer.training.pretrained import make_classifier
 
 STEPS = 3
@@ -24,9 +24,19 @@ def estimate_seconds(config: Config) -> float:
     """Seconds that a run of `config` will take, measured over a few steps here and now."""
     keep_memory()
     splits = configured_splits(config)
-    images = config.epochs * (len(splits.train) + FORWARD_SHARE * len(splits.validation))
+    images = full_passes(config) * len(splits.train) + FORWARD_SHARE * config.epochs * len(splits.validation)
     images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
     return images / images_per_second(config, splits.train, len(splits.class_names)) + FIXED_SECONDS
+
+
+def full_passes(config: Config) -> float:
+    """Passes over train, where one at a smaller side counts as its share of the pixels.
+
+    >>> full_passes(Config(epochs=10, image_size=40, progressive="20:0.4"))
+    7.0
+    """
+    sides = [training_side(config, number) for number in range(1, config.epochs + 1)]
+    return sum((side / config.image_size) ** 2 for side in sides)
 
 
 def estimate_fold_seconds(config: Config, data: Split, num_classes: int, folds: int) -> float:
@@ -37,7 +47,7 @@ def estimate_fold_seconds(config: Config, data: Split, num_classes: int, folds: 
 
 
 def images_per_second(config: Config, train: Split, num_classes: int) -> float:
-    """Of training, measured over STEPS batches here and now."""
+    """Of training at the full side, measured over STEPS batches here and now."""
     quiet = logging.getLogger("trainer.training.pretrained")
     level = quiet.level
     quiet.setLevel(logging.ERROR)  # the run itself says where weights are missing
@@ -45,7 +55,7 @@ def images_per_second(config: Config, train: Split, num_classes: int) -> float:
         classifier, config = make_classifier(config, num_classes, 0.5, 0.25)
     finally:
         quiet.setLevel(level)
-    short = dataclasses.replace(config, epochs=2, early_stopping=0)
+    short = dataclasses.replace(config, epochs=2, early_stopping=0, progressive=None)
     some = torch.arange(min(len(train), STEPS * config.batch_size))
     training = Training(classifier, short, make_fabric(config))
     # The first pass warms up, the second is measured.
