@@ -16,9 +16,9 @@ from trainer.data.base import Split
 from trainer.models import ARCHITECTURES
 from trainer.training.environment import make_fabric
 from trainer.training.loop import (
-    Course,
     Epoch,
     Training,
+    TrainSet,
     class_weights,
     fit,
     learning_rate,
@@ -373,8 +373,8 @@ def test_muon_takes_the_filters_over_features_and_adamw_the_rest():
 @pytest.mark.parametrize(("processes", "sizes"), [(1, [8, 8, 2]), (2, [8, 8, 2]), (3, [8, 8])])
 def test_a_last_batch_that_has_no_image_for_each_process_is_left_out(processes, sizes):
     training = make_training(config := small_config())
-    course = Course.on_device(training, noise_faces(18), 3, None)
-    batches = course.batches(config, torch.Generator(), processes)
+    train_set = TrainSet.on_device(training, noise_faces(18), 3, None)
+    batches = train_set.batches(config, torch.Generator(), processes)
     assert [len(batch) for batch in batches] == sizes
 
 
@@ -440,12 +440,12 @@ def test_mixup_and_cutmix_are_not_one_training():
 def test_a_teacher_is_learned_from_in_its_share():
     config = small_config(epochs=40, batch_size=16, augmentation=0.0, label_smoothing=0.0, teacher_weight=1.0)
     faces = stripes(48)
-    teaching = torch.full((48, 3), 0.1)
-    teaching[torch.arange(48), (faces.target + 1) % 3] = (
+    soft_targets = torch.full((48, 3), 0.1)
+    soft_targets[torch.arange(48), (faces.target + 1) % 3] = (
         0.8  # it is wrong, and nobody is asked but the teacher
     )
     training = make_training(config)
-    *_, last = fit(training, faces, stripes(30, seed=1), 3, teaching=teaching)
+    *_, last = fit(training, faces, stripes(30, seed=1), 3, soft_targets=soft_targets)
     assert last.validation_accuracy < 0.2
     assert last.train_accuracy < 0.2  # of the true classes
     answers = predict(training.evaluated, stripes(30, seed=1).images, torch.device("cpu")).softmax(1)

@@ -141,24 +141,24 @@ def fit(
     validation: Split,
     num_classes: int,
     on_step: Callable[[Step], None] = lambda step: None,
-    teaching: Tensor | None = None,
+    soft_targets: Tensor | None = None,
 ) -> Iterator[Epoch]:
     """Train until the epochs or the patience are used up; yields each `Epoch` when it is done.
 
     Args:
         on_step: Called now and then within an epoch, for whoever shows progress; on the CPU only, since reading
             how far it has come waits for the device.
-        teaching: A teacher's probabilities for the images of `train`, float32 (N, K).
+        soft_targets: A teacher's probabilities for the images of `train`, float32 (N, K).
 
     Raises FloatingPointError where the loss is no longer a number.
     """
-    course = Course.on_device(training, train, num_classes, teaching)
+    train_set = TrainSet.on_device(training, train, num_classes, soft_targets)
     if training.compiled and not training.finished:
-        training.warm_up_seconds = warm_up(training, course)
+        training.warm_up_seconds = warm_up(training, train_set)
     while not training.finished:
         number = len(training.history) + 1
         started = time.perf_counter()
-        loss, accuracy, seen = train_epoch(training, course, number, on_step)
+        loss, accuracy, seen = train_epoch(training, train_set, number, on_step)
         trained = time.perf_counter()
         return_memory()
         if not math.isfinite(loss):
@@ -195,7 +195,7 @@ def fit(
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class TrainSet:
     """What is learned, on the device of the training.
 
     images: uint8 (N, C, S, S). target: int64 (N,), the true classes. labels: float32 (N, K), what the network is
@@ -210,13 +210,13 @@ class Course:
 
     @classmethod
     def on_device(
-        cls, training: Training, train: Split, num_classes: int, teaching: Tensor | None
-    ) -> "Course":
+        cls, training: Training, train: Split, num_classes: int, soft_targets: Tensor | None
+    ) -> "TrainSet":
         config, device = training.config, training.fabric.device
         target = train.target.to(device)
         labels = functional.one_hot(target, num_classes).float()
-        if teaching is not None:
-            labels = labels.lerp(teaching.to(device), config.teacher_weight)
+        if soft_targets is not None:
+            labels = labels.lerp(soft_targets.to(device), config.teacher_weight)
         weights = class_weights(target, num_classes, config.class_weighting)
         return cls(train.images.to(device), target, labels, weights, make_augmentation(config))
 
@@ -233,16 +233,16 @@ class Course:
 
 
 def train_epoch(
-    training: Training, course: Course, number: int, on_step: Callable[[Step], None]
+    training: Training, train_set: TrainSet, number: int, on_step: Callable[[Step], None]
 ) -> tuple[float, float, int]:
     """One pass over the images; (mean loss, share of correct answers, images seen)."""
     config, device = training.config, training.fabric.device
     generator = seeded(config.seed, number, device)
-    batches = course.batches(config, generator, training.share.processes)
+    batches = train_set.batches(config, generator, training.share.processes)
     seen = sum(len(batch) for batch in batches)
     totals = torch.zeros(3, device=device)  # loss × images, correct, images: of this process's shares
     training.classifier.side = side = training_side(config, number)
-    augmentation = course.augmentation_of(config, number)
+    augmentation = train_set.augmentation_of(config, number)
     mixing, alpha = (cutmix, config.cutmix) if config.cutmix else (mixup, config.mixup)
     if is_clean(config, number):
         alpha = 0.0
@@ -254,14 +254,14 @@ def train_epoch(
         part = training.share.take(len(batch))
         mine = batch[part]
         if alpha:  # an image's partner may be anybody's: every process augments the whole batch
-            inputs = augmentation(to_unit_range(course.images[batch]), generator, side)
-            inputs, labels = mixing(inputs, course.labels[batch], alpha, generator)
+            inputs = augmentation(to_unit_range(train_set.images[batch]), generator, side)
+            inputs, labels = mixing(inputs, train_set.labels[batch], alpha, generator)
             inputs, labels = inputs[part], labels[part]
         else:
-            inputs = to_unit_range(course.images[mine])
+            inputs = to_unit_range(train_set.images[mine])
             inputs = augmentation(inputs, generator, side, training.share)
-            labels = course.labels[mine]
-        step = training_step(training, inputs, labels, course.target[mine], course.weights)
+            labels = train_set.labels[mine]
+        step = training_step(training, inputs, labels, train_set.target[mine], train_set.weights)
         totals += functional.pad(step, (0, 1), value=len(mine))
         done += len(batch)
         if device.type == "cpu" and (now := time.perf_counter()) - shown > 0.25:
@@ -273,10 +273,10 @@ def train_epoch(
     return loss, accuracy, seen
 
 
-def warm_up(training: Training, course: Course) -> float:
+def warm_up(training: Training, train_set: TrainSet) -> float:
     """Compile the network for each side that it will be trained at, and leave it as it was; returns the seconds."""
     config, device = training.config, training.fabric.device
-    images, labels = course.images[: config.batch_size], course.labels[: config.batch_size]
+    images, labels = train_set.images[: config.batch_size], train_set.labels[: config.batch_size]
     started = time.perf_counter()
     before = {name: value.clone() for name, value in training.classifier.state_dict().items()}
     training.model.train()
@@ -284,7 +284,7 @@ def warm_up(training: Training, course: Course) -> float:
     kinds = {(training_side(config, number), is_clean(config, number)): number for number in epochs}
     for (side, _), number in sorted(kinds.items()):
         training.classifier.side = side
-        augmentation = course.augmentation_of(config, number)
+        augmentation = train_set.augmentation_of(config, number)
         inputs = augmentation(to_unit_range(images), seeded(config.seed, number, device), side)
         logits = training.forward(inputs.contiguous(memory_format=torch.channels_last))
         training.fabric.backward(functional.cross_entropy(logits.float(), labels))

@@ -144,11 +144,11 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     training = Training(classifier, config, fabric)
     if config.compile and not training.compiled:
         log.info("The network is not compiled: several processes train it.")
-    teaching = None
+    soft_targets = None
     if config.teacher:
-        teaching = fabric.broadcast(teach(config, store, splits, training).cpu() if store else None)
+        soft_targets = fabric.broadcast(teach(config, store, splits, training).cpu() if store else None)
     if store is None:
-        follow(training, splits, teaching)
+        follow(training, splits, soft_targets)
         return None
     tags = {
         Tag.ARCHITECTURE: config.architecture,
@@ -190,7 +190,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
                         splits.validation,
                         len(splits.class_names),
                         progress.step,
-                        teaching,
+                        soft_targets,
                     ):
                         if checkpoint.is_due() or training.finished:
                             checkpoint.save(fingerprints, training.state_dict())
@@ -215,12 +215,14 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     return outcome
 
 
-def follow(training: Training, splits: Splits, teaching: torch.Tensor | None) -> None:
+def follow(training: Training, splits: Splits, soft_targets: torch.Tensor | None) -> None:
     """Train beside the first process, and wait until it has tested, logged and registered what came of it."""
     state: dict[str, Any] | None = training.fabric.broadcast(None)
     if state is not None:
         training.load_state_dict(state)
-    for _ in fit(training, splits.train, splits.validation, len(splits.class_names), teaching=teaching):
+    for _ in fit(
+        training, splits.train, splits.validation, len(splits.class_names), soft_targets=soft_targets
+    ):
         pass
     training.fabric.barrier()
 
