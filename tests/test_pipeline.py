@@ -87,6 +87,13 @@ def test_both_stored_forms_give_the_probabilities_of_the_trained_network(trained
             np.testing.assert_allclose(exported(some.float() / 255).numpy(), wanted, atol=1e-5)
 
 
+def test_mlflow_serves_a_version_where_there_is_a_gpu_too(store, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    served = mlflow.pyfunc.load_model("models:/fer2013-emotion/1")
+    answers = served.predict(np.zeros((2, 1, 48, 48), np.float32))
+    np.testing.assert_allclose(answers.sum(1), 1, atol=1e-5)
+
+
 def test_a_run_holds_every_metric_of_the_contract(store):
     run = run_of(store, 1)
     assert run.info.status == "FINISHED"

@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
 from requests import RequestException
 from torch import __version__ as torch_version
@@ -179,9 +180,13 @@ def register(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -
     name = model_name(spec.dataset)
     if (version := _registered(client, run_id, name)) is None:
         with _active(run_id):
-            info = mlflow.pytorch.log_model(
-                spec.answering(classifier),
+            info = Model.log(
+                artifact_path=None,
                 name="model",
+                flavor=_CpuFlavor,
+                flavor_name="mlflow.pytorch",
+                pytorch_model=spec.answering(classifier),
+                serialization_format="pt2",
                 signature=signature(spec),
                 input_example=example(spec),
                 pip_requirements=[f"torch=={torch_version.partition('+')[0]}"],
@@ -203,6 +208,19 @@ def register(store: Store, run_id: str, folder: Path, tags: Mapping[str, str]) -
         )
         version = int(made.version)
     return Registration(name, version, crown_first(store, name, version))
+
+
+class _CpuFlavor:
+    """MLflow's flavour for torch, for models that answer on the CPU wherever they are served.
+
+    What torch.export wrote on a CPU cannot be moved, and MLflow would load it onto a GPU where there is one, and fail.
+    """
+
+    @staticmethod
+    def save_model(path: str, mlflow_model: Model, **options: Any) -> None:
+        mlflow.pytorch.save_model(path=path, mlflow_model=mlflow_model, **options)
+        mlflow_model.flavors["python_function"]["config"] = {"device": "cpu"}
+        mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
 
 
 @contextmanager
