@@ -1,9 +1,11 @@
 """What a run says about its machine, and the precision that suits it."""
 
 import dataclasses
+import logging
 
 import pytest
 import torch
+from lightning_utilities.core import rank_zero
 
 from trainer.config import Config, recipe_defaults
 from trainer.training.environment import computes_bf16, environment, in_bf16, make_fabric
@@ -34,6 +36,16 @@ def test_a_precision_that_was_asked_for_is_taken_on_every_machine(precision):
     fabric = make_fabric(dataclasses.replace(CPU, precision=precision))
     assert environment(fabric)["precision_used"] == precision
     assert in_bf16(fabric) == (precision == "bf16")
+
+
+def test_fabric_is_quiet_by_whatever_logger_it_speaks(monkeypatch, caplog):
+    loud = logging.getLogger(
+        "pytorch_lightning.utilities.rank_zero"
+    )  # where that is installed, and imported later
+    monkeypatch.setattr(rank_zero, "log", loud)
+    loud.setLevel(logging.INFO)
+    make_fabric(dataclasses.replace(CPU, precision="bf16"))
+    assert not caplog.records
 
 
 def test_the_report_trains_in_32_bits_and_fast_by_the_machine():

@@ -14,14 +14,11 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core import rank_zero
 
 import trainer
 from trainer import torchrun
 from trainer.config import Config
-
-# Fabric tells at every start which precision it was asked for, and which process it is.
-for chatty in ("lightning_fabric", "lightning_fabric.utilities.rank_zero"):
-    logging.getLogger(chatty).setLevel(logging.WARNING)
 
 LONGEST_WAIT = timedelta(hours=3)
 """Of one process for another: the first alone tests, logs and registers. One that has died is noticed at once."""
@@ -37,6 +34,10 @@ def make_fabric(config: Config) -> Fabric:
             f"--batch-size {config.batch_size}: must not lie below the number of processes, "
             f"{torchrun.world_size()}"
         )
+    # Fabric tells at every start which precision it was asked for, and which process it is: by the logger of whichever
+    # package of Lightning's was imported last.
+    for logger in (logging.getLogger("lightning_fabric"), rank_zero.log):
+        logger.setLevel(logging.WARNING)
     try:
         fabric = _fabric(config, "32-true")
         if config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
