@@ -68,6 +68,7 @@ RESNET = (
     Variant("average of the weights, 0.99", {"ema_decay": 0.99}),
     Variant("weight decay 0.3", {"weight_decay": 0.3}),
     Variant("learning rate 0.002", {"learning_rate": 2e-3}),
+    Variant("learning rate 0.006", {"learning_rate": 6e-3}),
     Variant("batches of 512", {"batch_size": 512}),
 )
 BEST = (
