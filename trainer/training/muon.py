@@ -96,9 +96,9 @@ def _iterate(gram: Tensor, iterations: int) -> Tensor:
     """What each matrix is multiplied by, (B, M, M), of the Gram matrices (B, M, M)."""
     factor = product = _factor(gram)
     for _ in range(iterations - 1):
-        gram = factor @ gram @ factor
+        gram = torch.bmm(torch.bmm(factor, gram), factor)  # `@` would make five views for each product
         factor = _factor(gram)
-        product = factor @ product
+        product = torch.bmm(factor, product)
     return product
 
 
