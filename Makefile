@@ -19,7 +19,7 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up $(VENV) (once; downloads about 3 GB)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)  # pip comes last: without it, making was cut short
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' constraints.txt)"
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet --editable .
