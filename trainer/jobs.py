@@ -5,10 +5,12 @@ import dataclasses
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import psutil
 
 from trainer.config import Config, check, recipe_defaults
+from trainer.contract import Tag
 
 COMMAND = ("-m", "trainer", "train")
 KEPT = 20
@@ -32,15 +35,31 @@ _children: set[subprocess.Popen[bytes]] = set()
 
 
 def begin_store() -> bool:
-    """Register the model that comes with the program where the embedded store does not exist yet; whether it did.
+    """Register the model that comes with the program where the embedded store is empty or not there; whether it did.
 
     In a process of its own: it needs torch and MLflow, which whoever asks may do without.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
-    if not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists():
+    if not uri.startswith("sqlite:///") or not _is_empty(Path(uri.removeprefix("sqlite:///"))):
         return False
     done = subprocess.run([sys.executable, "-m", "trainer", "bundled"], capture_output=True, text=True)
     return done.returncode == 0 and done.stdout.startswith("Registered")
+
+
+def _is_empty(database: Path) -> bool:
+    """As `trainer.store.bundled` asks it, without MLflow. False for what is not MLflow's."""
+    if not database.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            [found] = connection.execute(
+                "SELECT (SELECT count(*) FROM model_versions) + (SELECT count(*) FROM runs WHERE "
+                "status = 'FINISHED' OR run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?))",
+                (Tag.BUNDLED,),
+            ).fetchone()
+    except sqlite3.Error:
+        return False
+    return found == 0
 
 
 @dataclass(frozen=True)

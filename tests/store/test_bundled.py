@@ -1,6 +1,7 @@
 """The model in the box: kept from one store, it begins another, whole."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from tests.extra.grey_faces import Trained
 from trainer.__main__ import main
 from trainer.contract import CHAMPION, PREDICTIONS_FILE, Tag
+from trainer.jobs import _is_empty
 from trainer.store.bundled import FOLDER, RECORD_FILE, install, keep
 from trainer.store.location import StoreError, open_store
 from trainer.store.models import load_bundle
 from trainer.store.reader import Reader
 from trainer.store.registry import Version, find_version
+from trainer.store.writer import RunWriter
 
 
 @pytest.fixture
@@ -112,6 +115,25 @@ def test_what_comes_with_the_program_is_small_and_answers_as_its_predictions_say
     found = predictor(test.images[::12])
     expected = table[[f"p_{name}" for name in predictor.class_names]].to_numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_an_attempt_that_was_interrupted_is_made_again(kept, monkeypatch):
+    folder, *_ = kept
+    store = open_store()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "register", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            install(store, folder)
+    assert _is_empty(Path("mlruns/mlflow.db"))
+    assert install(store, folder)
+    assert not _is_empty(Path("mlruns/mlflow.db"))
+    [run] = store.client().search_runs([store.experiment_id("fer2013")])
+    assert (run.info.status, find_version(store, "fer2013-emotion@champion").version) == ("FINISHED", 1)
+    assert not install(store, folder)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_cannot_be_registered_leaves_no_run_that_seems_to_go_on(kept):

@@ -1,5 +1,6 @@
 """The model in the box: a trained version that comes with the program, and that a new store begins with."""
 
+import getpass
 import json
 import logging
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from mlflow.entities import Metric, ViewType
+from mlflow.entities import Metric, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
@@ -31,7 +32,7 @@ from trainer.evaluation.card import card
 from trainer.inference.bundle import read_spec
 from trainer.store.location import Store, StoreError
 from trainer.store.registry import Version, bundle_folder
-from trainer.store.writer import FAILED, FINISHED, RunWriter
+from trainer.store.writer import FAILED, FINISHED, KILLED, RUNNING, RunWriter
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +108,18 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
 def install(store: Store, folder: Path = FOLDER) -> bool:
     """Begin an empty store with the bundled run, version 1 of its model, as champion; returns whether it did.
 
-    A store in which anything was ever trained is left as it is.
+    A store in which anything was ever trained is left as it is. What an interrupted attempt has left is deleted.
     """
-    if not (folder / RECORD_FILE).is_file():
+    if not (folder / RECORD_FILE).is_file() or not _is_empty(store):
         return False
-    place = store.artifact_root.parent if store.artifact_root else Path(tempfile.gettempdir())
-    with FileLock(place / ".moodify-bundled.lock"):
+    place, name = Path(tempfile.gettempdir()), f".moodify-bundled-{getpass.getuser()}.lock"
+    if store.artifact_root:
+        place, name = store.artifact_root.parent, ".moodify-bundled.lock"
+    with FileLock(place / name):
         if not _is_empty(store):
             return False
+        for run in _runs(store):
+            store.client().delete_run(run.info.run_id)
         record = json.loads((folder / RECORD_FILE).read_text())
         tags = record["tags"] | {Tag.BUNDLED: "true"}
         ended = time.time_ns() // 1_000_000
@@ -146,12 +151,21 @@ def _fill(writer: RunWriter, record: dict[str, Any], folder: Path, started_ms: i
 
 
 def _is_empty(store: Store) -> bool:
-    """Whether nothing was ever trained or registered here; what was deleted counts as well."""
+    """Whether nothing was ever trained or registered here; what was deleted counts as well.
+
+    Runs by which this was tried before, and interrupted, do not count; on a server one may still go on.
+    """
+    if store.client().search_model_versions(max_results=1):
+        return False
+    over = {FAILED, KILLED} if store.artifact_root is None else {FAILED, KILLED, RUNNING}
+    return all(Tag.BUNDLED in run.data.tags and run.info.status in over for run in _runs(store))
+
+
+def _runs(store: Store) -> list[Run]:
+    """Some, deleted ones too; all of a store in which nothing was trained."""
     client = store.client()
-    experiments = client.search_experiments(ViewType.ALL, max_results=2)
-    return {experiment.name for experiment in experiments} <= {"Default"} and not (
-        client.search_registered_models(max_results=1)
-    )
+    experiments = [e.experiment_id for e in client.search_experiments(ViewType.ALL)]
+    return client.search_runs(experiments, run_view_type=ViewType.ALL, max_results=100)
 
 
 def _log_metrics(writer: RunWriter, metrics: Mapping[str, list[list[float]]], started_ms: int) -> None:
