@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -92,6 +94,34 @@ def test_a_delivery_that_was_cut_short_makes_nothing_twice(trained: Trained, imp
     assert len(all_versions(store)) == before + 1
     store.client().delete_model_version("fer2013-emotion", str(made.version))
     store.client().delete_run(writer.run_id)
+
+
+def test_system_metrics_go_on_when_a_server_answers_again(store, impatient, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    writer = cut_off(store)
+    with writer:
+        writer.log_params({"epochs": 3})
+        assert writer.is_waiting
+        until(lambda: not monitors())
+        monkeypatch.setattr("trainer.store.writer.RETRY_SECONDS", 0)
+        writer.store = store
+        writer.log_metrics({"validation/loss": 0.5})
+        assert not writer.is_waiting
+        assert len(monitors()) == 1
+    assert not monitors()
+    run = store.client().get_run(writer.run_id)
+    assert (run.info.status, run.data.metrics["validation/loss"]) == ("FINISHED", 0.5)
+
+
+def monitors() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "SystemMetricsMonitor"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_run_whose_server_is_down_at_its_end_is_not_in_the_way_of_the_next(store, impatient):

@@ -45,6 +45,7 @@ class RunWriter:
         self._outbox = Outbox(store.undelivered, run_id)
         self._tried = time.monotonic()
         self._logged_params: Mapping[str, str] = {}
+        self._monitor: SystemMetricsMonitor | None = None
 
     @classmethod
     def create(
@@ -91,8 +92,7 @@ class RunWriter:
     def __enter__(self) -> "RunWriter":
         # Not by mlflow.start_run: a run that is active in the process would stay so where its server is down at its
         # end, would be in the next one's way, and would be called FINISHED at exit, however it ended.
-        self._monitor = SystemMetricsMonitor(self.run_id, resume_logging=True, tracking_uri=self.store.uri)
-        self._monitor.start()
+        self._start_monitor()
         return self
 
     def __exit__(
@@ -113,6 +113,10 @@ class RunWriter:
             log.warning("How run %s ended could not be logged: %s", self.run_id, refusal)
         finally:
             self._outbox.close()
+
+    def abandon(self) -> None:
+        """End a run that was made, and cannot begin."""
+        self._end(FAILED, "its checkpoints cannot be written")
 
     @property
     def is_waiting(self) -> bool:
@@ -186,12 +190,24 @@ class RunWriter:
         texts = {key: str(value) for key, value in tags.items()}
         return self._send({"kind": "register", "tags": texts}, folder, urgent=True)
 
+    def _start_monitor(self) -> None:
+        """A run goes on without system metrics where they cannot be had."""
+        try:
+            self._monitor = SystemMetricsMonitor(
+                self.run_id, resume_logging=True, tracking_uri=self.store.uri
+            )
+            self._monitor.start()
+        except Exception as error:  # it looks at processor, disks, network and whatever GPU there is
+            log.warning("System metrics are not logged: %s", reason(error))
+            self._monitor = None
+
     def _stop_monitor(self) -> None:
         """It asks the server once more, and is not waited for where that is down."""
-        if not self.is_waiting:
-            self._monitor.finish()
-        else:
-            threading.Thread(target=self._monitor.finish, daemon=True).start()
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None and not self.is_waiting:
+            monitor.finish()
+        elif monitor is not None:
+            threading.Thread(target=monitor.finish, daemon=True).start()
 
     def _end(self, status: str, why: str | None = None) -> None:
         if why is not None:
@@ -238,6 +254,9 @@ class RunWriter:
         except StoreError:
             return False
         log.info("The tracking server answers again and has got what was kept.")
+        if self._monitor is not None:  # it has ended at the first question that was not answered
+            self._stop_monitor()
+            self._start_monitor()
         return True
 
 

@@ -167,7 +167,12 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         writer = RunWriter.create(store, splits.dataset, run_name(config), tags)
     with contextlib.ExitStack() as opened:
         # First of all: a run that another process trains is not touched.
-        checkpoint = opened.enter_context(Checkpoint(store.checkpoints, resume or writer.run_id))
+        try:
+            checkpoint = opened.enter_context(Checkpoint(store.checkpoints, resume or writer.run_id))
+        except OSError:
+            if resume is None:
+                writer.abandon()
+            raise
         if resume is not None:
             writer = RunWriter.reopen(store, resume)
         Launch(store.checkpoints).remember(writer.run_id)
