@@ -19,6 +19,7 @@ from trainer.evaluation.gates import GATES_FILE
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 from trainer.store.registry import find_version, remove_alias, set_alias
+from trainer.store.writer import RunWriter
 
 
 def test_help_lists_every_command(capsys):
@@ -51,6 +52,33 @@ def test_runs_shows_each_run_with_its_version(trained: Trained, capsys):
     shown = capsys.readouterr().out
     assert "1.000" in shown
     assert "1 more" in shown
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(workplace, capsys):
+    store = open_store()
+    RunWriter.create(store, "faces", "cnn [best] [/old]", {})
+    assert main(["runs"]) == 0
+    assert "cnn [best] [/old]" in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoints_cannot_be_written_does_not_seem_to_go_on(workplace, capsys):
+    faces = write_grey_folder(workplace / "faces")
+    store = open_store()
+    store.checkpoints.write_text("in the way")
+    assert (
+        main(["train", "--dataset", "fer2013", "--data-dir", str(faces), "--blocks", "8 8", "--epochs", "1"])
+        == 2
+    )
+    assert "checkpoints" in capsys.readouterr().err
+    [run] = store.client().search_runs([store.experiment_id("fer2013")])
+    assert run.info.status == "FAILED"
+
+
+def test_a_store_that_is_named_twice_is_told_without_its_password(capsys):
+    assert main(["migrate", "--from", "http://a:topsecret@h", "--to", "http://a:topsecret@h"]) == 2
+    error = capsys.readouterr().err
+    assert "both stores are http://h" in error
+    assert "topsecret" not in error
 
 
 def test_compare_says_which_run_is_better_and_how_sure_that_is(trained: Trained, capsys):

@@ -69,6 +69,6 @@ def compare(
 
     from trainer.commands.report import comparison_tables
 
-    Console().print(sentence, highlight=False, soft_wrap=True)
+    Console().print(sentence, highlight=False, soft_wrap=True, markup=False)
     comparison_tables(result, name_a, name_b)
     return 0

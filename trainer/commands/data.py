@@ -26,19 +26,20 @@ def data(
     """
     import numpy as np
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from trainer.data import dataset_source
     from trainer.evaluation.pictures import contact_sheet as draw
 
     dataset = dataset_source(name).load(data_dir, ("train", "test"))
-    table = Table(title=f"{dataset.name}: {dataset.source}", title_justify="left", show_edge=False)
+    table = Table(title=escape(f"{dataset.name}: {dataset.source}"), title_justify="left", show_edge=False)
     table.add_column("class")
     for part in dataset.parts:
         table.add_column(part, justify="right")
     counts = {part: split.class_counts(len(dataset.class_names)) for part, split in dataset.parts.items()}
     for k, class_name in enumerate(dataset.class_names):
-        table.add_row(class_name, *(f"{column[k]:,}" for column in counts.values()))
+        table.add_row(escape(class_name), *(f"{column[k]:,}" for column in counts.values()))
     table.add_section()
     table.add_row("all", *(f"{sum(column):,}" for column in counts.values()))
     Console().print(table)

@@ -158,13 +158,14 @@ def log_with_run(name: str, found: dict[str, dict[str, Any]]) -> None:
 
 def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from trainer.commands.report import number
 
     images = found["torch"]["test_images"]
     title = f"{name}, one thread; " + (f"{images:,} test images" if images else "64 images of noise")
-    table = Table(title=title, title_justify="left", show_edge=False)
+    table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("", "KB", "ms an image", "largest difference", "same answer", "test accuracy", "file"):
         table.add_column(column, justify="left" if column in ("", "file") else "right", overflow="fold")
     for runtime, values in found.items():
@@ -176,6 +177,6 @@ def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
             f"{values['max_difference']:.1e}",
             f"{values['same_answer']:.1%}",
             number(accuracy) if accuracy is not None else "–",
-            values["file"] or "–",
+            escape(values["file"]) if values["file"] else "–",
         )
     Console().print(table)

@@ -122,7 +122,7 @@ class LiveBar(Lines):
         return ((self._epochs - step.epoch + 1) * step.of_images - step.images) / step.images_per_second
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, markup=False)
 
 
 class Silent(Lines):

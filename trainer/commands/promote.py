@@ -76,13 +76,14 @@ def promote(
 
 def print_verdicts(name: str, against: int | None, verdicts: list["Verdict"]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     title = f"{name}, judged against version {against}" if against else f"{name}, judged by itself"
-    table = Table(title=title, title_justify="left", show_edge=False)
+    table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("gate", "passed", "why"):
         table.add_column(column)
     words = {True: "yes", False: "no", None: "cannot be told"}
     for verdict in verdicts:
-        table.add_row(verdict.gate, words[verdict.passed], verdict.text)
+        table.add_row(verdict.gate, words[verdict.passed], escape(verdict.text))
     Console().print(table)

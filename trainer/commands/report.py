@@ -30,14 +30,15 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
         values = {
             "accuracy": number(outcome.test.summary["accuracy"]),
             "macro recall": number(outcome.test.summary["macro_recall"]),
-            **{f"recall of {name}": value for name, value in recalls(outcome.test).items()},
+            **{f"recall of {escape(name)}": value for name, value in recalls(outcome.test).items()},
             "test images": f"{outcome.test.size:,}",
             "best epoch": f"{outcome.best_epoch.number} of {outcome.epochs}",
             "training time": duration(outcome.training_seconds),
             "images/s": f"{outcome.images_per_second:,.0f}",
             "version": "waits for the server"
             if outcome.version is None
-            else f"{outcome.model_name}/{outcome.version}" + (" @champion" if outcome.is_champion else ""),
+            else escape(f"{outcome.model_name}/{outcome.version}")
+            + (" @champion" if outcome.is_champion else ""),
         }
         for name, value in values.items():
             rows.setdefault(name, []).append(value)
@@ -63,13 +64,13 @@ def evaluation_table(title: str, evaluation: "Evaluation") -> None:
     """Precision, recall, F1 and support of each class, then summary metrics and the most confused pairs."""
     from trainer.evaluation.metrics import confused_pairs
 
-    table = Table(title=title, title_justify="left", show_edge=False)
+    table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("class", "recall", "precision", "F1", "support"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for index, name in enumerate(evaluation.class_names):
         values = {metric: column[index] for metric, column in evaluation.per_class.items()}
         shown = [number(values[metric]) for metric in ("recall", "precision", "f1")]
-        table.add_row(name, *shown, f"{values['support']:,.0f}")
+        table.add_row(escape(name), *shown, f"{values['support']:,.0f}")
     console = Console()
     console.print(table)
     summary = "  ".join(
@@ -82,7 +83,7 @@ def evaluation_table(title: str, evaluation: "Evaluation") -> None:
         for truth, prediction, count, share in pairs.itertuples(index=False)
     )
     if worst:
-        console.print(f"Most confused: {worst}\n", highlight=False, soft_wrap=True)
+        console.print(f"Most confused: {worst}\n", highlight=False, soft_wrap=True, markup=False)
 
 
 def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> None:
@@ -90,7 +91,7 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
     from trainer.evaluation.comparison import CALIBRATION_NOTE
 
     console = Console()
-    metrics = Table(title=f"A: {name_a}, B: {name_b}", title_justify="left", show_edge=False)
+    metrics = Table(title=escape(f"A: {name_a}, B: {name_b}"), title_justify="left", show_edge=False)
     for column in ("metric", "A", "B", "B − A", "95% interval"):
         metrics.add_column(column, justify="left" if column == "metric" else "right")
     for row in comparison.metrics.itertuples():
@@ -106,8 +107,8 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
     for _, row in comparison.classes.iterrows():
         interval = "–" if math.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
         classes.add_row(
-            row["class"], f"{row['support']:,}", number(row["a"]), number(row["b"]), f"{row['difference']:+.3f}",
-            interval, p_value(row["p"], row["decided"]),
+            escape(row["class"]), f"{row['support']:,}", number(row["a"]), number(row["b"]),
+            f"{row['difference']:+.3f}", interval, p_value(row["p"], row["decided"]),
         )  # fmt: skip
     console.print(classes)
     c = comparison
@@ -128,7 +129,9 @@ def audit_tables(audit: "Audit") -> None:
     for column in ("class", *counts.columns):
         classes.add_column(column, justify="left" if column == "class" else "right")
     for name, row in counts.iterrows():
-        classes.add_row(str(name), *(f"{value:,}" for value in row), end_section=name == counts.index[-2])
+        classes.add_row(
+            escape(str(name)), *(f"{value:,}" for value in row), end_section=name == counts.index[-2]
+        )
     console.print(classes)
     twins = Table(title="Near-duplicates", title_justify="left", show_edge=False)
     for column in ("parts", "pairs", "with different labels"):

@@ -25,6 +25,7 @@ def runs(
     if mark_stale:
         return mark()
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from trainer.commands.progress import duration
@@ -66,7 +67,7 @@ def runs(
         view.add_column("run", no_wrap=True)
     for row in table.itertuples():
         view.add_row(
-            row.name[:32], row.dataset[:16], row.status, duration(row.seconds),
+            escape(row.name[:32]), escape(row.dataset[:16]), row.status, duration(row.seconds),
             number(row.test_accuracy), number(row.test_macro_recall), ", ".join(map(str, row.versions)) or "–",
             *([f"{row.started:%Y-%m-%d %H:%M}", row.run_id] if wide else []),
         )  # fmt: skip

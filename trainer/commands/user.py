@@ -34,11 +34,11 @@ def user(
         keep_password: Change only the role.
         delete: Remove the account.
     """
-    from trainer.store.location import open_store
+    from trainer.store.location import StoreError, open_store
 
     store = open_store(create=False)
     if not store.uri.startswith("http"):
-        raise ValueError(f"{store.uri} is no server: MLFLOW_TRACKING_URI must name one (http://…)")
+        raise StoreError(f"{store.uri} is no server: MLFLOW_TRACKING_URI must name one (http://…)")
     from trainer.store.accounts import delete_account, set_account
 
     if delete:
