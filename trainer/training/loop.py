@@ -11,13 +11,13 @@ from lightning_fabric import Fabric
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from trainer.config import Config, parse_progressive
 from trainer.data.base import Split
 from trainer.models.base import VIEWS, Classifier, Probabilities, to_unit_range
 from trainer.training.allocator import return_memory
 from trainer.training.augment import Augmentation, cutmix, mixup
+from trainer.training.average import WeightAverage
 from trainer.training.environment import in_bf16
 from trainer.training.muon import Muon, suits
 from trainer.training.shares import Share, share_layers, summed
@@ -83,10 +83,9 @@ class Training:
             torch.compiler.reset()  # it compiles only so many graphs of a function, and a sweep has many trainings
             # One graph for each side: what suits any side is slower.
             self.forward = torch.compile(self.model, dynamic=False)
-        self.average: AveragedModel | None = None
+        self.average: WeightAverage | None = None
         if config.ema_decay:
-            averaging = get_ema_multi_avg_fn(config.ema_decay)
-            self.average = AveragedModel(self.classifier, multi_avg_fn=averaging, use_buffers=True)
+            self.average = WeightAverage(self.classifier, config.ema_decay)
         self.warm_up_seconds = 0.0
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
