@@ -32,6 +32,12 @@ def test_the_answers_of_several_runs_are_averaged_where_both_have_one():
     assert found.by.startswith("a,b,")
 
 
+def test_answers_before_calibration_do_not_count():
+    table = pd.concat([answers([6], 0.2), answers([6], 0.6, "test_uncalibrated")])
+    [own] = match(table, SAMPLES, NAMES, "m").probabilities[:, TARGET[6]]
+    assert own == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

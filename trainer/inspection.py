@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from trainer.contract import UNCALIBRATED
 from trainer.data.base import Dataset, Split
 from trainer.data.pictures import png
 from trainer.data.twins import LARGEST_DIFFERENCE, LEAST_CORRELATION, twin_pairs
@@ -164,6 +165,7 @@ def match(table: pd.DataFrame, samples: pd.DataFrame, class_names: Sequence[str]
 
     Raises ValueError where they are of other classes, images or labels.
     """
+    table = table[table["part"] != UNCALIBRATED]  # the same images, answered before calibration
     columns = [f"p_{class_name}" for class_name in class_names]
     there = [column for column in table if column.startswith("p_")]
     if set(columns) != set(there):
