@@ -26,7 +26,7 @@ _FIXED = {
         "trials that are judged on different images cannot be compared",
     ),
     "exclude": "it is one list of images: give it as a flag",
-    "teacher": "it is loaded for one training: take `train`",
+    **dict.fromkeys(("teacher", "teacher_weight"), "trials learn from the labels alone: take `train`"),
     "seed": "the best of several seeds is the luckiest, not a better setting",
     "device": "it says where to train, not what",
     **dict.fromkeys(("averaging", "half"), "it has no say before the test, which a sweep does not look at"),

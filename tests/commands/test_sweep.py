@@ -259,6 +259,8 @@ def wait_for_an_epoch(trial: int) -> str:
         (["--search", "dropout=0:0.1", "--search", "dropout=0:0.2"], "it is given twice"),
         (["--search", "seed=0:9"], "seed is not searched"),
         (["--search", "validation_seed=0:9"], "judged on different images"),
+        (["--teacher", "fer2013-emotion/1"], "a sweep's trials learn from the labels alone"),
+        (["--search", "teacher-weight=0:1"], "trials learn from the labels alone"),
         (["--search", "batch-size=16,32"], "--batch-size is given, and searched as well"),
         (["--trials", "0"], "--trials 0: must be 1 or more"),
         (["--patience", "0"], "--patience 0: must be 2 or more"),

@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     given = parse(arguments)
     config = given.config
     check(config)
+    if config.teacher is not None:
+        raise ValueError("--teacher: a sweep's trials learn from the labels alone; take `train`")
     space = parse_space(given.search, config) if given.search else default_space(config)
     for one in space:
         flag = f"--{one.name.replace('_', '-')}"

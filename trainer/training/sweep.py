@@ -43,7 +43,7 @@ MOST_RETRIES = 2
 """Of a trial whose worker died: what kills three workers kills the fourth."""
 _BEGINNING_SECONDS = 20
 _POLL_SECONDS = 1.0
-_FACTS, _RUN_ID = "moodify", "run_id"
+_FACTS, _RUN_ID, _FAILED = "moodify", "run_id", "failed"
 _SUFFICIENT = (TrialState.COMPLETE, TrialState.PRUNED)
 _ELSEWHERE = {"data_dir", "device"}
 """Settings in which machines may differ; the data are known by their fingerprints."""
@@ -288,6 +288,7 @@ class Worker:
         trial.set_user_attr(_RUN_ID, writer.run_id)
         said = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
         self.progress.doing(f"Trial {trial.number}: {said}")
+        reported = 0
         try:
             with writer:
                 training = self._begin(config, writer.log_params)
@@ -300,6 +301,7 @@ class Worker:
                     writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
                     self.progress.epoch(epoch)
                     trial.report(epoch.validation_accuracy, epoch.number)
+                    reported = epoch.number
                     if not training.finished and trial.should_prune():
                         is_pruned = True
                         break
@@ -309,6 +311,9 @@ class Worker:
         except (FloatingPointError, UntrainableError, torch.OutOfMemoryError) as error:
             # A setting that cannot be trained is a bad one: the run has FAILED, and the search goes on.
             self.progress.doing(f"Trial {trial.number} failed: {str(error).splitlines()[0]}")
+            trial.set_user_attr(_FAILED, True)
+            if reported:  # the search takes the last value for what came of it
+                trial.report(0.0, reported + 1)
             raise TrialPruned from error
         if is_pruned:
             self.progress.doing(f"Trial {trial.number} was pruned")
@@ -351,8 +356,8 @@ def summary(plan: Plan, study: optuna.Study, parent: str) -> SweepResult:
     return SweepResult(
         run_id=parent,
         trials=len(complete) + len(pruned),
-        pruned=sum(bool(trial.intermediate_values) for trial in pruned),
-        failed=sum(not trial.intermediate_values for trial in pruned),
+        pruned=sum(_FAILED not in trial.user_attrs for trial in pruned),
+        failed=sum(_FAILED in trial.user_attrs for trial in pruned),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
         best_number=best.number if best else None,
         best_accuracy=best.value if best else None,
