@@ -1,5 +1,6 @@
 """From files to a registered model that answers, with every part a real one."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -27,10 +28,16 @@ from trainer.data import DATASETS
 from trainer.data.corruptions import CORRUPTIONS
 from trainer.data.fer2013 import SOURCE
 from trainer.evaluation.robustness import Robustness, by_kind, relative
+from trainer.inference.bundle import read, write
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES, Listing
 from trainer.store.location import Store, open_store
 from trainer.store.registry import all_versions, bundle_folder, crown_first, find_version, remove_alias
+from trainer.training.data import configured_splits
+from trainer.training.environment import make_fabric
+from trainer.training.loop import Training
+from trainer.training.pretrained import make_classifier
+from trainer.training.run import naming_teachers, teach
 
 NAMES = sorted(GREY_LEVELS)
 VERSIONS = dict(zip(ARCHITECTURE_FLAGS, (1, 2), strict=True))
@@ -257,6 +264,28 @@ def test_a_model_can_learn_from_another_average_views_and_be_half_the_size(
     expected = table.loc[list(test.sample_ids), [f"p_{name}" for name in NAMES]].to_numpy()
     np.testing.assert_allclose(predictor(test.images), expected, atol=1e-5)
     assert run.data.metrics["cost/latency_one_view_ms"] > 0
+
+
+def test_an_alias_among_teachers_is_replaced_by_the_version_that_it_points_to(student):
+    store, _ = student
+    asked = Config(teacher="., fer2013-emotion@champion")
+    assert naming_teachers(asked, store).teacher == ".,fer2013-emotion/1"
+    assert naming_teachers(Config(teacher="a/2, b/3"), store).teacher == "a/2, b/3"
+
+
+def test_a_teacher_answers_at_a_temperature_of_one_view(store, trained, tmp_path):
+    """That of the mean over ten, which is stored with it, would make it too sure of itself."""
+    classifier, spec = read(bundle_folder(find_version(store, "fer2013-emotion/1")))
+    config = Config(data_dir=str(trained.data_dir), device="cpu", precision="32")
+    splits = configured_splits(config)
+    answers = []
+    for temperature in (0.2, 5.0):
+        (other := tmp_path / str(temperature)).mkdir()
+        write(other, dataclasses.replace(spec, temperature=temperature), classifier.state_dict())
+        asked = dataclasses.replace(config, teacher=str(other))
+        training = Training(make_classifier(config, len(NAMES), 0.5, 0.25)[0], config, make_fabric(config))
+        answers.append(teach(asked, store, splits, training))
+    assert torch.equal(*answers)
 
 
 def test_a_teacher_that_may_have_seen_the_validation_is_refused_before_a_run_begins(

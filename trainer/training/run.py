@@ -30,7 +30,6 @@ from trainer.evaluation.pictures import curves_figure
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
 from trainer.inference.predictor import Predictor
-from trainer.models.base import Probabilities
 from trainer.store.location import Store, open_store
 from trainer.store.models import load_bundle
 from trainer.store.registry import find_version
@@ -102,6 +101,8 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
                 config = stored_config(store.checkpoints, begun)
         elif resume is not None:
             config = stored_config(store.checkpoints, resume)
+        else:
+            config = naming_teachers(config, store)
     if not (text := torchrun.told(config.to_json())):
         return None
     config = Config.from_json(text)
@@ -338,11 +339,29 @@ def teach(config: Config, store: Store, splits: Splits, training: Training) -> t
             )
         if spec.train_fingerprint != splits.train.fingerprint(splits.class_names):
             raise ValueError(f"--teacher {reference} was not trained on the same part of train")
-        # Of one view: ten of every training image would take as long as several epochs.
-        model = Probabilities(teacher.network.classifier, spec.temperature).to(training.fabric.device)
+        # Of one view: ten of every training image would take as long as several epochs. The temperature of its mean
+        # over ten would make the answers of one too sure of themselves.
+        device = training.fabric.device
+        classifier = teacher.network.classifier.to(device)
         order = [spec.class_names.index(name) for name in splits.class_names]
-        answers.append(predict(model, splits.train.images, training.fabric.device)[:, order])
+        validation = predict(classifier, splits.validation.images, device)[:, order]
+        temperature = fit_temperature(validation[None].cpu().numpy(), splits.validation.target.numpy())
+        logits = predict(classifier, splits.train.images, device)[:, order]
+        answers.append(torch.softmax(logits / temperature, dim=1))
     return torch.stack(answers).mean(dim=0)
+
+
+def naming_teachers(config: Config, store: Store) -> Config:
+    """With the versions that aliases among the teachers point to now: a run that is resumed learns from the same."""
+    if config.teacher is None or "@" not in config.teacher:
+        return config
+    names = []
+    for reference in map(str.strip, config.teacher.split(",")):
+        if "@" in reference and not Path(reference).is_dir():
+            version = find_version(store, reference)
+            reference = f"{version.name}/{version.version}"
+        names.append(reference)
+    return dataclasses.replace(config, teacher=",".join(names))
 
 
 def log_beginning(
