@@ -184,7 +184,12 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
             "--progressive: the shares in '32:0.5 40:0.6' add up to more than 1",
         ),
         ("cnn", {"zoom": 0.5, "augmentation": 2.0}, "--zoom 0.5 × --augmentation 2.0: must stay below 1"),
-        ("cnn", {"device": "mps", "precision": "bf16"}, "--precision bf16: not on mps"),
+        ("cnn", {"teacher_weight": 0.5}, "--teacher-weight 0.5: says nothing without --teacher"),
+        (
+            "cnn",
+            {"validation": "public", "validation_seed": 3},
+            "--validation-seed: says nothing with --validation",
+        ),
         ("cnn", {"mixup": 0.2, "cutmix": 1.0}, "--mixup 0.2 with --cutmix 1.0: give one of them"),
     ],
 )

@@ -259,6 +259,10 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield "--data-dir: sketch is drawn by the program and takes no folder"
     if config.validation == "public" and config.dataset != "fer2013":
         yield f"--validation public: only fer2013 has a PublicTest part, {config.dataset} has not"
+    if config.validation == "public":
+        for name in ("validation_fraction", "validation_seed"):
+            if getattr(config, name) != getattr(Config, name):
+                yield f"--{name.replace('_', '-')}: says nothing with --validation public, which is no part of train"
     if config.exclude is not None and not Path(config.exclude).is_file():
         yield f"--exclude {config.exclude}: there is no such file"
     if config.architecture not in ARCHITECTURES:
@@ -285,12 +289,12 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield f"--mixup {config.mixup} with --cutmix {config.cutmix}: give one of them"
     if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
         yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
-    if config.device == "mps" and config.precision == "bf16":
-        yield "--precision bf16: not on mps; take --precision 32"
     for name, (lowest, highest) in _RANGES.items():
         value = getattr(config, name)
         if value is not None and not lowest <= value <= highest:
             yield f"--{name.replace('_', '-')} {value}: must lie between {lowest:g} and {highest:g}"
+    if config.teacher is None and config.teacher_weight != Config.teacher_weight:
+        yield f"--teacher-weight {config.teacher_weight}: says nothing without --teacher"
     if not 0 < config.learning_rate <= 10:
         yield f"--learning-rate {config.learning_rate}: must lie above 0 and not above 10"
     try:

@@ -20,6 +20,8 @@ import trainer
 from trainer import torchrun
 from trainer.config import Config
 
+log = logging.getLogger(__name__)
+
 LONGEST_WAIT = timedelta(hours=3)
 """Of one process for another: the first alone tests, logs and registers. One that has died is noticed at once."""
 
@@ -40,7 +42,10 @@ def make_fabric(config: Config) -> Fabric:
         logger.setLevel(logging.WARNING)
     try:
         fabric = _fabric(config, "32-true")
-        if config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
+        if fabric.device.type == "mps":
+            if config.precision == "bf16":
+                log.info("On mps networks are trained in 32 bits.")
+        elif config.precision == "bf16" or (config.precision == "auto" and computes_bf16(fabric.device)):
             fabric = _fabric(config, "bf16-mixed")
         if torchrun.world_size() > 1:
             meet(fabric.device)
