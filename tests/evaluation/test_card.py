@@ -49,7 +49,7 @@ def test_every_figure_is_one_that_was_logged():
         f"On 100 test images, which chose nothing: accuracy 0.750 (95% interval {low:.3f} to {high:.3f})"
         in text
     )
-    assert "near-duplicate in train: 0.650" in text
+    assert "near-duplicate in train or validation: 0.650" in text
     low, high = wilson(24, 40)
     assert f"| angry | 0.600 | {low:.3f} to {high:.3f} | 0.500 | 40 |" in text
     assert "| happy | 0.850 |" in text

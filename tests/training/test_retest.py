@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections import OrderedDict
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from trainer.data.splits import load_splits
 from trainer.evaluation.comparison import Predictions, same_images
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
-from trainer.store.registry import find_version
+from trainer.store.registry import all_versions, find_version
 from trainer.training import retest
 from trainer.training.retest import bundled_elsewhere
 
@@ -104,6 +105,24 @@ def test_of_a_run_with_exclusions_the_held_out_images_tell_whether_it_knows_thes
         for path in list((place.data_dir / "train" / "sad").iterdir())[::2]:
             path.unlink()
     assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == (2 if changed else 0)
+
+
+def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(place: Trained, monkeypatch):
+    some = sorted(path.name for path in (place.data_dir / "train" / "sad").iterdir())[:12]
+    Path("list.txt").write_text("".join(f"train/sad/{name}\n" for name in some))
+    flags = ["--data-dir", str(place.data_dir), "--blocks", "4 8", "--epochs", "1", "--exclude", "list.txt"]
+    assert main(["train", *flags]) == 0
+    newest = max(all_versions(open_store()), key=lambda version: version.version)
+    learned = []
+    real = retest.log_test
+    monkeypatch.setattr(retest, "log_test", lambda *args: learned.append(args[2].exclusion) or real(*args))
+    evaluate = ["evaluate", f"{newest.name}/{newest.version}", "--data-dir", str(place.data_dir), "--log"]
+    assert main(evaluate) == 0
+    Path("list.txt").unlink()
+    assert main(evaluate) == 0
+    with_list, without = learned
+    assert with_list.images + with_list.elsewhere == 12
+    assert without is None
 
 
 def test_on_the_same_images_a_run_only_gains(place: Trained):

@@ -48,6 +48,14 @@ def read_list(path: Path) -> frozenset[str]:
     return ids
 
 
+def list_digest(path: Path) -> str | None:
+    """`Exclusion.digest` of a list; None where there is none that can be read."""
+    try:
+        return _digest(read_list(path))
+    except ValueError:
+        return None
+
+
 def exclude(
     path: Path, train: Split, class_names: Collection[str], others: Collection[str]
 ) -> tuple[Split, Exclusion]:
@@ -69,5 +77,8 @@ def exclude(
     counts = dict(zip(class_names, kept.class_counts(len(class_names)), strict=True))
     if empty := [name for name, count in counts.items() if not count]:
         raise ValueError(f"--exclude {path} leaves no training image of {', '.join(empty)}")
-    digest = hashlib.blake2b("\n".join(sorted(listed)).encode(), digest_size=8).hexdigest()
-    return kept, Exclusion(path.name, digest, len(train) - len(kept), len(elsewhere))
+    return kept, Exclusion(path.name, _digest(listed), len(train) - len(kept), len(elsewhere))
+
+
+def _digest(listed: Collection[str]) -> str:
+    return hashlib.blake2b("\n".join(sorted(listed)).encode(), digest_size=8).hexdigest()

@@ -106,7 +106,9 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
     ]
     alone = _get(metrics, "test_without_twins/accuracy")
     if not math.isnan(alone):
-        lines[0] += f" Without the test images that have a near-duplicate in train: {alone:.3f}."
+        lines[0] += (
+            f" Without the test images that have a near-duplicate in train or validation: {alone:.3f}."
+        )
     lines += ["", "| class | recall | 95% interval | precision | images |", "|---|---|---|---|---|"]
     for label in class_names:
         support = round(_get(metrics, f"test/support/{label}", 0.0))
@@ -161,9 +163,12 @@ def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
         if f"{part}_images" in params
     ]
     precision = _PRECISIONS.get(params.get("precision_used", "32"), "")
+    epochs = params.get("epochs", "?")
+    if params.get("early_stopping", "0") != "0":
+        epochs = f"at most {epochs}"
     lines = [
         f"Images: {', '.join(images)}. The epoch was chosen on validation.",
-        f"Recipe `{params.get('recipe', '?')}`, {params.get('epochs', '?')} epochs, seed {params.get('seed', '?')}, "
+        f"Recipe `{params.get('recipe', '?')}`, {epochs} epochs, seed {params.get('seed', '?')}, "
         f"on {params.get('device_used', '?').partition(':')[0]}, {precision}.",
     ]
     if params.get("excluded_images"):
@@ -180,12 +185,16 @@ def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
         _get(metrics, key) for key in ("training_seconds", "energy/estimated_kwh", "energy/estimated_co2_kg")
     )
     if not math.isnan(seconds):
-        lines.append(f"Training took {seconds / 60:,.0f} minutes.")
+        lines.append(f"Training took {_time(seconds)}.")
     if not math.isnan(energy):
         factor = _get(metrics, ENERGY_FACTOR)
         between = "" if math.isnan(factor) else f" ({energy / factor:.3f} to {energy * factor:.3f})"
         lines.append(f"Energy, estimated: {energy:.3f} kWh{between}, {carbon * 1000:.0f} g of CO2.")
     return " ".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:,.0f} minutes"
 
 
 def _get(metrics: Mapping[str, float], key: str, default: float = math.nan) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from trainer.contract import EARLIER_PREDICTIONS_FILE, Tag
+from trainer.data.exclusion import list_digest
 from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
 from trainer.jobs import configuration
@@ -60,14 +61,22 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     if before["status"] != "finished" or known is None:
         raise StoreError(f"the run of {version.uri} is {before['status']}, or has lost its predictions")
     config = configuration(snapshot.params[run_id])
-    # Without its list of exclusions, which may be gone: validation and test are the same.
-    splits = configured_splits(dataclasses.replace(config, data_dir=data_dir, exclude=None))
+    # Its list of exclusions may be gone, or be another by now: validation and test are the same without it.
+    digest = snapshot.params[run_id].get("excluded_digest")
+    at_hand = (
+        digest is not None and config.exclude is not None and list_digest(Path(config.exclude)) == digest
+    )
+    listed = config.exclude if at_hand else None
+    splits = configured_splits(dataclasses.replace(config, data_dir=data_dir, exclude=listed))
     fingerprints = splits.fingerprints()
-    if config.exclude is None:
+    if config.exclude == listed:
         is_same = fingerprints["train"] == before["train_fingerprint"]
     else:  # what was left is not known, but which images of train were held out from it
-        held_out = snapshot.params[run_id].get("validation_fingerprint")
-        is_same = config.validation == "stratified" and fingerprints["validation"] == held_out
+        if config.validation != "stratified":
+            raise ValueError(
+                f"{version.uri} was trained without the images of {config.exclude}, which is not at hand"
+            )
+        is_same = fingerprints["validation"] == snapshot.params[run_id].get("validation_fingerprint")
     if not is_same:
         raise ValueError(
             f"{version.uri} learned other images than those of {splits.source}: whether it has seen some of these "
