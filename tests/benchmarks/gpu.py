@@ -6,6 +6,7 @@ Runs on a CPU as well (`--device cpu --quick`): that shows that every part of it
 import dataclasses
 import statistics
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from trainer.data.base import Split
 from trainer.data.splits import Splits, load_splits
 from trainer.models.base import Probabilities
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Epoch, Training, fit, predict, training_step
+from trainer.training.loop import Epoch, Training, TrainSet, fit, predict, train_epoch, training_step
 from trainer.training.pretrained import make_classifier
 
 EPOCHS = 5
@@ -135,7 +136,27 @@ def report_epochs(
     table.add_row("– seconds an epoch, validation included", f"{seconds:.2f} (target {EPOCH_SECONDS:g})")
     if config.device == "cuda":
         table.add_row("peak memory, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:,.0f}")
+        few, more = (waits(config, splits, batches) for batches in (4, 8))
+        table.add_row(
+            "waits for the device in an epoch of 4 and of 8 batches", f"{few}, {more} (target: the same)"
+        )
     console.print(table)
+
+
+def waits(config: Config, splits: Splits, batches: int) -> int:
+    """How often the host waits for a GPU in an epoch of so many batches, after another one; not compiled."""
+    training = make_training(dataclasses.replace(config, compile=False), splits)
+    some = splits.train.select(torch.arange(batches * config.batch_size) % len(splits.train))
+    train_set = TrainSet.on_device(training, some, len(splits.class_names), None)
+    train_epoch(training, train_set, 1, lambda step: None)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            train_epoch(training, train_set, 2, lambda step: None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in told)
 
 
 def report_profile(console: Console, config: Config, splits: Splits) -> None:
