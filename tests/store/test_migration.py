@@ -14,6 +14,7 @@ from trainer.store.migration import migrate
 from trainer.store.models import load_bundle
 from trainer.store.reader import Reader
 from trainer.store.registry import find_version
+from trainer.store.sweeps import begin_sweep, begin_trial, set_state
 
 
 def embedded() -> Store:
@@ -135,6 +136,66 @@ def test_odd_runs_are_copied_as_they_are_and_running_ones_are_left(stocked, othe
     assert set(back) == set(ids.values()) - {ids["running"], ids["other_machine"], ids["deleted"]}
     assert np.isnan(there.client().get_run(back[ids["nan"]]).data.metrics["test/accuracy"])
     assert Reader(there).snapshot().runs.loc[back[ids["gone"]], "status"] == "stale"
+
+
+def add_sweep(store: Store) -> tuple[str, str]:
+    """Ids of a sweep that this process has begun, and of its trial, which has ended."""
+    sweep = begin_sweep(store, "x", "lr", "learning_rate=0.001:0.1:log", {}, {"epochs": 3})
+    with begin_trial(store, "x", sweep, 0, {}) as trial:
+        trial.log_metrics({"validation/accuracy": 0.4}, step=1)
+    return sweep, trial.run_id
+
+
+def sweep_of_trials(store: Store) -> tuple[list[str], list[str]]:
+    """Ids of the sweeps, and for each trial that of its sweep, by both of its tags."""
+    snapshot = Reader(store).snapshot()
+    parents = [store.client().get_run(i).data.tags["mlflow.parentRunId"] for i in snapshot.trials.index]
+    assert parents == list(snapshot.trials["sweep"])
+    return [sweep.run_id for sweep in snapshot.sweeps], parents
+
+
+def test_a_copied_sweep_keeps_its_trials(stocked, other: Store, monkeypatch):
+    here = open_store(uri=embedded_uri())
+    sweep, _ = add_sweep(here)
+    set_state(here, sweep, "FINISHED")
+    with monkeypatch.context() as patch:  # as migrations were before they knew of sweeps
+        patch.setattr("trainer.store.migration._PARENTS", set())
+        migrate(here, other)
+    assert sweep_of_trials(other)[1] == [sweep]
+    for copied in (1, 0):
+        report = migrate(here, other, check_all=True)
+        assert (report.runs, report.runs_there, report.different) == (copied, 2 - copied, [])
+        [copy], parents = sweep_of_trials(other)
+        assert copy != sweep
+        assert parents == [copy]
+
+
+def test_a_sweep_that_goes_on_is_left_out_and_has_its_trials_later(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    sweep, trial = add_sweep(here)
+    report = migrate(here, other)
+    assert report.left_out == ["run lr: it goes on; repeat this when it has ended"]
+    assert sweep_of_trials(other) == ([], [sweep])
+    here.client().set_tag(
+        sweep, Tag.PID, "999999999"
+    )  # begun by a worker that is gone, gone on with by another
+    here.client().update_run(trial, "RUNNING")
+    assert len(migrate(here, other).left_out) == 2
+    here.client().set_terminated(trial, "KILLED")
+    assert migrate(here, other, check_all=True).left_out == []
+    [copy], parents = sweep_of_trials(other)
+    assert parents == [copy]
+
+
+def test_a_copy_is_copied_on_and_found_again(stocked, other: Store, tmp_path):
+    here = open_store(uri=embedded_uri())
+    make_run(here.client(), here.experiment_id("x"), "one")
+    migrate(here, other)
+    third = open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
+    for copied in (1, 0):
+        report = migrate(other, third)
+        assert (report.runs, report.runs_there, report.different) == (copied, 1 - copied, [])
+    assert set(originals(third).values()) == set(originals(other))
 
 
 def test_versions_keep_their_numbers_and_an_alias_that_is_taken_stays(stocked, other: Store):

@@ -7,6 +7,7 @@ migration finds what is there already, goes on with what was interrupted, and le
 import hashlib
 import json
 import re
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -34,6 +36,9 @@ BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 _MODEL_SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})$")
 # Says where the original's models lie, under ids that the copy does not have.
 _LEFT_OUT = {"mlflow.log-model.history"}
+# Tags of a trial that hold the id of its sweep's run.
+_PARENTS = {"mlflow.parentRunId", Tag.SWEEP_RUN}
+_CLOCK_SECONDS = 5
 _FOREIGN_SOURCE = "its run was not copied, or its files lie elsewhere"
 
 
@@ -94,6 +99,8 @@ class _Migration:
         self.check_all = check_all
         self.report = Report()
         self.run_ids: dict[str, str] = {}
+        self.earlier: dict[str, str] = {}
+        """The same of what earlier migrations have copied."""
         self.model_ids: dict[str, str] = {}
         self.registered: set[str] = set()
 
@@ -102,7 +109,12 @@ class _Migration:
         known = (snapshot.runs, snapshot.trials)
         living = {run_id for table in known for run_id in table.index[table["status"] == "running"]}
         experiments = _pages(lambda token: self.here.search_experiments(page_token=token))
-        runs = sorted(_runs(self.here), key=lambda run: run.info.start_time or 0)
+        # Sweeps come before their trials, whose tags hold the ids of their copies.
+        runs = sorted(
+            _runs(self.here),
+            key=lambda run: (not _PARENTS.isdisjoint(run.data.tags), run.info.start_time or 0),
+        )
+        living |= _living_sweeps(runs, living)
         versions = sorted(
             _pages(lambda token: self.here.search_model_versions(max_results=PAGE, page_token=token)),
             key=lambda version: (version.name, int(version.version)),
@@ -111,6 +123,7 @@ class _Migration:
         self.registered = {found[1] for found in sources if found}
         started(len(runs) + len(versions))
         copies = {run.data.tags[ORIGIN]: run for run in _runs(self.there) if ORIGIN in run.data.tags}
+        self.earlier = {origin: copy.info.run_id for origin, copy in copies.items()}
         names = {experiment.experiment_id: experiment for experiment in experiments}
         for run in runs:
             name = run.info.run_name or run.info.run_id[:8]
@@ -124,7 +137,8 @@ class _Migration:
         return self.report
 
     def _run(self, run: Run, experiment: Any, copy: Run | None) -> None:
-        state = _state(run)
+        tags = self._tags(run)
+        state = _state(run, tags)
         if copy is not None and copy.data.tags.get(WHOLE) == state:
             self.run_ids[run.info.run_id] = copy.info.run_id
             self.report.runs_there += 1
@@ -132,7 +146,6 @@ class _Migration:
             if self.check_all:
                 self._check_run(run, copy.info.run_id, models)
             return
-        tags = {key: value for key, value in run.data.tags.items() if key not in _LEFT_OUT}
         if copy is None:
             experiment_id = self._experiment(experiment)
             copy = self.there.create_run(
@@ -153,6 +166,15 @@ class _Migration:
         self.report.values += len(values)
         if self._check_run(run, run_id, models):
             self.there.set_tag(run_id, WHOLE, state)
+
+    def _tags(self, run: Run) -> dict[str, str]:
+        """Those of its copy: a trial's parent is the copy of its sweep, where there is one."""
+
+        def copy_of(run_id: str) -> str:
+            return self.run_ids.get(run_id) or self.earlier.get(run_id, run_id)
+
+        tags = _own_tags(run.data.tags)
+        return tags | {key: copy_of(tags[key]) for key in _PARENTS & set(tags)}
 
     def _experiment(self, experiment: Any) -> str:
         experiment_id = self.target.experiment_id(experiment.name)
@@ -238,7 +260,7 @@ class _Migration:
         for what, one, other in (
             ("status", run.info.status, copy.info.status),
             ("parameters", run.data.params, copy.data.params),
-            ("tags", _own_tags(run.data.tags), _own_tags(copy.data.tags)),
+            ("tags", self._tags(run), _own_tags(copy.data.tags)),
             ("inputs", _inputs(run), _inputs(copy)),
             ("files", self._digests(0, run.info.artifact_uri), self._digests(1, copy.info.artifact_uri)),
         ):
@@ -413,6 +435,29 @@ def _runs(client: MlflowClient) -> list[Run]:
     )
 
 
+def _living_sweeps(runs: list[Run], living: set[str]) -> set[str]:
+    """Ids of the sweeps that go on: one of their trials does, or whoever has begun them is still there."""
+    going = {run.data.tags.get(Tag.SWEEP_RUN) for run in runs if run.info.run_id in living}
+    return {
+        run.info.run_id
+        for run in runs
+        if Tag.SWEEP in run.data.tags
+        and run.info.status == "RUNNING"
+        and (run.info.run_id in going or _has_process(run.data.tags))
+    }
+
+
+def _has_process(tags: dict[str, str]) -> bool:
+    """Whether the process that has begun a run is one of this machine, and still there."""
+    if tags.get(Tag.HOST) != socket.gethostname():
+        return False
+    try:
+        started = psutil.Process(int(tags[Tag.PID])).create_time()
+        return abs(started - float(tags[Tag.PROCESS_STARTED])) < _CLOCK_SECONDS
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
 def _logged_models(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
     return _pages(
         lambda token: client.search_logged_models(
@@ -462,9 +507,9 @@ def _origin(version: ModelVersion) -> str:
     return f"{version.name}/{version.version} {version.run_id or version.creation_timestamp}"
 
 
-def _state(run: Run) -> str:
-    """Changes with all that MLflow shows of a run without its histories and files."""
-    facts = [run.info.status, run.info.end_time, run.data.params, run.data.metrics, _own_tags(run.data.tags)]
+def _state(run: Run, tags: dict[str, str]) -> str:
+    """Changes with all that MLflow shows of a run without its histories and files; `tags` are those of its copy."""
+    facts = [run.info.status, run.info.end_time, run.data.params, run.data.metrics, tags]
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
