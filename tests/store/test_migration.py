@@ -219,6 +219,45 @@ def test_versions_keep_their_numbers_and_an_alias_that_is_taken_stays(stocked, o
     assert report.left_out == ["x-emotion@champion: it stays version 4 there, and would be 2"]
 
 
+def add_version(store: Store) -> None:
+    """x-emotion/1, of a run and its model."""
+    client = store.client()
+    run_id = make_run(client, store.experiment_id("x"), "one")
+    model = client.create_logged_model(client.get_run(run_id).info.experiment_id, "model", run_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    client.create_registered_model("x-emotion")
+    client.create_model_version("x-emotion", f"models:/{model.model_id}", run_id, {"old": "1"})
+
+
+def test_what_is_said_of_a_version_later_is_brought(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    add_version(here)
+    migrate(here, other)
+    client = here.client()
+    tags = {Tag.PROMOTED_AT: "2026-01-02", Tag.PROMOTED_BY: "ann", Tag.TEST_ACCURACY: "0.7", "old": "2"}
+    for key, value in tags.items():
+        client.set_model_version_tag("x-emotion", "1", key, value)
+    client.update_model_version("x-emotion", "1", "better")
+    for checked in (1, 0):
+        report = migrate(here, other)
+        assert (report.versions_there, report.checked_versions, report.different) == (1, checked, [])
+    copy = other.client().get_model_version("x-emotion", "1")
+    assert copy.description == "better"
+    assert {key: copy.tags[key] for key in tags} == tags
+    assert Tag.MIGRATED_FROM in copy.tags
+
+
+def test_a_later_promotion_in_the_other_store_is_kept(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    add_version(here)
+    migrate(here, other)
+    for store, day, who in ((here, "2026-01-02", "ann"), (other, "2026-01-03", "pia")):
+        store.client().set_model_version_tag("x-emotion", "1", Tag.PROMOTED_AT, day)
+        store.client().set_model_version_tag("x-emotion", "1", Tag.PROMOTED_BY, who)
+    assert migrate(here, other, check_all=True).different == []
+    assert other.client().get_model_version("x-emotion", "1").tags[Tag.PROMOTED_BY] == "pia"
+
+
 def test_a_store_is_not_copied_into_itself(stocked, capsys):
     store = open_store()
     with pytest.raises(StoreError, match="is named twice"):

@@ -39,6 +39,10 @@ _LEFT_OUT = {"mlflow.log-model.history"}
 # Tags of a trial that hold the id of its sweep's run.
 _PARENTS = {"mlflow.parentRunId", Tag.SWEEP_RUN}
 _CLOCK_SECONDS = 5
+_PROMOTION = {
+    *(Tag.PROMOTED_AT, Tag.PROMOTED_BY, Tag.PROMOTED_OVER),
+    *(Tag.PROMOTION_GATES, Tag.PROMOTION_REASON),
+}
 _FOREIGN_SOURCE = "its run was not copied, or its files lie elsewhere"
 
 
@@ -322,7 +326,7 @@ class _Migration:
         origin = _origin(version)
         if (copy := copied.get(origin)) is not None:
             self.report.versions_there += 1
-            if self.check_all:
+            if self._update_version(version, copy) or self.check_all:
                 self._check_version(version, copy)
             return str(copy.version)
         run_id = self.run_ids.get(version.run_id or "")
@@ -338,6 +342,16 @@ class _Migration:
         self.report.versions += 1
         self._check_version(version, copy)
         return str(copy.version)
+
+    def _update_version(self, version: ModelVersion, copy: ModelVersion) -> bool:
+        """Bring what was said of it since it was copied; whether there was anything."""
+        tags = {k: v for k, v in _version_tags(version, copy).items() if copy.tags.get(k) != v}
+        for key, value in tags.items():
+            self.there.set_model_version_tag(copy.name, str(copy.version), key, value)
+        is_described_so = (version.description or "") == (copy.description or "")
+        if not is_described_so:
+            self.there.update_model_version(copy.name, str(copy.version), version.description or "")
+        return bool(tags) or not is_described_so
 
     def _model_of(self, version: ModelVersion, run_id: str | None) -> str | None:
         """The id of the copy of its logged model; None where it has none. One that no run logged is copied now."""
@@ -382,7 +396,7 @@ class _Migration:
         wrong = [
             what
             for what, one, other in (
-                ("tags", _own_tags(version.tags), _own_tags(copy.tags)),
+                ("tags", _version_tags(version, copy), _own_tags(copy.tags)),
                 ("description", version.description or "", copy.description or ""),
                 ("run", self.run_ids.get(version.run_id or "", ""), copy.run_id or ""),
             )
@@ -500,6 +514,14 @@ def _inputs(run: Run) -> set[tuple[str, ...]]:
 
 def _own_tags(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key not in _LEFT_OUT | {ORIGIN, WHOLE}}
+
+
+def _version_tags(version: ModelVersion, copy: ModelVersion) -> dict[str, str]:
+    """Those that its copy shall have: of two promotions, here and there, the later one is kept."""
+    tags = _own_tags(version.tags)
+    if copy.tags.get(Tag.PROMOTED_AT, "") > tags.get(Tag.PROMOTED_AT, ""):
+        tags |= {key: copy.tags[key] for key in _PROMOTION & set(copy.tags)}
+    return tags
 
 
 def _origin(version: ModelVersion) -> str:
