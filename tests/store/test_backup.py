@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import optuna
 import pytest
 
 from tests.extra.grey_faces import Trained
@@ -12,6 +13,7 @@ from trainer.store.backup import back_up, restore, verify
 from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader
 from trainer.store.registry import bundle_folder
+from trainer.training.sweep import open_storage
 
 
 def rewritten(source: Path, target: Path, change) -> Path:
@@ -61,6 +63,25 @@ def test_a_store_is_not_made_beside_the_log_of_a_database_that_is_gone(saved: Pa
     assert [path.name for path in (tmp_path / "new").iterdir() if path.name != ".store.lock"] == [
         "mlflow.db-wal"
     ]
+
+
+def test_the_studies_of_sweeps_are_restored_and_never_replaced(stocked, tmp_path: Path):
+    store = open_store(create=False)
+    back_up(store, old := tmp_path / "old.tar")  # as all were before studies were copied
+    study = optuna.create_study(storage=open_storage(store, 60), study_name="lr")
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    back_up(store, file := tmp_path / "store.tar")
+    restore(file, tmp_path / "new" / "mlflow.db")
+    restored = open_store(create=False, uri=f"sqlite:///{tmp_path}/new/mlflow.db")
+    found = optuna.load_study(storage=open_storage(restored, 60), study_name="lr")
+    assert [trial.value for trial in found.trials] == [0.5]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "sweeps.db").write_bytes(b"mine")
+    with pytest.raises(StoreError, match=r"holds a store already \(sweeps\.db\)"):
+        restore(file, tmp_path / "mine" / "mlflow.db")
+    assert not (tmp_path / "mine" / "mlflow.db").exists()
+    restore(old, tmp_path / "mine" / "mlflow.db")
+    assert (tmp_path / "mine" / "sweeps.db").read_bytes() == b"mine"
 
 
 def test_a_file_is_never_overwritten_and_none_is_left_half(saved: Path, trained: Trained):

@@ -1,9 +1,10 @@
 """The embedded store in one file: copied while trainings write to it, checked, and made again from it.
 
-The file is a tar archive: what unfinished runs keep to be resumed from, the database, the artifacts, and last a list of
-all files with their SHA-256. Checkpoints come first, so that each run that is unfinished in the database has one, if an
-older one; then the database, at one moment; then the artifacts: a version's files are written before the row that names
-them, so they are there by then. What was written later is carried along and belongs to nothing.
+The file is a tar archive: what unfinished runs keep to be resumed from, the studies of sweeps, the database, the
+artifacts, and last a list of all files with their SHA-256. Checkpoints come first, so that each run that is unfinished
+in the database has one, if an older one; then the studies, whose runs are made before a study names them; then the
+database, at one moment; then the artifacts: a version's files are written before the row that names them, so they are
+there by then. What was written later is carried along and belongs to nothing.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from trainer.store.location import LOCATION_FILE, SQLITE_PREFIX, Store, StoreErr
 
 FORMAT = 1
 DATABASE = "mlflow.db"
+STUDIES = "sweeps.db"
+"""Of sweeps, where they are kept beside the store; backups made before this was copied have none."""
 LIST_FILE = "backup.json"
 CHECKPOINTS, ARTIFACTS = "checkpoints", "artifacts"
 FOLDERS = (CHECKPOINTS, ARTIFACTS)
@@ -62,7 +65,7 @@ def back_up(store: Store, file: Path) -> Contents:
         with tempfile.TemporaryDirectory(dir=file.absolute().parent) as scratch:
             live = Path(store.uri.removeprefix(SQLITE_PREFIX))
             with tarfile.open(draft, "w") as archive:
-                _write(archive, root, live, Path(scratch, DATABASE))
+                _write(archive, root, live, Path(scratch))
         contents = verify(draft)
         draft.replace(file)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
@@ -90,15 +93,12 @@ def restore(file: Path, database: Path) -> Contents:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".store.lock"):
-            # SQLite would replay the log of a database that is gone into the one that takes its place.
-            logs = [f"{database.name}-wal", f"{database.name}-shm"]
-            taken = [name for name in (database.name, *logs, *FOLDERS) if _is_taken(root / name)]
-            if taken:
-                raise StoreError(
-                    f"{root} holds a store already ({', '.join(taken)}): a backup never replaces one"
-                )
+            _refuse_taken(root, [*_files_of(database.name), *FOLDERS])
             with tempfile.TemporaryDirectory(dir=root, prefix=".restoring-") as scratch:
                 contents = _unpack(file, Path(scratch))
+                if (studies := Path(scratch, STUDIES)).is_file():
+                    _refuse_taken(root, _files_of(STUDIES))
+                    studies.rename(root / STUDIES)
                 for name in FOLDERS:
                     if (folder := Path(scratch, name)).is_dir():
                         if (root / name).is_dir():
@@ -111,8 +111,23 @@ def restore(file: Path, database: Path) -> Contents:
     return contents
 
 
+def _files_of(database: str) -> list[str]:
+    """With its logs: SQLite would replay those of a database that is gone into the one that takes its place."""
+    return [database, *(f"{database}-{log}" for log in ("wal", "shm", "journal"))]
+
+
+def _refuse_taken(root: Path, names: Iterable[str]) -> None:
+    """Raises StoreError where one of them is there."""
+    if taken := [name for name in names if _is_taken(root / name)]:
+        raise StoreError(f"{root} holds a store already ({', '.join(taken)}): a backup never replaces one")
+
+
 def _is_taken(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _is_database(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _copy_database(source: Path, target: Path) -> None:
@@ -121,10 +136,12 @@ def _copy_database(source: Path, target: Path) -> None:
         live.backup(copy)
 
 
-def _write(archive: tarfile.TarFile, root: Path, live: Path, copy: Path) -> None:
+def _write(archive: tarfile.TarFile, root: Path, live: Path, scratch: Path) -> None:
     digests = _add_folder(archive, root, CHECKPOINTS)
-    _copy_database(live, copy)
-    digests[DATABASE] = _add(archive, DATABASE, copy)
+    for name, database in ((STUDIES, root / STUDIES), (DATABASE, live)):
+        if name == DATABASE or _is_database(database):
+            _copy_database(database, scratch / name)
+            digests[name] = _add(archive, name, scratch / name)
     location = root / LOCATION_FILE
     old = location.read_text() if location.is_file() else f"{root}\n"
     digests[LOCATION_FILE] = _add_bytes(archive, LOCATION_FILE, old.encode())
@@ -194,7 +211,7 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
                     continue
                 if name in found:
                     raise StoreError(f"{file} holds {name} twice")
-                keep = not only_database or name == DATABASE
+                keep = not only_database or name in (DATABASE, STUDIES)
                 found[name] = _extract(source, folder / name if keep else None)
                 size += member.size
     except (tarfile.TarError, OSError, ValueError) as error:
@@ -206,6 +223,9 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
         assert isinstance(listed, dict)
         differing = sorted(name for name in {*found, *listed} if found.get(name) != listed.get(name))
         raise StoreError(f"{file} is damaged: {', '.join(differing[:3])} is not what was backed up")
+    if STUDIES in found:
+        with closing(sqlite3.connect(folder / STUDIES)) as connection:
+            _check_integrity(connection)
     runs, versions, elsewhere = _check_database(folder / DATABASE, found)
     return Contents(runs, versions, len(found), size, str(facts["made"]), elsewhere)
 
@@ -214,7 +234,7 @@ def _checked_name(member: tarfile.TarInfo) -> str:
     """Raises ValueError for what no backup holds, such as a link or a path that leads out."""
     path = PurePosixPath(member.name)
     inside = path.parts[:1] and (
-        path.parts[0] in FOLDERS or member.name in (DATABASE, LOCATION_FILE, LIST_FILE)
+        path.parts[0] in FOLDERS or member.name in (DATABASE, STUDIES, LOCATION_FILE, LIST_FILE)
     )
     if not member.isreg() or not inside or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"'{member.name}' does not belong into a backup")
@@ -233,14 +253,18 @@ def _extract(source: IO[bytes], target: Path | None) -> str:
     return reader.digest.hexdigest()
 
 
+def _check_integrity(connection: sqlite3.Connection) -> None:
+    [[verdict]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    if verdict != "ok":
+        raise StoreError(f"the database in the backup is damaged: {verdict}")
+
+
 def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int, tuple[str, ...]]:
     """(runs, versions, versions whose files lie elsewhere). Raises StoreError where something is missing."""
     if DATABASE not in files or LOCATION_FILE not in files:
         raise StoreError("the backup holds no database")
     with closing(sqlite3.connect(database)) as connection:
-        [[verdict]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
-        if verdict != "ok":
-            raise StoreError(f"the database in the backup is damaged: {verdict}")
+        _check_integrity(connection)
         [[runs]] = connection.execute("SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         rows = connection.execute(
             "SELECT name, version, storage_location FROM model_versions WHERE current_stage != 'Deleted_Internal'"
