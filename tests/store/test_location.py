@@ -1,6 +1,7 @@
 """The store is opened safely: made once, found again after a move, and refused with a reason."""
 
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import sys
 import pytest
 
 from tests.extra.grey_faces import Trained
+from tests.extra.servers import postgres_programs, start_postgres
 from trainer.__main__ import main
-from trainer.store.location import StoreError, open_store
+from trainer.store.location import Store, StoreError, open_store
 from trainer.store.registry import bundle_folder, find_version
 
 
@@ -56,6 +58,57 @@ def test_a_server_that_is_down_is_named_at_once(workplace, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match=r"http://127.0.0.1:9 .*does not answer"):
         open_store()
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("postgresql://ann:s3c/ret@127.0.0.1:9/x", "Connection refused"),
+        ("postgresql+psycopg2://ann:s3cret@127.0.0.1:9/x", "Connection refused"),
+        ("postgresql+nothing://ann:s3cret@127.0.0.1/x", "Can't load plugin"),
+        ("mysql+pymysql://ann:s3cret@127.0.0.1/x", "its driver is not installed (No module named 'pymysql')"),
+        ("postgresql://ann:s3cret@127.0.0.1:s3c:1/x", "is no address of a database"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_at_once(workplace, monkeypatch, capsys, uri, reason):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(["runs"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert reason in line
+    assert "s3c" not in line
+
+
+@pytest.mark.slow
+def test_a_database_without_a_server_is_a_store(workplace, monkeypatch, capsys):
+    if postgres_programs() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    postgres = start_postgres()
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", postgres.uri())  # as a user writes it, without a driver
+        store = open_store()
+        assert store.artifact_root is None
+        assert store.experiment_id("sketch") == store.experiment_id("sketch")
+        assert main(["ui", "--no-browser"]) == 2
+        assert "which has no UI" in capsys.readouterr().err
+    finally:
+        postgres.process.send_signal(signal.SIGINT)
+        postgres.process.wait(30)
+        shutil.rmtree(postgres.folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("uri", ["postgresql+psycopg2://ann:s3cret@host/x", "http://127.0.0.1:5000"])
+def test_only_a_server_is_opened_in_the_browser(workplace, monkeypatch, capsys, uri):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("trainer.store.location.open_store", lambda: Store(uri, None))
+    is_server = uri.startswith("http")
+    assert main(["ui"]) == (0 if is_server else 2)
+    shown = capsys.readouterr()
+    assert opened == ([uri] if is_server else [])
+    if not is_server:
+        [line] = shown.err.splitlines()
+        assert "start a server on it (`make server`)" in line
+        assert "s3cret" not in line
 
 
 @pytest.mark.slow

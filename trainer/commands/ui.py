@@ -25,10 +25,15 @@ def ui(*, port: int = 5000, browser: bool = True) -> int:
         port: Where to listen; the next free port is taken where it is in use.
         browser: Open the page in the browser.
     """
-    from trainer.store.location import open_store, redacted
+    from trainer.store.location import StoreError, open_store, redacted
 
     store = open_store()
     if store.artifact_root is None:
+        if not store.uri.startswith(("http://", "https://")):
+            raise StoreError(
+                "the store is a database, which has no UI: start a server on it (`make server`), or name one by "
+                "MLFLOW_TRACKING_URI (http://…)"
+            )
         print(f"The store is a server with a UI of its own: {redacted(store.uri)}")
         if browser:
             webbrowser.open(store.uri)

@@ -7,12 +7,15 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import mlflow
+import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,10 @@ _PATH_COLUMNS = {
     "model_versions": "storage_location",
 }
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-
+_DATABASES = ("postgresql", "mysql", "mssql")
+_PATIENCE_SECONDS = 5
+_PATIENT_DRIVERS = {"psycopg2", "psycopg", "pymysql", "mysqldb"}
+"""Those that can be told how long to wait for a database."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
@@ -121,6 +127,8 @@ def open_store(*, create: bool = True, uri: str | None = None) -> Store:
         artifact_root = database.parent / "artifacts"
         _open_database(uri, database, create)
     else:
+        if uri.startswith("postgresql://"):  # SQLAlchemy would look for psycopg 3 from 2.1 on
+            uri = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
         _check_answer(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -147,10 +155,10 @@ def refusal(error: Exception) -> str | None:
 
 
 def _database(uri: str) -> Path | None:
-    """The file of a SQLite store; None for a server. Raises StoreError for what is neither."""
+    """The file of a SQLite store; None for a server or another database. Raises StoreError for what is neither."""
     if uri.startswith(SQLITE_PREFIX):
         return Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
-    if uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql", "databricks")):
+    if uri.startswith(("http://", "https://", *_DATABASES, "databricks")):
         return None
     raise StoreError(
         f"MLFLOW_TRACKING_URI is '{uri}'; it must be the address of an MLflow server (http://…) "
@@ -160,17 +168,50 @@ def _database(uri: str) -> Path | None:
 
 def _check_answer(uri: str) -> None:
     """One short request, so that a server that is down is told at once and not after MLflow's retries."""
+    name = f"tracking server {uri}"
+    if uri.startswith(_DATABASES):
+        name = f"database {_check_connection(uri)}"
     before = {name: os.environ.get(name) for name in _SHORT_PATIENCE}
     os.environ.update(_SHORT_PATIENCE)
     try:
         MlflowClient(uri, uri).search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         if (refused := refusal(error)) is not None:
-            raise StoreError(f"the tracking server {uri}: {refused}") from error
-        raise StoreError(f"the tracking server {uri} does not answer as one: {reason(error)}") from error
+            raise StoreError(f"the {name}: {refused}") from error
+        raise StoreError(f"the {name} does not answer as a tracking server: {reason(error)}") from error
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+def _check_connection(uri: str) -> str:
+    """The address of a database, without its password. Raises StoreError where no connection can be made."""
+    try:
+        address = sqlalchemy.make_url(uri)
+    except (SQLAlchemyError, ValueError):  # which may repeat a part of it
+        raise StoreError(
+            "MLFLOW_TRACKING_URI is no address of a database (postgresql://USER:PASSWORD@HOST/NAME)"
+        ) from None
+    if (why := unreachable(address)) is not None:
+        raise StoreError(f"the database {address.render_as_string()} does not answer: {why}")
+    return address.render_as_string()
+
+
+def unreachable(address: sqlalchemy.URL, **arguments: Any) -> str | None:
+    """Why no connection to a database can be made, in one line; None where it can. `arguments` are for its driver."""
+    try:
+        if address.get_driver_name() in _PATIENT_DRIVERS:
+            arguments = {"connect_timeout": _PATIENCE_SECONDS} | arguments
+        engine = sqlalchemy.create_engine(address, connect_args=arguments)
+        try:
+            with engine.connect():
+                return None
+        finally:
+            engine.dispose()
+    except ImportError as error:
+        return f"its driver is not installed ({error})"
+    except SQLAlchemyError as error:
+        return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
 
 
 def answers(uri: str) -> bool:

@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 
 import sqlalchemy
 from dotenv import dotenv_values
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
+
+from trainer.store.location import unreachable
 
 ENV_FILE = ".server.env"
 EXAMPLE = "docs/server/server.env.example"
 SHORTEST_PASSWORD = 12
 """Characters; MLflow takes no shorter one."""
 PLACEHOLDER = "change-me"
-PATIENCE_SECONDS = 5
 _DATABASE, _ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
 _KEY, _PASSWORD = "MLFLOW_FLASK_SERVER_SECRET_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD"
 _HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
@@ -78,18 +79,9 @@ def check_database(settings: Mapping[str, str]) -> None:
     """Raises ServerError where the database does not answer, or takes nobody under this name and password."""
     address = sqlalchemy.make_url(settings[_DATABASE])
     password = settings.get("PGPASSWORD")
-    engine = sqlalchemy.create_engine(
-        address,
-        connect_args={"connect_timeout": PATIENCE_SECONDS} | ({"password": password} if password else {}),
-    )
-    try:
-        with engine.connect():
-            pass
-    except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", error)).split())[:300]
-        raise ServerError(f"the database {address.render_as_string()} does not answer: {reason}") from error
-    finally:
-        engine.dispose()
+    why = unreachable(address, **({"password": password} if password else {}))
+    if why is not None:
+        raise ServerError(f"the database {address.render_as_string()} does not answer: {why}")
 
 
 def write_login(folder: Path, settings: Mapping[str, str]) -> Path:
