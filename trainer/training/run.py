@@ -147,6 +147,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         log.info("The network is not compiled: several processes train it.")
     soft_targets = None
     if config.teacher:
+        progress.doing("Asking the teachers about every training image")
         soft_targets = fabric.broadcast(teach(config, store, splits, training).cpu() if store else None)
     if store is None:
         follow(training, splits, soft_targets)
