@@ -136,8 +136,14 @@ def short_names(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, str]:
                     for run_id in alike.index
                 ]
     names = full_names(snapshot.runs)
+    labels = labels.map(short)  # before they are compared: two long ones may become one
     unclear = labels.duplicated(keep=False) | (labels == "")
-    return {run_id: names[run_id] if unclear[run_id] else short(labels[run_id]) for run_id in run_ids}
+    labels = labels.where(~unclear, pd.Series(names))
+    shared = labels.duplicated(keep=False)  # a run's name may be another's label
+    return {
+        run_id: f"{labels[run_id]} {run_id[:_ID_LENGTH]}" if shared[run_id] else labels[run_id]
+        for run_id in run_ids
+    }
 
 
 def differing_parameters(snapshot: Snapshot, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -64,6 +64,18 @@ def test_runs_that_nothing_tells_apart_have_their_names_or_ids():
     assert foreign[0]
 
 
+def test_labels_that_only_their_middle_tells_apart_do_not_become_one():
+    base = {"label_smoothing": "0.1", "learning_rate": "0.01", "mixup": "0.0"}
+    changes = ({}, {"label_smoothing": "0.0"}, {"learning_rate": "0.001"}, {"mixup": "0.2"})
+    found = snapshot(*[{"name": f"run {n}"} for n in range(4)], params=[base | change for change in changes])
+    assert len(set(labels(found))) == 4
+
+
+def test_a_name_that_is_the_label_of_another_run_has_a_part_of_its_id():
+    found = snapshot({"name": "resnet18"}, {"name": "b"}, {"name": "c", "architecture": "resnet18"})
+    assert len(set(labels(found))) == 3
+
+
 def test_names_in_the_list_of_runs_are_unique_and_not_endless():
     names = full_names(snapshot({"name": "a"}, {"name": "a"}, {"name": ""}, {"name": "n" * 1000}).runs)
     assert len(set(names.values())) == 4
