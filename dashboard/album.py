@@ -223,7 +223,8 @@ def sentence(album: Album, chosen: "Sequence[Candidate]") -> str:
     count = f"{len(album.seen)} photos, {number}" if many else number.capitalize()
     if len(spots) > 2 or many:
         return f"{count}{_tally(spots, chosen)}.{lost}"
-    said = [_said(spot, chosen) for spot in spots]
+    # A face that was drawn is the last one, wherever it is.
+    said = [_said(spot, chosen) for spot in sorted(spots, key=lambda spot: spot.face.region.x)]
     if not all(said):
         return f"{count}."
     return f"{count}: {said[0]}." if len(said) == 1 else f"{count}. Left: {said[0]}. Right: {said[1]}."

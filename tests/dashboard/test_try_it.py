@@ -12,15 +12,16 @@ from streamlit.testing.v1 import AppTest
 from torch import nn
 
 from dashboard import cache, models, photos
-from dashboard.album import Album, Seen
+from dashboard.album import Album, Seen, Spot, sentence
 from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, grey_face
 from tests.store.test_foreign import make_network, register, takes
 from trainer.__main__ import main
-from trainer.inference.faces import Region
+from trainer.inference.answers import Answer
+from trainer.inference.faces import Face, Region
 from trainer.store.location import open_store
-from trainer.store.registry import all_versions, set_alias
+from trainer.store.registry import Version, all_versions, set_alias
 
 PAGE = "try_it.py"
 CNN, RESNET = "fer2013-emotion/1", "fer2013-emotion/2"
@@ -160,6 +161,19 @@ def test_two_faces_are_left_and_right_and_models_stand_side_by_side(store):
     assert "resnet18 · version 2" in cards(app)
     assert cards(app).count('class="said"') == 4
     assert re.search("Face 1: (both models agree|the models disagree)", cards(app))
+
+
+def test_a_face_that_was_drawn_on_the_left_of_another_is_told_as_the_left_one():
+    version = Version("faces", 1, None, (), {})
+    candidate = models.Candidate(version, "faces/1", "cnn", "#000")
+    spots = []
+    for number, (x, share) in enumerate(((300, 0.9), (60, 0.2)), start=1):
+        region = Region(x, 100, 50)
+        said = Answer("faces/1", ("happy", "sad"), np.array([share, 1 - share]))
+        spots.append(Spot(number, Face(region), region, [], answers={candidate.key: said}))
+    drawn_on = Album()
+    drawn_on.seen["a"] = Seen("a", "a.jpg", spots=spots)
+    assert sentence(drawn_on, [candidate]) == "Two faces. Left: sad (0.80). Right: happy (0.90)."
 
 
 def test_many_photos_are_counted_and_what_cannot_be_read_is_named(store):
