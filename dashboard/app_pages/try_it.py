@@ -85,16 +85,29 @@ def controls(album: Album, seen: Seen, spot: Spot) -> None:
             return
         with st.popover(f"Adjust face {spot.number}"):
             st.caption("Move the square that is taken for the face; in percent of its side, and in degrees.")
-            across = st.slider("To the right", -100, 100, 0, format="%d%%", key=f"across-{key}")
-            down = st.slider("Down", -100, 100, 0, format="%d%%", key=f"down-{key}")
-            size = st.slider("Side", 25, 300, 100, format="%d%%", key=f"size-{key}")
-            turn = st.slider("Turn clockwise", -180, 180, 0, format="%d°", key=f"turn-{key}")
+            # What was chosen is told by the square: Streamlit forgets sliders while another photo is looked at.
+            at = moves(spot)
+            across = st.slider("To the right", -100, 100, at[0], format="%d%%", key=f"across-{key}")
+            down = st.slider("Down", -100, 100, at[1], format="%d%%", key=f"down-{key}")
+            size = st.slider("Side", 25, 300, at[2], format="%d%%", key=f"size-{key}")
+            turn = st.slider("Turn clockwise", -180, 180, at[3], format="%d°", key=f"turn-{key}")
     side = spot.found.side
     x, y = spot.found.x + side * across / 100, spot.found.y + side * down / 100
     region = Region(x, y, side * size / 100, spot.found.angle + turn)
     if region != spot.face.region:
         album.adjust(seen, spot, region)
         st.rerun()
+
+
+def moves(spot: Spot) -> tuple[int, int, int, int]:
+    """How far the square was moved to the right and down and how long it is, in percent of what was found; its turn."""
+    found, taken = spot.found, spot.face.region
+    return (
+        round(100 * (taken.x - found.x) / found.side),
+        round(100 * (taken.y - found.y) / found.side),
+        round(100 * taken.side / found.side),
+        round(taken.angle - found.angle),
+    )
 
 
 @st.dialog("Draw a square around the face", width="large")

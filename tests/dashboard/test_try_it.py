@@ -213,6 +213,19 @@ def test_an_adjusted_square_is_answered_anew(store):
     assert seen(app)[0].spots[0].face.region.angle == pytest.approx(region.angle + 90)
 
 
+def test_a_moved_square_stays_while_another_photo_is_looked_at(store):
+    app = try_it(CNN, one_dot_jpg=photo(), two_dot_jpg=photo(TWO))
+    moved = {"To the right": 17, "Down": -9, "Side": 143, "Turn clockwise": 33}
+    for label, value in moved.items():
+        (slider,) = [slider for slider in app.slider if slider.label == label]
+        press(app, slider.set_value(value))
+    region = seen(app)[0].spots[0].face.region
+    press(app, app.selectbox(key="photo").set_value(1))
+    press(app, app.selectbox(key="photo").set_value(0))
+    assert seen(app)[0].spots[0].face.region == region
+    assert {slider.label: slider.value for slider in app.slider} == moved
+
+
 def test_a_face_is_added_and_the_whole_image_is_taken(store):
     app = try_it(CNN, sky_dot_png=encoded(Image.new("RGB", (300, 200), "skyblue"), "PNG"))
     assert answer(app) == "No face was found."
