@@ -256,10 +256,11 @@ with right:
     version = st.selectbox(
         "Version",
         numbers,
-        format_func=lambda v: f"{v}: {table.at[v, 'label']}",
+        format_func=str,  # it is what a link holds, and a label changes when other versions come
         key="version",
         bind="query-params",
     )
+    st.caption(plain(table.at[version, "label"]))
     known = sorted({CHAMPION, CHALLENGER} | {alias for v in versions for alias in v.aliases})
     known.sort(key=lambda alias: (alias != CHAMPION, alias != CHALLENGER, alias))
     alias = st.selectbox("Alias", [*known, OTHER], key="alias", bind="query-params")

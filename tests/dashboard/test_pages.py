@@ -238,6 +238,20 @@ def test_promoting_a_version_moves_the_alias_in_the_store(trained: Trained):
         set_alias(store, "fer2013-emotion", 1, "champion")
 
 
+def test_a_link_opens_the_version_that_it_names(trained: Trained, monkeypatch):
+    from dashboard import cache
+
+    wanted: list[str] = []
+    read = cache.snapshot
+    monkeypatch.setattr(cache, "snapshot", lambda names=(): (wanted.extend(names), read(names))[1])
+    app = open_page("registry.py", version="1")
+    assert app.selectbox(key="version").value == 1
+    assert "fer2013-emotion/1" in wanted
+    app.selectbox(key="version").select(2).run()
+    app.selectbox(key="version").select(1).run()
+    assert app.query_params["version"] in (["1"], "1")
+
+
 def test_the_card_of_the_chosen_version_is_shown(trained: Trained):
     app = open_page("registry.py")
     app.selectbox(key="version").select(2).run()
