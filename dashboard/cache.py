@@ -1,6 +1,10 @@
-"""The reader and what follows from it, behind Streamlit's caches; shared between sessions, never changed."""
+"""The reader and what follows from it, behind Streamlit's caches; shared between sessions, never changed.
+
+What cannot be read leaves a cached function as an exception, which is not remembered: the next look asks anew.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +23,7 @@ from trainer.search import Dimension, Value
 from trainer.store.location import Store, StoreError, open_store, store_uri
 from trainer.store.reader import Reader, Snapshot, SweepRun
 
+T = TypeVar("T")
 NEWEST = 100
 """So many of a server's runs are read first, and more where somebody asks."""
 FRESH_SECONDS = 2
@@ -120,9 +125,17 @@ def forget() -> None:
     _snapshot.clear()
 
 
+def _or_why(read: Callable[[str, str, str], T | str], run_id: str, status: str) -> T | str:
+    """What a cached function gives, or why the store gave nothing."""
+    try:
+        return read(store_uri(), run_id, status)
+    except StoreError as error:
+        return str(error)
+
+
 def predictions(run_id: str, status: str) -> Predictions | str:
     """The predictions of a run on its test set, or one sentence on why there are none."""
-    return _predictions(store_uri(), run_id, status)
+    return _or_why(_predictions, run_id, status)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -131,16 +144,19 @@ def _predictions(uri: str, run_id: str, status: str) -> Predictions | str:
 
 
 def _read_predictions(uri: str, run_id: str, part: str) -> Predictions | str:
+    table = _reader(uri).predictions(run_id)
     try:
-        table = _reader(uri).predictions(run_id)
         return "it logged no predictions" if table is None else Predictions.from_table(table, part)
-    except (StoreError, ValueError) as error:
+    except ValueError as error:
         return str(error)
 
 
 def reliability(run_id: str, status: str, part: str = "test") -> Reliability | None:
-    """Of the probabilities that a run gave to that part; None where it kept none."""
-    return _reliability(store_uri(), run_id, status, part)
+    """Of the probabilities that a run gave to that part; None where it kept none, or they cannot be read."""
+    try:
+        return _reliability(store_uri(), run_id, status, part)
+    except StoreError:
+        return None
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -165,15 +181,15 @@ def _comparison(uri: str, a: str, b: str) -> Comparison:
 
 def robustness(run_id: str, status: str) -> Robustness | str:
     """The answers of a run to worse images, or why there are none."""
-    return _robustness(store_uri(), run_id, status)
+    return _or_why(_robustness, run_id, status)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _robustness(uri: str, run_id: str, status: str) -> Robustness | str:
+    table = _reader(uri).robustness(run_id)
     try:
-        table = _reader(uri).robustness(run_id)
         return "it was not asked about worse images" if table is None else Robustness.from_table(table)
-    except (StoreError, ValueError) as error:
+    except ValueError as error:
         return str(error)
 
 
@@ -189,7 +205,7 @@ def _audit(uri: str, run_id: str) -> Audit:
 
 def slices(run_id: str, status: str) -> Slices | str:
     """The test images of a run, cut by what they are like, or why they are not."""
-    return _slices(store_uri(), run_id, status)
+    return _or_why(_slices, run_id, status)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -197,10 +213,7 @@ def _slices(uri: str, run_id: str, status: str) -> Slices | str:
     found = _predictions(uri, run_id, status)
     if isinstance(found, str):
         return found
-    try:
-        table = _reader(uri).conditions(run_id)
-    except StoreError as error:
-        return str(error)
+    table = _reader(uri).conditions(run_id)
     if table is None or "sample_id" not in table:
         return "what its test images are like was not measured"
     return by_condition(table, found.sample_ids)
@@ -208,15 +221,12 @@ def _slices(uri: str, run_id: str, status: str) -> Slices | str:
 
 def attention(run_id: str, status: str) -> Attention | str:
     """What the network of a run looks at on average, or why that is not known."""
-    return _attention(store_uri(), run_id, status)
+    return _or_why(_attention, run_id, status)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _attention(uri: str, run_id: str, status: str) -> Attention | str:
-    try:
-        return _reader(uri).attention(run_id) or "what it looks at was not kept"
-    except StoreError as error:
-        return str(error)
+    return _reader(uri).attention(run_id) or "what it looks at was not kept"
 
 
 def importances(sweep: SweepRun, judged: tuple[tuple[dict[str, Value], float], ...]) -> dict[str, float]:
@@ -254,7 +264,10 @@ def _figure(uri: str, key: Hashable, _build: Callable[[], go.Figure]) -> go.Figu
 
 def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":
     """The test images of a run: all where this machine has decoded the dataset, else what it kept."""
-    return _pictures(store_uri(), run_id, dataset, fingerprint)
+    try:
+        return _pictures(store_uri(), run_id, dataset, fingerprint)
+    except StoreError:
+        return Pictures({}, None, {})
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
@@ -266,10 +279,7 @@ def _pictures(uri: str, run_id: str, dataset: str, fingerprint: str) -> "Picture
         images = find_pictures(dataset, found.sample_ids, labels, found.class_names, fingerprint)
         if images is not None:
             return Pictures(dict(zip(found.sample_ids, range(len(found)), strict=True)), images, {})
-    try:
-        return Pictures({}, None, _reader(uri).worst_images(run_id))
-    except StoreError:
-        return Pictures({}, None, {})
+    return Pictures({}, None, _reader(uri).worst_images(run_id))
 
 
 class Pictures:

@@ -13,7 +13,7 @@ from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
 from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED
-from trainer.store.location import open_store
+from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
@@ -184,6 +184,42 @@ def test_slices_of_the_test_set_are_told_with_their_recalls(trained: Trained, id
 def test_without_a_face_nothing_is_told_of_what_a_network_looks_at(trained: Trained, ids: list[str]):
     app = open_page("compare.py", runs=[ids[1][:8]], detail="What it looks at")
     assert "none of these runs has done so" in text(app)  # levels of grey hold no face
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("predictions", "predictions"),
+        ("robustness", "robustness"),
+        ("slices", "conditions"),
+        ("slices", "predictions"),
+        ("attention", "attention"),
+        ("reliability", "predictions"),
+        ("pictures", "worst_images"),
+    ],
+)
+def test_a_store_that_failed_once_is_asked_again(
+    trained: Trained, ids: list[str], monkeypatch, kind: str, asked: str
+):
+    from dashboard import cache
+
+    def fail(self: Reader, run_id: str) -> None:
+        raise StoreError("the server is away")
+
+    arguments = ("fer2013", "unknown") if kind == "pictures" else ("finished",)
+
+    def look() -> object:
+        return getattr(cache, kind)(ids[0], *arguments)
+
+    with monkeypatch.context() as away:
+        away.setattr(Reader, asked, fail)
+        found = look()
+        if kind == "pictures":
+            assert not len(found)
+        else:
+            assert found == (None if kind == "reliability" else "the server is away")
+    found = look()
+    assert len(found) if kind == "pictures" else found not in (None, "the server is away")
 
 
 def test_choosing_other_runs_changes_the_url_and_the_answer(trained: Trained, ids: list[str]):
