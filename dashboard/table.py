@@ -74,9 +74,13 @@ def run_table(
         for name, versions in zip(table["registered"], table["versions"], strict=True)
     ]
     table["aliases"] = table["aliases"].map(", ".join)
+    config = column_config()
+    if "members" in table:  # their averages are text, which a column of numbers shows as errors
+        averaged = [name for name, column in COLUMNS.items() if column in _AVERAGED]
+        config |= {name: st.column_config.TextColumn(name, width=130) for name in averaged}
     shown = [name for name in COLUMNS if name in columns] or ["run"]
     table = table[[COLUMNS[name] for name in shown]].set_axis(shown, axis=1)
-    return table, {name: value for name, value in column_config().items() if name in shown}
+    return table, {name: value for name, value in config.items() if name in shown}
 
 
 def column_config() -> dict[str, Any]:

@@ -53,6 +53,18 @@ def test_seeds_are_folded_into_mean_and_standard_deviation(trained: Trained):
     assert table["run"][0].endswith("(2 seeds)")
 
 
+def test_averages_of_seeds_are_text_in_columns_of_text(trained: Trained):
+    runs = Reader(open_store(create=False)).snapshot().runs
+    names, columns = full_names(runs), list(COLUMNS)
+    _, alone = run_table(runs, names, columns)
+    table, folded = run_table(fold_seeds(runs.assign(configuration="same")), names, columns)
+    texts = {name for name in columns if name in alone and table[name].map(type).eq(str).all()} - {"run"}
+    assert texts == {"validation", "test accuracy", "macro recall", "macro F1", "log loss", "ECE"}
+    for name in texts:
+        assert alone[name]["type_config"]["type"] == "number"
+        assert folded[name]["type_config"]["type"] == "text"
+
+
 def test_the_findings_of_two_trained_runs(trained: Trained):
     snapshot = Reader(open_store(create=False)).snapshot()
     chosen = describe(snapshot, list(snapshot.runs.index)[::-1])
