@@ -140,7 +140,7 @@ if tabs[1].open:
         shown = shown.join(table.drop(columns="validation accuracy"))
         st.dataframe(
             shown.head(MOST_ROWS).rename(
-                columns={"epochs_done": "epochs", "accuracy": "validation accuracy"}
+                columns={"epochs_done": "epochs done", "accuracy": "validation accuracy"}
             ),
             hide_index=True,
             height=frame.height(min(len(shown), MOST_ROWS)),

@@ -26,6 +26,15 @@ def test_a_sweep_is_told_by_its_best_trial_and_its_trials_stay_out_of_runs(train
     assert "trial 0" not in text(open_page("runs.py"))
 
 
+def test_all_trials_are_shown_where_epochs_were_searched(trained: Trained):
+    flags = ["--data-dir", str(trained.data_dir), *FLAGS, *SEARCH, "--search", "epochs=1:2", "--trials", "2"]
+    assert main(["sweep", *flags, "--study", "searched"]) == 0
+    app = open_page("sweep.py", view="All trials")
+    assert "in searched is trial" in answer(app)
+    [table] = app.dataframe
+    assert {"epochs done", "epochs", "learning_rate"} <= set(table.value.columns)
+
+
 def test_importance_finds_the_setting_that_decides():
     space = (Dimension("dropout", low=0.0, high=1.0), Dimension("mixup", low=0.0, high=1.0))
     trials = [({"dropout": i / 20, "mixup": (i * 7 % 20) / 20}, i / 20) for i in range(20)]
