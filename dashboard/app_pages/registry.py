@@ -136,7 +136,11 @@ def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int 
     verdicts: list[Verdict] = []
     reason = ""
     if alias == CHAMPION and candidate is not None:
-        verdicts = verdicts_on(candidate, champion)
+        try:
+            verdicts = verdicts_on(candidate, champion)
+        except ValueError as error:
+            st.error(plain(str(error)))
+            return
         st.markdown(gate_lines(verdicts))
         if failed(verdicts):
             reason = st.text_input(

@@ -335,6 +335,20 @@ def test_a_promotion_against_a_gate_needs_a_reason_and_a_champion_that_does_not_
         set_alias(store, "fer2013-emotion", 1, "champion")
 
 
+def test_gates_that_break_before_a_promotion_is_confirmed_are_told(trained: Trained):
+    app = open_page("registry.py")
+    app.selectbox(key="version").select(2).run()
+    gates = trained.root / "gates.toml"
+    gates.write_text("no gates")
+    try:
+        app.button(key="promote").click().run()
+        assert not app.exception
+        assert len([error for error in app.error if "cannot be read" in error.value]) == 2
+        assert "confirm" not in {button.key for button in app.button}
+    finally:
+        gates.unlink()
+
+
 def test_a_promotion_made_elsewhere_shows_on_the_next_look(trained: Trained):
     from trainer.store.registry import set_alias
 
