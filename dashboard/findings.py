@@ -91,7 +91,7 @@ def headline(
     pair = cache.comparison(second, best)
     return (
         plain(verdict(pair, labels[second], labels[best])).removesuffix("\\.")
-        + f", the next best of {len(chosen)} runs."
+        + f", the next best of {len(comparable)} runs."
     )
 
 

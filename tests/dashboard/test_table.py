@@ -118,6 +118,8 @@ def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_
     assert found.startswith("cnn · new is better than cnn · old by 15.")
     assert "points of accuracy on the average of 3 and 3 seeds (" in found
     assert "the next best of 4 runs" in told([*ids[:3], ids[3]])  # one seed is no group
+    [other, *_] = snapshot.runs.index.difference(ids)
+    assert "the next best of 4 runs" in told([*ids[:4], other])  # which was tested on other images
     for run_id in ids:
         client.delete_run(run_id)
 
