@@ -143,6 +143,27 @@ def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[s
     return kept
 
 
+def same_worse_images(
+    snapshot: Snapshot, found: dict[str, Robustness], chosen: list[Chosen]
+) -> dict[str, Robustness]:
+    """Those asked about worse versions of the first run's images; says of each other one why it is left out."""
+    if not found:
+        return {}
+    labels = {run.run_id: run.label for run in chosen}
+    fingerprints = snapshot.runs["test_fingerprint"]
+    first = next(iter(found))
+    kept = {}
+    for run_id, answers in found.items():
+        if answers.sample_ids == found[first].sample_ids and fingerprints[run_id] == fingerprints[first]:
+            kept[run_id] = answers
+        else:
+            st.caption(
+                f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: they were asked about worse "
+                f"versions of different images ({len(found[first]):,} and {len(answers):,})."
+            )
+    return kept
+
+
 def height(rows: int, most: int = 15) -> int | Literal["content"]:
     """Of a table: as high as it is, up to `most` rows."""
     return "content" if rows <= most else 38 + 35 * most

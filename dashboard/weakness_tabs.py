@@ -78,7 +78,7 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
 
 def show_worse_images(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """How much of its accuracy each run keeps under each corruption."""
-    robust = frame.load_robustness(snapshot, chosen)
+    robust = frame.same_worse_images(snapshot, frame.load_robustness(snapshot, chosen), chosen)
     if not robust:
         st.markdown(
             "A training asks its model about worse images at the end; none of these runs has done so."

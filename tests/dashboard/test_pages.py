@@ -1,5 +1,6 @@
 """Every page on a store of really trained runs, and on stores that hold anything else."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,32 @@ def test_what_is_kept_on_worse_images_is_told_for_each_run(trained: Trained, ids
     table = app.dataframe[1].value
     assert list(table.columns) == ["cnn", "resnet18", "difference"]
     assert list(table.index)[-1] == "all"
+
+
+@pytest.mark.parametrize("other", ["images", "fingerprint"])
+def test_answers_to_worse_versions_of_other_images_are_left_out(
+    trained: Trained, ids: list[str], monkeypatch, other: str
+):
+    from dashboard import cache
+
+    read, robust = cache.snapshot, cache.robustness
+
+    def with_other_fingerprint(names=()):
+        found = read(names)
+        return dataclasses.replace(found, runs=found.runs.assign(test_fingerprint=found.runs.index))
+
+    def of_other_images(run_id, status):
+        found = robust(run_id, status)
+        return found if run_id == ids[1] else dataclasses.replace(found, sample_ids=found.sample_ids[::-1])
+
+    if other == "images":
+        monkeypatch.setattr(cache, "robustness", of_other_images)
+    else:
+        monkeypatch.setattr(cache, "snapshot", with_other_fingerprint)
+    app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Worse images")
+    reason = "they were asked about worse versions of different images"
+    assert f"resnet18 is left out beside cnn: {reason}" in text(app)
+    assert list(app.dataframe[1].value.columns) == ["cnn"]
 
 
 def test_slices_of_the_test_set_are_told_with_their_recalls(trained: Trained, ids: list[str]):
