@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboard import cache
 from dashboard.selection import Chosen, differing_parameters
+from dashboard.table import one_of_each_seed
 from dashboard.text import DASH, duration, large, number, plain, signed
 from trainer.evaluation.comparison import Comparison, Predictions, reference_order, seed_verdict, verdict
 from trainer.evaluation.statistics import sampling_error, seed_spread, wilson
@@ -80,13 +81,13 @@ def headline(
     if len(chosen) == 2:
         return plain(verdict(next(iter(comparisons.values())), chosen[0].label, chosen[1].label))
     comparable = [chosen[0].run_id, *comparisons]
-    seeds = runs.loc[comparable]
+    seeds = one_of_each_seed(runs.loc[comparable])
     groups = [list(runs_of.index) for _, runs_of in seeds.groupby("configuration", sort=False)]
-    if len(groups) == 1:
+    if len(groups) == 1 and len(seeds) > 1:
         return _one_configuration(seeds["test_accuracy"].to_numpy(), next(iter(comparisons.values())).size)
     if len(groups) == 2 and min(map(len, groups)) > 1:
         return _two_configurations(groups, labels)
-    order = reference_order(list(seeds["test_accuracy"]))
+    order = reference_order(list(runs.loc[comparable, "test_accuracy"]))
     best, second = (comparable[order[i]] for i in (0, 1))
     pair = cache.comparison(second, best)
     return (

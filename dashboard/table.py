@@ -66,8 +66,7 @@ def run_table(
     table = runs.reset_index()
     table["name"] = [names.get(run_id, run_id) for run_id in table["run_id"]]
     if "members" in table:
-        seeds = table["members"].map(len)
-        table["name"] += seeds.map(lambda n: f"  ({n} seeds)" if n > 1 else "")
+        table["name"] += table["seeds"].map(lambda n: f"  ({n} seeds)" if n > 1 else "")
     table["recalls"] = [list(recalls.values()) for recalls in table["recalls"]]
     table["version"] = [
         f"{name}/{versions[-1]}" if versions else ""
@@ -115,23 +114,27 @@ def column_config() -> dict[str, Any]:
 def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a configuration, in the order of `runs`: metrics as text `mean ± standard deviation` over seeds.
 
-    Adds `members`: the run ids of the row. Everything else is the first run's; curves and recalls are means.
+    Adds `members`: the run ids of the row, and `seeds`: how many different ones were tested. Everything else is the
+    first run's; curves and recalls are means over the runs that have them.
     """
     rows = []
     for _, group in runs.groupby("configuration", sort=False):
         row = group.iloc[0].copy()
+        each = one_of_each_seed(group)
         row["members"] = list(group.index)
+        row["seeds"] = int(each["test_accuracy"].notna().sum())
         for name in _AVERAGED:
-            mean, deviation = seed_spread(group[name].dropna().to_numpy())
+            mean, deviation = seed_spread(each[name].dropna().to_numpy())
             spread = f" ± {deviation:.3f}" if deviation == deviation else ""
             row[name] = f"{mean:.3f}{spread}" if mean == mean else None
         if len(group) > 1:
-            row["curve"] = _mean_curve(group["curve"])
+            row["curve"] = _mean_curve(each["curve"])
+            names = dict.fromkeys(name for recalls in each["recalls"] for name in recalls)
             row["recalls"] = {
-                name: float(np.mean([r.get(name, np.nan) for r in group["recalls"]]))
-                for name in row["recalls"]
+                name: float(np.mean([recalls[name] for recalls in each["recalls"] if name in recalls]))
+                for name in names
             }
-            row["training_seconds"] = group["training_seconds"].mean()
+            row["training_seconds"] = each["training_seconds"].mean()
             row["versions"] = sorted(version for versions in group["versions"] for version in versions)
             row["aliases"] = sorted({alias for aliases in group["aliases"] for alias in aliases})
         rows.append(row)
@@ -140,7 +143,15 @@ def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     return folded
 
 
+def one_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without those that repeat a seed of their configuration: the first that was tested is kept, else the first."""
+    tested_first = runs.loc[runs["test_accuracy"].isna().sort_values(kind="stable").index]
+    repeated = tested_first.duplicated(["configuration", "seed"]) & tested_first["seed"].notna()
+    return runs[~repeated.reindex(runs.index)]
+
+
 def _mean_curve(curves: pd.Series) -> list[float]:
-    """Over the epochs that all have."""
-    length = min(map(len, curves), default=0)
-    return np.mean([curve[:length] for curve in curves], axis=0).tolist() if length else []
+    """Over the epochs that all runs with a curve have."""
+    known = [curve for curve in curves if curve]
+    length = min(map(len, known), default=0)
+    return np.mean([curve[:length] for curve in known], axis=0).tolist() if length else []

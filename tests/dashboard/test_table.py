@@ -42,7 +42,7 @@ def test_every_column_can_be_shown_for_any_run(workplace):
 
 def test_seeds_are_folded_into_mean_and_standard_deviation(trained: Trained):
     runs = Reader(open_store(create=False)).snapshot().runs
-    runs = runs.assign(configuration="same", test_accuracy=[0.60, 0.64])
+    runs = runs.assign(configuration="same", test_accuracy=[0.60, 0.64], seed=[0.0, 1.0])
     folded = fold_seeds(runs)
     assert len(folded) == 1
     row = folded.iloc[0]
@@ -53,11 +53,32 @@ def test_seeds_are_folded_into_mean_and_standard_deviation(trained: Trained):
     assert table["run"][0].endswith("(2 seeds)")
 
 
+def test_a_seed_counts_once_and_runs_without_results_do_not(trained: Trained):
+    runs = Reader(open_store(create=False)).snapshot().runs
+    four = pd.concat([runs, runs])
+    four.index = pd.Index([f"{number:032}" for number in range(4)], name="run_id")
+    four = four.assign(
+        configuration="same", test_accuracy=[np.nan, 0.60, 0.64, 0.70], seed=[0.0, 0.0, 1.0, 1.0],
+        recalls=[{}, {"sad": 0.5}, {"sad": 0.7}, {"sad": 1.0}], curve=[[], [0.5], [0.7], [1.0]],
+    )  # fmt: skip
+    row = fold_seeds(four).iloc[0]
+    assert (row["members"], row["seeds"]) == (list(four.index), 2)
+    assert row["test_accuracy"] == "0.620 ± 0.028"
+    assert row["recalls"] == pytest.approx({"sad": 0.6})
+    assert row["curve"] == pytest.approx([0.6])
+    three = fold_seeds(four.assign(seed=[0.0, 1.0, 2.0, 3.0])).iloc[0]  # the first was not tested
+    assert three["seeds"] == 3
+    assert three["recalls"] == pytest.approx({"sad": 2.2 / 3})
+    assert three["curve"] == pytest.approx([2.2 / 3])
+    table, _ = run_table(fold_seeds(four), full_names(four), ["run"])
+    assert table["run"][0].endswith("(2 seeds)")
+
+
 def test_averages_of_seeds_are_text_in_columns_of_text(trained: Trained):
     runs = Reader(open_store(create=False)).snapshot().runs
     names, columns = full_names(runs), list(COLUMNS)
     _, alone = run_table(runs, names, columns)
-    table, folded = run_table(fold_seeds(runs.assign(configuration="same")), names, columns)
+    table, folded = run_table(fold_seeds(runs.assign(configuration="same", seed=[0.0, 1.0])), names, columns)
     texts = {name for name in columns if name in alone and table[name].map(type).eq(str).all()} - {"run"}
     assert texts == {"validation", "test accuracy", "macro recall", "macro F1", "log loss", "ECE"}
     for name in texts:
@@ -118,6 +139,11 @@ def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_
     assert found.startswith("cnn · new is better than cnn · old by 15.")
     assert "points of accuracy on the average of 3 and 3 seeds (" in found
     assert "the next best of 4 runs" in told([*ids[:3], ids[3]])  # one seed is no group
+    ids.append(make_run(client, experiment, tags=tags, params=params, metrics={"test/accuracy": accuracy}))
+    log_predictions(client, ids[-1], truth.assign(**shares))  # a seed that was trained already
+    snapshot = Reader(store).snapshot()
+    assert " of 3 and 3 seeds (" in told(ids)
+    assert told(ids[4:]).startswith("2 seeds of one configuration")
     [other, *_] = snapshot.runs.index.difference(ids)
     assert "the next best of 4 runs" in told([*ids[:4], other])  # which was tested on other images
     for run_id in ids:
