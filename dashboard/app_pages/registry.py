@@ -12,9 +12,16 @@ from dashboard.selection import short_names
 from dashboard.text import document, number, plain, several
 from trainer.contract import CHALLENGER, CHAMPION, Tag
 from trainer.evaluation.comparison import verdict
-from trainer.evaluation.gates import Verdict, failed, read_gates
+from trainer.evaluation.gates import COMPARING, Verdict, failed, read_gates
 from trainer.store.location import StoreError
-from trainer.store.promotion import LONGEST_REASON, before_champion, champion_of, judged, promote
+from trainer.store.promotion import (
+    LONGEST_REASON,
+    before_champion,
+    champion_of,
+    judged,
+    predecessor_unknown,
+    promote,
+)
 from trainer.store.reader import Snapshot
 from trainer.store.registry import Version, remove_alias, set_alias
 
@@ -115,6 +122,11 @@ def champion_check(champion: Version) -> None:
     except ValueError as error:
         st.warning(plain(str(error)))
         return
+    if predecessor_unknown(snapshot, champion):
+        verdicts = [
+            Verdict(v.gate, None, "nobody knows which champion it followed") if v.gate in COMPARING else v
+            for v in verdicts
+        ]
     lost = [verdict for verdict in verdicts if not verdict.passed]
     if not lost:
         return

@@ -13,7 +13,7 @@ from dashboard.app import PAGES
 from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
-from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED
+from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED, Tag
 from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader
 
@@ -359,6 +359,23 @@ def test_a_promotion_against_a_gate_needs_a_reason_and_a_champion_that_does_not_
         assert "there is no gate 'maximum\\_latency'" in " ".join(warning.value for warning in app.warning)
     finally:
         gates.unlink()
+        set_alias(store, "fer2013-emotion", 1, "champion")
+
+
+def test_of_a_champion_that_was_made_so_in_mlflow_the_comparing_gates_cannot_be_told(trained: Trained):
+    from trainer.store.registry import find_version, set_alias
+
+    store = open_store(create=False)
+    assert not open_page("registry.py").warning  # the first version followed nobody
+    if Tag.PROMOTED_OVER in find_version(store, "fer2013-emotion/2").tags:  # by another test
+        store.client().delete_model_version_tag("fer2013-emotion", "2", Tag.PROMOTED_OVER)
+    set_alias(store, "fer2013-emotion", 2, "champion")
+    st.cache_resource.clear()
+    try:
+        [warning] = open_page("registry.py").warning
+        assert warning.value.startswith("Version 2, the champion, does not pass every gate.")
+        assert warning.value.count("cannot be told: nobody knows which champion it followed") == 3
+    finally:
         set_alias(store, "fer2013-emotion", 1, "champion")
 
 

@@ -13,6 +13,8 @@ from trainer.evaluation.comparison import Comparison, signed
 
 GATES_FILE = "gates.toml"
 PYPROJECT_FILE = "pyproject.toml"
+COMPARING = ("same test set", "accuracy against the champion", "recalls against the champion")
+"""The gates that compare with the champion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +150,8 @@ def _against(
     comparison: Callable[[], Comparison],
 ) -> list[Verdict]:
     """Of the gates that compare with the champion."""
-    names = {
-        "same test set": gates.same_test_set,
-        "accuracy against the champion": gates.accuracy_not_worse,
-        "recalls against the champion": gates.class_recall_not_worse,
-    }
-    asked = [name for name, is_asked in names.items() if is_asked]
+    are_asked = (gates.same_test_set, gates.accuracy_not_worse, gates.class_recall_not_worse)
+    asked = [name for name, is_asked in zip(COMPARING, are_asked, strict=True) if is_asked]
     if champion is None:
         return [Verdict(name, True, "there is no champion to compare with") for name in asked]
     fingerprints = {candidate.get("test_fingerprint"), champion.get("test_fingerprint")}

@@ -27,6 +27,14 @@ def before_champion(snapshot: Snapshot, champion: Version) -> Version | None:
     return next((v for v in snapshot.versions if v.name == champion.name and str(v.version) == over), None)
 
 
+def predecessor_unknown(snapshot: Snapshot, champion: Version) -> bool:
+    """Whether nobody can tell over whom it became champion: it was made so in MLflow, or the former one is gone."""
+    if champion.tags.get(Tag.PROMOTED_OVER) == "" or before_champion(snapshot, champion) is not None:
+        return False
+    held = [v.version for v in snapshot.versions if v.name == champion.name]
+    return champion.version != (1 if snapshot.has_older_versions else min(held))
+
+
 def judged(
     gates: Gates,
     snapshot: Snapshot,

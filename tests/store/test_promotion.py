@@ -1,0 +1,35 @@
+"""What is known of the champion that another one followed."""
+
+import pandas as pd
+import pytest
+
+from trainer.contract import CHAMPION, Tag
+from trainer.store.promotion import champion_of, predecessor_unknown
+from trainer.store.reader import Snapshot
+from trainer.store.registry import Version
+
+
+@pytest.mark.parametrize(
+    ("numbers", "champion", "over", "older", "unknown"),
+    [
+        ((1, 2), 1, None, False, False),  # a model's first version becomes its champion
+        ((3, 4), 3, None, False, False),  # those before it are gone
+        ((3, 4), 3, None, True, True),  # those before it are not held
+        ((1, 2), 2, None, False, True),  # by the MLflow UI
+        ((1, 2), 2, "1", False, False),
+        ((2, 3), 3, "1", False, True),  # which is gone
+        ((1, 2), 2, "", False, False),  # nobody was champion
+    ],
+)
+def test_a_predecessor_is_unknown_where_no_tag_names_one_that_is_there(
+    numbers, champion, over, older, unknown
+):
+    tags = {} if over is None else {Tag.PROMOTED_OVER: over}
+    versions = tuple(
+        Version("faces", n, None, (CHAMPION,) if n == champion else (), tags if n == champion else {})
+        for n in numbers
+    )
+    snapshot = Snapshot(pd.DataFrame(), versions=versions, has_older_versions=older)
+    found = champion_of(snapshot, "faces")
+    assert found is not None
+    assert predecessor_unknown(snapshot, found) is unknown
