@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from trainer.search import default_space, parse_space
 from trainer.store.location import open_store
 from trainer.store.reader import Reader, Snapshot
 from trainer.store.rows import ClientRows
+from trainer.training.loop import Epoch, fit
 
 FLAGS = [
     "--hidden",
@@ -164,6 +166,18 @@ def test_two_workers_share_a_study_and_the_same_command_goes_on_with_it(anywhere
     assert len(trials_of("shared")) == 5
     assert sweep(faces, *common, "--trials", "5") == 0  # it has them
     assert len(trials_of("shared")) == 5
+
+
+def test_a_trial_that_diverges_after_an_epoch_has_failed_and_was_not_pruned(faces, monkeypatch, capsys):
+    monkeypatch.setattr("trainer.training.sweep.fit", diverging)
+    assert sweep(faces, "--epochs", "2", "--trials", "1", "--search", "dropout=0:0.5", "--study", "late") == 0
+    assert "1 trials, 0 pruned, 1 could not be trained" in capsys.readouterr().out
+
+
+def diverging(*arguments: object) -> Iterator[Epoch]:
+    for epoch in fit(*arguments):
+        yield epoch
+        raise FloatingPointError("the training loss became nan in epoch 2: lower --learning-rate")
 
 
 def test_joining_with_other_settings_or_other_data_is_refused(faces, trained, tmp_path, capsys):
