@@ -7,7 +7,6 @@ migration finds what is there already, goes on with what was interrupted, and le
 import hashlib
 import json
 import re
-import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Any, TypeVar
 
 import mlflow
 import pandas as pd
-import psutil
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -25,7 +23,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from trainer.contract import Tag
 from trainer.store.location import Store, StoreError, reason
-from trainer.store.reader import Reader
+from trainer.store.reader import Reader, has_process_here
 from trainer.store.rows import METRIC_COLUMNS, open_rows
 
 T = TypeVar("T")
@@ -38,7 +36,6 @@ _MODEL_SOURCE = re.compile(r"models:/(m-[0-9a-f]{32})$")
 _LEFT_OUT = {"mlflow.log-model.history"}
 # Tags of a trial that hold the id of its sweep's run.
 _PARENTS = {"mlflow.parentRunId", Tag.SWEEP_RUN}
-_CLOCK_SECONDS = 5
 _PROMOTION = {
     *(Tag.PROMOTED_AT, Tag.PROMOTED_BY, Tag.PROMOTED_OVER),
     *(Tag.PROMOTION_GATES, Tag.PROMOTION_REASON),
@@ -457,19 +454,8 @@ def _living_sweeps(runs: list[Run], living: set[str]) -> set[str]:
         for run in runs
         if Tag.SWEEP in run.data.tags
         and run.info.status == "RUNNING"
-        and (run.info.run_id in going or _has_process(run.data.tags))
+        and (run.info.run_id in going or has_process_here(run.data.tags, run.info.start_time))
     }
-
-
-def _has_process(tags: dict[str, str]) -> bool:
-    """Whether the process that has begun a run is one of this machine, and still there."""
-    if tags.get(Tag.HOST) != socket.gethostname():
-        return False
-    try:
-        started = psutil.Process(int(tags[Tag.PID])).create_time()
-        return abs(started - float(tags[Tag.PROCESS_STARTED])) < _CLOCK_SECONDS
-    except (psutil.Error, KeyError, ValueError):
-        return False
 
 
 def _logged_models(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:

@@ -458,17 +458,26 @@ def _by_class(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
 
 
 def _lives(tags: Mapping[str, str], last_ms: float, now_ms: float) -> bool:
-    """Whether the process of a running run is still there, and its number is not another's by now."""
+    """Whether the process of a running run is still there, as far as it can be told."""
+    here = has_process_here(tags, last_ms)
+    return now_ms - last_ms < SILENCE_SECONDS * 1000 if here is None else here
+
+
+def has_process_here(tags: Mapping[str, str], last_ms: float) -> bool | None:
+    """Whether the process of a run is still there, and its number is not another's by now; None if not on this machine.
+
+    last_ms: When the run is known to have lived.
+    """
     pid = tags.get(Tag.PID, "")
-    if tags.get(Tag.HOST) == socket.gethostname() and pid.isdigit():
-        started = _number(tags.get(Tag.PROCESS_STARTED))
-        try:
-            found = psutil.Process(int(pid)).create_time()
-        except psutil.Error:
-            return False
-        # The time of what was logged tells it where the start was not kept, unless the clock was set.
-        return abs(found - started) < _CLOCK_SECONDS if started == started else found * 1000 <= last_ms + 5000
-    return now_ms - last_ms < SILENCE_SECONDS * 1000
+    if tags.get(Tag.HOST) != socket.gethostname() or not pid.isdigit():
+        return None
+    started = _number(tags.get(Tag.PROCESS_STARTED))
+    try:
+        found = psutil.Process(int(pid)).create_time()
+    except psutil.Error:
+        return False
+    # The time of what was logged tells it where the start was not kept, unless the clock was set.
+    return abs(found - started) < _CLOCK_SECONDS if started == started else found * 1000 <= last_ms + 5000
 
 
 def _configuration(run_id: str, record: Mapping[str, Any], params: Mapping[str, str]) -> str:
