@@ -11,7 +11,14 @@ from dashboard import cache
 from dashboard.selection import Chosen, differing_parameters
 from dashboard.table import one_of_each_seed
 from dashboard.text import DASH, duration, large, number, plain, signed
-from trainer.evaluation.comparison import Comparison, Predictions, reference_order, seed_verdict, verdict
+from trainer.evaluation.comparison import (
+    Comparison,
+    Predictions,
+    reference_order,
+    same_images,
+    seed_verdict,
+    verdict,
+)
 from trainer.evaluation.statistics import sampling_error, seed_spread, wilson
 from trainer.store.reader import Snapshot
 
@@ -35,26 +42,33 @@ _SEED = re.compile(r" · seed \d+")
 
 
 def compare_all(snapshot: Snapshot, chosen: Sequence[Chosen]) -> tuple[dict[str, Comparison], dict[str, str]]:
-    """Each run against the first: run_id → comparison, and run_id → why there is none."""
+    """Each run against the first: run_id → comparison, and run_id → why there is none, which names the run."""
     found: dict[str, Comparison] = {}
     reasons: dict[str, str] = {}
     runs = snapshot.runs
-    first = runs.loc[chosen[0].run_id]
     for run in chosen[1:]:
-        row = runs.loc[run.run_id]
-        unfinished = [r["status"] for r in (first, row) if r["status"] != "finished"]
-        if unfinished:
-            reasons[run.run_id] = f"a run that is {unfinished[0]} has no test results"
-        elif first["test_fingerprint"] != row["test_fingerprint"]:
-            reasons[run.run_id] = (
-                f"it was tested on other data than {chosen[0].label} (the fingerprints of the test sets differ)"
-            )
+        if reason := _obstacle(runs, chosen[0], run):
+            reasons[run.run_id] = reason
         else:
-            try:
-                found[run.run_id] = cache.comparison(chosen[0].run_id, run.run_id)
-            except ValueError as error:
-                reasons[run.run_id] = str(error)
+            found[run.run_id] = cache.comparison(chosen[0].run_id, run.run_id)
     return found, reasons
+
+
+def _obstacle(runs: pd.DataFrame, first: Chosen, second: Chosen) -> str:
+    """Why two runs cannot be compared, with the label of that which has nothing to be compared by; empty where they
+    can."""
+    for run in (first, second):
+        if (status := runs.loc[run.run_id, "status"]) != "finished":
+            return f"{run.label} is {status} and has no test results"
+    answers = []
+    for run in (first, second):
+        if isinstance(found := cache.predictions(run.run_id, "finished"), str):
+            return f"{run.label}: {found}"
+        answers.append(found)
+    if runs.loc[first.run_id, "test_fingerprint"] != runs.loc[second.run_id, "test_fingerprint"]:
+        return f"{second.label} was tested on other data than {first.label} (the fingerprints of the test sets differ)"
+    reason = same_images(*answers)
+    return f"{first.label} and {second.label}: {reason}" if reason else ""
 
 
 def headline(
@@ -74,9 +88,7 @@ def headline(
         )
         return f"{plain(chosen[0].label)} {has}; choose a second run to compare."
     if not comparisons:
-        return (
-            f"These runs cannot be compared: {plain(next(iter(reasons.values()), 'they share no test set'))}."
-        )
+        return f"These runs cannot be compared. {plain(next(iter(reasons.values())))}."
     labels = {run.run_id: run.label for run in chosen}
     if len(chosen) == 2:
         return plain(verdict(next(iter(comparisons.values())), chosen[0].label, chosen[1].label))

@@ -56,7 +56,7 @@ with left:
         )
     for run_id, reason in reasons.items():
         label = next(run.label for run in chosen if run.run_id == run_id)
-        st.caption(f"No difference is shown for {plain(label)}: {plain(reason)}.")
+        st.caption(f"No difference is shown for {plain(label)}. {plain(reason)}.")
     if len(chosen) == 2 and comparisons:
         pair = next(iter(comparisons.values()))
         st.markdown(
