@@ -146,7 +146,13 @@ def test_what_a_store_refuses_is_not_kept_but_said(store):
 
 
 @pytest.mark.parametrize(
-    "text", [NOBODY, "postgresql://ann:topsecret@db:5432/x", "postgresql+psycopg2://a:topsecret@h/x"]
+    "text",
+    [
+        NOBODY,
+        "postgresql://ann:topsecret@db:5432/x",
+        "postgresql+psycopg2://a:topsecret@h/x",
+        "postgresql://ann:with/a/slash/topsecret@db/x",
+    ],
 )
 def test_no_message_holds_a_password(text: str):
     assert "topsecret" not in redacted(f"the store {text} is down")

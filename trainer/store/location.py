@@ -34,7 +34,8 @@ _PATIENCE_SECONDS = 5
 _PATIENT_DRIVERS = {"psycopg2", "psycopg", "pymysql", "mysqldb"}
 """Those that can be told how long to wait for a database."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+# SQLAlchemy takes a database's password with slashes in it as it is written.
+_CREDENTIALS = re.compile(rf"((?:{'|'.join(_DATABASES)})[+\w]*://)(?:[^/\s]*|[^@\s]*)@|(://)[^/\s]*@")
 
 
 def redacted(text: str) -> str:
@@ -43,7 +44,7 @@ def redacted(text: str) -> str:
     >>> redacted("the server https://ann:secret@host/mlflow is down")
     'the server https://host/mlflow is down'
     """
-    return _CREDENTIALS.sub("", text)
+    return _CREDENTIALS.sub(r"\1\2", text)
 
 
 class StoreError(ValueError):
