@@ -73,6 +73,22 @@ def test_explaining_changes_nothing_about_the_answers():
     assert all(parameter.grad is None for parameter in predictor.network.parameters())
 
 
+def test_an_answer_that_is_given_meanwhile_has_no_part_in_it():
+    """A predictor is shared by the sessions of a dashboard; here another asks as soon as the network has answered."""
+    predictor = Predictor(make_classifier(), make_spec("cnn"))
+    alone = predictor.saliency(FACES[:3], [0, 1, 2])
+    asked = []
+
+    def ask(*_: object) -> None:
+        if not asked:
+            asked.append(True)
+            predictor(FACES[3:6])
+
+    predictor.network.classifier.register_forward_hook(ask)
+    assert np.array_equal(predictor.saliency(FACES[:3], [0, 1, 2]), alone)
+    assert asked
+
+
 def test_a_network_without_a_fine_map_cannot_tell():
     network = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 4))
     classifier = Classifier(network, image_size=SIDE, mean=(0,), std=(1,))

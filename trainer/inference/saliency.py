@@ -42,7 +42,8 @@ def _features(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     outputs: list[Tensor] = []
 
     def note(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) >= LEAST_MAP:
+        # Another thread may have the same network answer meanwhile, whose features need no gradient.
+        if isinstance(output, Tensor) and output.requires_grad and output.ndim == 4:
             outputs.append(output)
 
     hooks = [module.register_forward_hook(note) for module in classifier.network.modules()]
@@ -51,6 +52,7 @@ def _features(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    if not outputs:
+    fine = [output for output in outputs if min(output.shape[-2:]) >= LEAST_MAP]
+    if not fine:
         raise ValueError(f"the network has no map of {LEAST_MAP} px or more")
-    return outputs[-1], logits
+    return fine[-1], logits
