@@ -1,6 +1,7 @@
 """Exported files, run by ONNX Runtime and read by onnx itself."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -14,8 +15,9 @@ from trainer.inference.export import OnnxModel, write_int8, write_onnx
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES
 from trainer.models.base import VIEWS
-from trainer.store.location import open_store
+from trainer.store.location import StoreError, open_store
 from trainer.store.registry import find_version
+from trainer.store.writer import RunWriter
 
 SMALL = {"blocks": "4 8", "hidden": 0, "dropout": 0.2}
 FACES = np.random.default_rng(0).integers(0, 256, (70, 1, 36, 36), dtype=np.uint8)
@@ -100,6 +102,42 @@ def test_the_command_writes_both_files_measures_them_and_logs_what_it_found(
     shown = capsys.readouterr().out
     assert "40 test images" in shown
     assert "int8" in shown
+
+
+def test_what_was_measured_on_other_images_is_not_logged_with_the_run(
+    trained: Trained, caplog, tmp_path, monkeypatch
+):
+    logged = []
+    monkeypatch.setattr(RunWriter, "log_metrics", lambda writer, metrics: logged.append(metrics))
+    command = ["export", "fer2013-emotion/1", "--output", str(tmp_path / "out"), "--data-dir"]
+    other = shutil.copytree(trained.data_dir, tmp_path / "other")
+    next((other / "test" / "angry").iterdir()).unlink()
+    assert main([*command, str(other)]) == 0
+    assert "was tested on other images" in caplog.text
+    assert not logged
+    assert main([*command, str(trained.data_dir)]) == 0
+    assert len(logged) == 1
+
+
+def test_who_may_only_read_the_store_has_the_files_and_the_table(
+    trained: Trained, capsys, caplog, tmp_path, monkeypatch
+):
+    def refuse(*_: object) -> None:
+        raise StoreError("permission denied")
+
+    monkeypatch.setattr(RunWriter, "log_metrics", refuse)
+    command = ["export", "fer2013-emotion/1", "--output", str(tmp_path), "--data-dir", str(trained.data_dir)]
+    assert main(command) == 0
+    assert "int8" in capsys.readouterr().out
+    assert "Nothing of this is logged: permission denied" in caplog.text
+
+
+def test_an_export_that_differs_leaves_no_file(trained: Trained, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.commands.export.MOST_DIFFERENT", -1.0)
+    command = ["export", "fer2013-emotion/1", "--output", str(tmp_path), "--data-dir", str(trained.data_dir)]
+    assert main(command) == 2
+    assert "differed from the model" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(

@@ -1,5 +1,6 @@
 """`export`: a model as ONNX files, checked against itself."""
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trainer.data.base import Dataset
+
+log = logging.getLogger(__name__)
 
 MOST_DIFFERENT = 1e-4
 """Of a probability, between torch and ONNX Runtime; beyond it an export counts as broken."""
@@ -34,7 +37,7 @@ def export(
 
     ONNX Runtime gives the same probabilities from the first file (within 1e-4, or the command fails). For the second,
     training images decide the scales; what it loses on the test set is measured, printed and, for a registered
-    version, logged with its run.
+    version and its own test set, logged with its run.
 
     Args:
         model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format.
@@ -67,9 +70,9 @@ def export(
         models["int8"] = OnnxModel(files["int8"])
     found = measure(models, files, data, predictor.spec.class_names, predictor.size)
     if (difference := found["onnx"]["max_difference"]) > MOST_DIFFERENT:
-        raise ValueError(f"{files['onnx']} differs from the model by {difference:.1e} in a probability")
-    if name.startswith("models:/"):
-        log_with_run(name, found)
+        for file in files.values():
+            file.unlink(missing_ok=True)
+        raise ValueError(f"{files['onnx']} differed from the model by {difference:.1e} in a probability")
     if json:
         from trainer.commands.evaluate import print_json
 
@@ -78,6 +81,8 @@ def export(
         print_table(name, found)
         if missing:
             print(f"\nNo 8-bit file: its scales come from training images, and {missing}")
+    if name.startswith("models:/"):
+        log_with_run(name, found, data)
     return 0
 
 
@@ -135,14 +140,19 @@ def measure(
     return found
 
 
-def log_with_run(name: str, found: dict[str, dict[str, Any]]) -> None:
-    """`export/<file>_<what>`, with the run that made the version; nothing where it has none."""
-    from trainer.store.location import open_store
+def log_with_run(name: str, found: dict[str, dict[str, Any]], data: "Dataset | None") -> None:
+    """`export/<file>_<what>`, with the run that made the version; not where that was tested on other images."""
+    from trainer.contract import Tag
+    from trainer.store.location import StoreError, open_store
     from trainer.store.registry import find_version
     from trainer.store.writer import RunWriter
 
     store = open_store(create=False)
-    run_id = find_version(store, name).run_id
+    version = find_version(store, name)
+    tested_on = version.tags.get(Tag.TEST_FINGERPRINT)
+    if data is not None and data.parts["test"].fingerprint(data.class_names) != tested_on:
+        log.warning("Nothing of this is logged: the run of %s was tested on other images.", version.uri)
+        return
     metrics = {
         f"export/{file}_{what}": float(values[what])
         for file, values in found.items()
@@ -152,8 +162,11 @@ def log_with_run(name: str, found: dict[str, dict[str, Any]]) -> None:
     if "int8" in found:
         loss = found["torch"]["test_accuracy"] - found["int8"]["test_accuracy"]
         metrics["export/int8_accuracy_loss"] = loss
-    if run_id:
-        RunWriter(store, run_id).log_metrics(metrics)
+    if version.run_id:
+        try:
+            RunWriter(store, version.run_id).log_metrics(metrics)
+        except StoreError as error:  # one may read who may not write
+            log.warning("Nothing of this is logged: %s", error)
 
 
 def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
