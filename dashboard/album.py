@@ -30,7 +30,7 @@ class Spot:
     """A face on a photo: where it was found, where it is taken from, and what came of it.
 
     inputs: (size, channels) → what a model is shown, uint8 (channels, size, size). answers, looks, milliseconds:
-    by model; a look is the picture of what spoke for the answer.
+    by model; a look is the picture of what spoke for the answer. shown: which of the inputs a model was given.
     """
 
     number: int
@@ -42,6 +42,7 @@ class Spot:
     answers: "dict[Key, Answer]" = field(default_factory=dict)
     milliseconds: "dict[Key, float]" = field(default_factory=dict)
     looks: "dict[Key, bytes | None]" = field(default_factory=dict)
+    shown: "dict[Key, tuple[int, int]]" = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -66,11 +67,13 @@ class Album:
     """The photos of one session. Pixels are kept of the photo that was used last; others are decoded anew.
 
     seen: file id → what was seen, in the order of the uploads. snapshot: of the store, when it last answered.
+    picture_taken: by the camera, as Streamlit gave it.
     """
 
     snapshot: Snapshot
 
     def __init__(self) -> None:
+        self.picture_taken: Any = None
         self.seen: dict[str, Seen] = {}
         self._sources: dict[str, Any] = {}
         self._pixels: tuple[str, Photo] | None = None
@@ -86,6 +89,7 @@ class Album:
             progress(index / len(new), f"Photo {index + 1} of {len(new)}")
             self.seen[upload.file_id] = self._look(upload)
         self.seen = {file_id: self.seen[file_id] for file_id in self._sources}
+        self._name()
 
     def take_whole(self, seen: Seen, whole: bool) -> None:
         """Take the whole photo as one face, or look for faces (again)."""
@@ -105,14 +109,17 @@ class Album:
         photo = self.photo(seen)
         face = Face(region, spot.face.score, spot.face.landmarks)
         spot.face, spot.flags = face, quality.flags(photo, face)
-        spot.inputs, spot.answers, spot.looks, spot.milliseconds = {}, {}, {}, {}
+        for kept in (spot.inputs, spot.answers, spot.looks, spot.shown, spot.milliseconds):
+            kept.clear()
 
     def photo(self, seen: Seen) -> Photo:
-        """Raises ImageError."""
-        if self._pixels is None or self._pixels[0] != seen.file_id:
+        """Raises ImageError. A download runs in a thread of its own, beside the page's."""
+        pixels = self._pixels
+        if pixels is None or pixels[0] != seen.file_id:
             with _decoding:
-                self._pixels = seen.file_id, faces.read_photo(self._sources[seen.file_id].getvalue())
-        return self._pixels[1]
+                pixels = seen.file_id, faces.read_photo(self._sources[seen.file_id].getvalue())
+            self._pixels = pixels
+        return pixels[1]
 
     def ask(self, candidate: "Candidate", model: Model) -> None:
         """Let a model answer about every face that it has not seen. Raises ValueError where it fails."""
@@ -130,6 +137,7 @@ class Album:
         milliseconds = 1000 * (time.perf_counter() - started) / len(new)
         for (_, spot), row in zip(new, probabilities, strict=True):
             spot.answers[candidate.key] = Answer(candidate.name, model.class_names, row)
+            spot.shown[candidate.key] = model.size, model.channels
             spot.milliseconds[candidate.key] = milliseconds
 
     def explain(self, seen: Seen, candidate: "Candidate", model: Model) -> None:
@@ -147,6 +155,18 @@ class Album:
                 if maps is None
                 else annotate.encoded(annotate.overlay(images[index], maps[index], FACE_PX))
             )
+
+    def _name(self) -> None:
+        """Photos that share a name, as a phone's do, are told apart by numbers."""
+        taken: set[str] = set()
+        for file_id, seen in self.seen.items():
+            name, count = self._sources[file_id].name, 1
+            stem, dot, suffix = name.rpartition(".")
+            while name in taken:
+                count += 1
+                name = f"{stem} ({count}){dot}{suffix}" if stem else f"{suffix} ({count})"
+            taken.add(name)
+            seen.name = name
 
     def _input(self, seen: Seen, spot: Spot, model: Model) -> np.ndarray:
         kind = (model.size, model.channels)

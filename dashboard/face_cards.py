@@ -47,7 +47,7 @@ def face_card(spot: Spot, chosen: Sequence[Candidate], limits: Mapping[str, str]
         f"<span>This face is {tag(' and '.join(spot.flags))}: mind the answers.</span>" if spot.flags else ""
     )
     heading = f"<h4>{tag(title)} {flags}</h4>" if title or flags else ""
-    inputs = "".join(_input(kind, spot) for kind in _kinds(spot))
+    inputs = "".join(_input(kind, spot) for kind in _kinds(spot, chosen))
     said = "".join(
         _said(candidate, spot, limits.get(candidate.name, ""))
         for candidate in chosen
@@ -56,8 +56,9 @@ def face_card(spot: Spot, chosen: Sequence[Candidate], limits: Mapping[str, str]
     return f'{STYLE}<div class="face">{heading}{inputs}{said}</div>'
 
 
-def _kinds(spot: Spot) -> list[tuple[int, int]]:
-    return sorted(spot.inputs)[:3]
+def _kinds(spot: Spot, chosen: Sequence[Candidate]) -> list[tuple[int, int]]:
+    """Sizes and channels of what the chosen models were shown."""
+    return sorted({spot.shown[one.key] for one in chosen if one.key in spot.shown})[:3]
 
 
 def _input(kind: tuple[int, int], spot: Spot) -> str:

@@ -26,7 +26,7 @@ CARDS = 12
 """Faces of one photo that are shown with all details; the table and the downloads have all."""
 
 
-def upload() -> list:
+def upload(album: Album) -> list:
     """What the person gave, from all sources together: a photo stays when another tab is looked at."""
     files, folder, camera = st.tabs(SOURCES, key="source", on_change="rerun")
     with files:
@@ -37,9 +37,18 @@ def upload() -> list:
             or []
         )
     with camera:
-        if camera.open and (taken := st.camera_input("Take a picture", key="camera")) is not None:
-            given.append(taken)
-    return given
+        if camera.open:
+            left = (
+                st.camera_input("Take a picture", key="camera", on_change=keep_picture, args=(album,)) is None
+            )
+            if left and album.picture_taken and st.button("Remove the picture", key="remove-picture"):
+                album.picture_taken = None
+    return [*given, album.picture_taken] if album.picture_taken else given
+
+
+def keep_picture(album: Album) -> None:
+    """Streamlit forgets the camera's picture while its tab is closed."""
+    album.picture_taken = st.session_state["camera"]
 
 
 def load_models(chosen: Sequence[Candidate]) -> dict[str, Model]:
@@ -93,7 +102,7 @@ def controls(album: Album, seen: Seen, spot: Spot) -> None:
             turn = st.slider("Turn clockwise", -180, 180, at[3], format="%d°", key=f"turn-{key}")
     side = spot.found.side
     x, y = spot.found.x + side * across / 100, spot.found.y + side * down / 100
-    region = Region(x, y, side * size / 100, spot.found.angle + turn)
+    region = Region(x, y, side * (size / 100), spot.found.angle + turn)  # exactly what was found, at 100%
     if region != spot.face.region:
         album.adjust(seen, spot, region)
         st.rerun()
@@ -156,7 +165,7 @@ def show_photo(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
             st.rerun()
         if st.button("Draw a face", key="draw", disabled=seen.whole):
             draw_face(album, seen)
-    for spot in seen.spots[:CARDS]:
+    for spot in first_of(seen.spots):
         controls(album, seen, spot)
 
 
@@ -171,10 +180,15 @@ def show_faces(
     for candidate in chosen:
         if candidate.name in loaded:
             album.explain(seen, candidate, loaded[candidate.name])
-    for spot in seen.used[:CARDS]:
+    for spot in first_of(seen.used):
         st.html(face_card(spot, chosen, briefs, numbered=len(seen.spots) > 1))
     if len(seen.used) > CARDS:
-        st.caption(f"The first {CARDS} of {len(seen.used)} faces; the downloads have all.")
+        st.caption(f"{len(first_of(seen.used))} of {len(seen.used)} faces; the downloads have all.")
+
+
+def first_of(spots: Sequence[Spot]) -> list[Spot]:
+    """Those with a place on the page: the first, and what a person has drawn, who wants to see it."""
+    return [spot for index, spot in enumerate(spots) if index < CARDS or spot.face.score is None]
 
 
 def show_answers(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
@@ -248,7 +262,7 @@ album.snapshot = snapshot
 photos.keep(album)
 left, right = st.columns([3, 2], gap="large")
 with left:
-    uploads = upload()
+    uploads = upload(album)
 with right:
     chosen = models.choose_models(snapshot)
     st.caption(PRIVACY)

@@ -256,6 +256,51 @@ def test_a_picture_of_the_camera_is_a_photo(store):
     app.run()
     press(app, app.camera_input(key="camera").set_value(("camera.jpg", photo(), "image/jpeg")))
     assert answer(app).startswith("One face: ")
+    before = seen(app)[0]
+    for tab in ("Photos", "The camera"):
+        app.session_state["source"] = tab
+        press(app, app)
+        assert seen(app) == [before], tab
+    press(app, app.button(key="remove-picture").click())
+    assert seen(app) == []
+
+
+def test_photos_of_one_name_are_told_apart(store):
+    app = try_it(CNN)
+    given = [("image.jpg", data, "image/jpeg") for data in (photo(), photo(TWO), b"")]
+    app.file_uploader(key="files").set_value(given)
+    press(app, app)
+    assert [one.name for one in seen(app)] == ["image.jpg", "image (2).jpg", "image (3).jpg"]
+
+
+def test_a_face_that_was_drawn_has_a_place_on_the_page_among_many(store):
+    places = [(20 + 160 * (i % 6), 10 + 160 * (i // 6)) for i in range(18)]
+    app = try_it(CNN, many_dot_jpg=photo(places, size=(1000, 500), side=150))
+    shown = cards(app).count('class="face"')
+    assert shown < len(seen(app)[0].used)
+    album(app).add(seen(app)[0], Region(500, 250, 90))
+    press(app, app)
+    assert cards(app).count('class="face"') == shown + 1
+    assert any(box.label == f"Use face {len(seen(app)[0].spots)}" for box in app.checkbox)
+
+
+def test_a_card_shows_what_the_chosen_models_were_shown_and_nothing_else(store):
+    app = try_it(CNN, one_dot_jpg=photo())
+    (spot,) = seen(app)[0].spots
+    (key,) = spot.shown
+    assert cards(app).count("what the models see: 48×48 grey") == 1
+    spot.inputs[224, 3] = np.zeros((3, 224, 224), np.uint8)
+    spot.shown[key] = 224, 3
+    press(app, app)
+    assert "224×224 colour" in cards(app)
+    assert "48×48" not in cards(app)
+
+
+def test_a_face_that_nobody_moves_is_answered_once(store, monkeypatch):
+    app = try_it(CNN)
+    monkeypatch.setattr(Album, "adjust", lambda *_: pytest.fail("a face was moved"))
+    places = [(20 + 160 * (i % 6), 10 + 160 * (i // 6)) for i in range(18)]
+    upload(app, many_dot_jpg=photo(places, size=(1000, 500), side=150))
 
 
 def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
