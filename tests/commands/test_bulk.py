@@ -101,6 +101,13 @@ def test_a_finished_command_says_so_and_asks_nothing_again(place, capsys):
     assert parts() == before
 
 
+def test_a_models_folder_is_the_same_with_a_slash_at_its_end(place):
+    assert main(["predict", "model", "crops", "--whole", "--output", "answers"]) == 1
+    before = parts()
+    assert main(["predict", "model/", "crops", "--whole", "--output", "answers"]) == 1
+    assert parts() == before
+
+
 def test_parts_that_are_missing_or_damaged_are_answered_anew_and_no_other(place):
     predict("crops", "--whole", "--output", "answers")
     before, whole = parts(), table()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -243,6 +244,35 @@ def test_predict_writes_what_it_found(trained: Trained, photos, tmp_path, capsys
     assert faces == [1, 1, 2]
     assert {path.name for path in (tmp_path / "seen").iterdir()} == {"one.jpg", "two.jpg"}
     assert "not sure" in (shown := capsys.readouterr().out) or "angry" in shown or "happy" in shown
+
+
+def test_predict_draws_over_its_own_pictures(trained: Trained, photos, tmp_path):
+    (photos / "below" / "two.jpg").write_bytes((photos / "two.jpg").read_bytes())  # two of one name
+    command = ["predict", "fer2013-emotion/1", str(photos), "--annotate", str(tmp_path / "seen")]
+    for _ in range(2):
+        main(command)
+        assert {path.name for path in (tmp_path / "seen").iterdir()} == {"one.jpg", "two.jpg", "two-2.jpg"}
+
+
+def test_predict_looks_first_whether_it_may_write(trained: Trained, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.inference.stream.ask_all", lambda *_, **__: pytest.fail("a photo was read"))
+    (tmp_path / "taken").write_text("a file")
+    output = str(tmp_path / "taken" / "answers.csv")
+    assert main(["predict", "fer2013-emotion/1", str(photos), "--output", output]) == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_predict_leaves_a_former_file_where_it_is_stopped(trained: Trained, photos, tmp_path, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    output = tmp_path / "answers.csv"
+    output.write_text("of yesterday")
+    monkeypatch.setattr("trainer.inference.stream.ask_all", stop)
+    with suppress(KeyboardInterrupt):
+        main(["predict", "fer2013-emotion/1", str(photos), "--output", str(output)])
+    assert output.read_text() == "of yesterday"
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "answers.csv"}
 
 
 def test_predict_answers_in_order_however_many_photos_there_are(trained: Trained, photos, tmp_path, capsys):

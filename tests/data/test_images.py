@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from trainer.data import images
-from trainer.data.images import ImageError, read_grey
+from trainer.data.images import ImageError, read_colour, read_grey
 
 GREY_48 = arrays(np.uint8, (48, 48))
 
@@ -167,6 +167,13 @@ def test_what_is_not_an_image_is_refused_in_one_line(tmp_path: Path) -> None:
         read_grey(tmp_path / "missing.png")
     with pytest.raises(ImageError, match="cannot be read"):
         read_grey(tmp_path)
+
+
+def test_a_file_of_many_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "scan.tif").open("wb") as file:
+        file.truncate(20_000_000_000)  # takes no room
+    with pytest.raises(ImageError, match="the file has 20,000 MB; at most 512 MB are read"):
+        read_colour(tmp_path / "scan.tif", 2048)
 
 
 @pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")  # pytest resets ours

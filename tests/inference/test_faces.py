@@ -123,6 +123,12 @@ def test_a_face_that_fills_the_photo_and_a_tiny_one_are_found():
     assert flags(photo, Face(Region(face.region.x, face.region.y, 31))) == ["small (31 px wide)"]
 
 
+def test_a_face_is_small_where_few_pixels_are_left_of_a_huge_photo():
+    photo = photo_of(scene([(300, 100)]).resize((4800, 3200)))
+    assert photo.scale < 0.5
+    assert flags(photo, Face(Region(2100, 1100, 80)))[0].startswith("small (80 px wide, read as 3")
+
+
 def test_positions_are_those_of_the_photo_itself_however_large_it_is():
     small = scene([(300, 100)])
     large = small.resize((small.width * 5, small.height * 5), Image.Resampling.BICUBIC)

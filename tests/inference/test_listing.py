@@ -50,6 +50,19 @@ def test_what_is_named_comes_in_the_order_named(tree):
     ]  # fmt: skip
 
 
+def test_a_list_from_windows_begins_with_its_first_name(tree):
+    (tree / "list.txt").write_bytes(b"\xef\xbb\xbfone.jpg\r\ntwo.jpg\r\n")
+    assert list(read_list(str(tree / "list.txt"))) == ["one.jpg", "two.jpg"]
+
+
+def test_names_that_are_ended_by_zeros_and_an_empty_name_are_refused(tree):
+    (tree / "list.txt").write_bytes(b"one.jpg\0two.jpg\0")
+    with pytest.raises(ValueError, match="not -print0"):
+        list(find([], str(tree / "list.txt")))
+    with pytest.raises(ValueError, match="is empty"):
+        list(find([""]))  # it would be the folder here
+
+
 def test_an_empty_list_is_refused(tmp_path):
     (tmp_path / "empty").write_text("\n\n")
     with pytest.raises(ValueError, match="it names no photo"):

@@ -21,7 +21,7 @@ def load_predictor(reference: str) -> "tuple[Predictor, str]":
     from trainer.inference.predictor import Predictor
 
     if Path(reference).is_dir():
-        return Predictor.load(Path(reference)), reference
+        return Predictor.load(Path(reference)), str(Path(reference))  # with a slash at its end or without
     from trainer.store.location import open_store
     from trainer.store.models import load_bundle
     from trainer.store.registry import find_version, run_bundle_folder

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +57,7 @@ def predict(
         json: Print one JSON object instead of a table.
         output: Write the answers to this file as well: .csv, .json or .parquet. Or, for any number of photos, into this
             folder, in parts: the same command again goes on after an interruption, and torchrun shares the work.
-        annotate: Write each photo, with its faces and answers drawn on it, into this folder.
+        annotate: Write each photo, with its faces and answers drawn on it, into this folder, over what is there.
     """
     if output is not None and is_folder(output):
         if annotate is not None:
@@ -101,34 +101,52 @@ def answer_here(
     from trainer.commands.models import load_all
 
     models = load_all(model)
-    for folder in (annotate, output.parent if output else None):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+    if annotate is not None:
+        annotate.mkdir(parents=True, exist_ok=True)
     from trainer.inference.stream import ask_all
 
     answers, failed = [], {}
-    with progress(len(photos), quiet=json) as advance:
-        for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
-            answers += item.rows
-            if item.failure:
-                failed[item.name] = item.failure
-            if annotate is not None and item.rows:
-                write_annotated(item, annotate)
-            advance()
-    if output is not None:
-        write_answers(output, list(models), answers, failed)
-    if json:
-        from trainer.inference.answers import json_text
+    drawn: set[str] = set()
+    with drafted(output) as draft:
+        with progress(len(photos), quiet=json) as advance:
+            for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
+                answers += item.rows
+                if item.failure:
+                    failed[item.name] = item.failure
+                if annotate is not None and item.rows:
+                    write_annotated(item, annotate, drawn)
+                advance()
+        if json:
+            from trainer.inference.answers import json_text
 
-        print(json_text(list(models), answers, failed))
-    elif answers:
-        print_table(answers)
+            print(json_text(list(models), answers, failed))
+        elif answers:
+            print_table(answers)
+        if draft is not None:
+            write_answers(draft, list(models), answers, failed)
     for path, reason in failed.items():
         print(f"error: {one_line(path)}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def write_annotated(item: "Item", folder: Path) -> None:
+@contextmanager
+def drafted(output: Path | None) -> Iterator[Path | None]:
+    """A file that becomes `output` in the end; that it can be written is known before the first photo is read."""
+    if output is None:
+        yield None
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = output.with_name(f".new-{output.name}")
+    try:
+        draft.touch()
+        yield draft
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_annotated(item: "Item", folder: Path, taken: set[str]) -> None:
+    """taken: names of this command's pictures; photos of several folders may share theirs."""
     from trainer.inference.annotate import annotated, encoded
 
     assert item.photo is not None
@@ -138,13 +156,13 @@ def write_annotated(item: "Item", folder: Path) -> None:
         per_face.setdefault(row["face"], []).append(words)
     labels = [f"{number}  {' / '.join(words)}" for number, words in per_face.items()]
     picture = annotated(item.photo, item.faces, labels, ANNOTATED_PX)
-    # Photos of several folders may share a name.
-    name = Path(item.path).with_suffix(".jpg").name
-    path, count = folder / name, 1
-    while path.exists():
+    stem = Path(item.path).stem
+    name, count = f"{stem}.jpg", 1
+    while name in taken:
         count += 1
-        path = folder / f"{Path(name).stem}-{count}.jpg"
-    path.write_bytes(encoded(picture, "JPEG"))
+        name = f"{stem}-{count}.jpg"
+    taken.add(name)
+    (folder / name).write_bytes(encoded(picture, "JPEG"))
 
 
 def write_answers(
@@ -200,8 +218,6 @@ def one_line(text: str) -> str:
 
 def progress(total: int, *, quiet: bool) -> Any:
     """A bar on stderr, where a person sees it and there is something to wait for."""
-    from contextlib import contextmanager
-
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 

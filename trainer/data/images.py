@@ -13,6 +13,9 @@ from PIL import Image, TiffImagePlugin, features
 PIXEL_LIMIT = 64_000_000
 """Larger images are refused before they are decoded: width × height."""
 
+FILE_LIMIT = 8 * PIXEL_LIMIT
+"""Bytes of a file, which is read whole: those of the largest image, uncompressed, with 16 bits and transparency."""
+
 SCAN_LIMIT = 100 * PIXEL_LIMIT
 """A JPEG of some kilobytes can have thousands of scans, each of which goes over all pixels: scans × pixels."""
 SEGMENT_LIMIT = 1000
@@ -142,6 +145,10 @@ def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarr
 def _read(source: Path | bytes | BinaryIO) -> bytes:
     if isinstance(source, Path):
         try:
+            if (size := source.stat().st_size) > FILE_LIMIT:
+                raise ImageError(
+                    f"the file has {size / 1e6:,.0f} MB; at most {FILE_LIMIT / 1e6:,.0f} MB are read"
+                )
             source = source.read_bytes()
         except OSError as error:
             raise ImageError(f"the file cannot be read: {error.strerror}") from error

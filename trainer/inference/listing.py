@@ -1,5 +1,6 @@
 """Which photos a user means: files, folders, patterns and lists, one after the other, with none of them opened."""
 
+import codecs
 import logging
 import os
 import sys
@@ -30,6 +31,8 @@ def find(paths: Sequence[str], listed: str | None = None) -> Iterator[str]:
     if not paths and listed is None:
         raise ValueError("name at least one image after the model")
     for path in paths:
+        if not path:
+            raise ValueError("the name of a photo is empty; . is the folder here")
         if Path(path).is_dir():
             inside = walk(str(Path(path)))
             first = next(inside, None)
@@ -77,10 +80,19 @@ def is_image(name: str) -> bool:
 
 
 def read_list(path: str) -> Iterator[str]:
-    """One path a line, as bytes of any encoding; empty lines are passed over. Raises ValueError where none is named."""
+    """One path a line, as bytes of any encoding; empty lines are passed over, and a byte order mark.
+
+    Raises ValueError where none is named, or where names are ended by zeros instead.
+    """
     empty = True
     with open(sys.stdin.fileno() if path == "-" else path, "rb", closefd=path != "-") as lines:
         for line in lines:
+            if b"\0" in line:
+                raise ValueError(
+                    f"--from {path}: it holds zeros; write one name a line (find … -print, not -print0)"
+                )
+            if empty:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if name := os.fsdecode(line.rstrip(b"\r\n")):
                 empty = False
                 yield name

@@ -6,7 +6,7 @@ import numpy as np
 from trainer.inference.faces import Face, Photo, crop
 
 SMALL_PX = 48
-"""Side of a region, in px of the photo, below which a model is shown enlarged pixels."""
+"""Side of a region, in px of the photo as it is read, below which a model is shown enlarged pixels."""
 COMPARED_PX = 48
 """Sharpness is measured at this size, whatever the model takes."""
 CUT_OFF = 0.1
@@ -22,8 +22,10 @@ def flags(photo: Photo, face: Face) -> list[str]:
     """What is amiss with a face, most telling first; each a few words that follow "this face is"."""
     found = []
     region = face.region
-    if region.side < SMALL_PX:
-        found.append(f"small ({region.side:.0f} px wide)")
+    if (read := region.side * photo.scale) < SMALL_PX:
+        found.append(
+            f"small ({region.side:.0f} px wide{'' if photo.scale == 1 else f', read as {read:.0f}'})"
+        )
     elif sharpness(crop(photo, region, COMPARED_PX)[0]) < BLURRED:
         found.append("blurred")
     if face.landmarks is not None and turned_away(face.landmarks) > TURNED_AWAY:
