@@ -443,6 +443,37 @@ def test_a_damaged_archive_is_one_clear_error(tmp_path: Path) -> None:
         (tmp_path / "in" / path.name).unlink()
 
 
+def test_a_tar_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    members = {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
+    path = write_tar(tmp_path / "x.tar", members)
+    content = path.read_bytes()
+    with tarfile.open(path) as archive:
+        last = [member.offset for member in archive][-3:]
+    for end in (
+        *last,
+        last[-1] + 200,
+        last[-1] + tarfile.BLOCKSIZE + 7,
+    ):  # between two files, in a header, in a file
+        path.write_bytes(content[:end])
+        with pytest.raises(ValueError, match="damaged or incomplete"):
+            load(path, BOTH)
+    path.write_bytes(content)
+    assert len(load(path, BOTH).parts["train"]) == 21
+
+
+def test_another_name_of_a_file_in_a_tar_file_is_an_image_of_its_own(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "x.tar", {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
+    )
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("train/angry/again.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "train/angry/Training_0.png"
+        archive.addfile(link)
+    train = load(path, BOTH).parts["train"]
+    first, again = (train.sample_ids.index(f"train/angry/{name}.png") for name in ("Training_0", "again"))
+    assert torch.equal(train.images[first], train.images[again])
+
+
 def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", random_faces())
     content = bytearray(path.read_bytes())
@@ -568,6 +599,9 @@ def test_what_kagglehub_downloaded_before_is_used_without_a_network(tmp_path: Pa
         load(None, BOTH)
     Cache().mark_as_complete(handle)
     assert load(None, BOTH).source == str(folder)
+    shutil.rmtree(folder)  # by somebody who needs the room: its mark stays
+    with pytest.raises(FileNotFoundError, match="MOODIFY_OFFLINE"):
+        load(None, BOTH)
 
 
 @pytest.fixture

@@ -69,14 +69,22 @@ class Archive:
         else:
             with tarfile.open(self.path) as tar:
                 for member in tar:
-                    if member.isfile() or member.isdir():
+                    if member.isfile() or member.isdir() or member.islnk():
                         yield member.name, member.isdir(), partial(_tar_content, tar, member)
+                # For tarfile an archive that was cut between two files ends there; a whole one ends with zeros.
+                assert tar.fileobj is not None, "it is open"
+                tar.fileobj.seek(tar.offset)
+                if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("unexpected end of data")
 
 
 def _tar_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, "only asked of regular files"
-    return file.read()
+    """Of a file, or of what it is another name of; nothing, which is no image, where that is not there."""
+    try:
+        file = tar.extractfile(member)
+    except KeyError:
+        return b""
+    return file.read() if file is not None else b""
 
 
 @contextmanager

@@ -49,7 +49,8 @@ def download(dataset: str) -> Path:
 def _downloaded_before(dataset: str) -> Path | None:
     """Where kagglehub keeps a finished download; importing it to ask would take over a second."""
     root = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache/kagglehub") / "datasets" / dataset
-    return root / "versions/1" if (root / "1.complete").exists() else None
+    folder = root / "versions/1"
+    return folder if (root / "1.complete").exists() and folder.is_dir() else None
 
 
 def unreachable(url: str, seconds: float) -> str | None:
