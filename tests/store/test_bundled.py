@@ -88,9 +88,14 @@ def test_a_version_without_a_run_cannot_be_kept(trained: Trained, tmp_path):
         keep(open_store(create=False), version, tmp_path)
 
 
-def test_the_command_begins_a_store_once(workplace, capsys):
+def test_the_command_begins_a_store_once(workplace, capsys, monkeypatch):
     if not (FOLDER / RECORD_FILE).is_file():
         pytest.skip("no model is in the box")
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found")  # as in a container that runs with any user's number
+
+    monkeypatch.setattr("getpass.getuser", nobody)
     assert main(["bundled"]) == 0
     assert main(["bundled"]) == 0
     assert "Registered the model" in (shown := capsys.readouterr().out)

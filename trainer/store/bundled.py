@@ -1,8 +1,8 @@
 """The model in the box: a trained version that comes with the program, and that a new store begins with."""
 
-import getpass
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -112,7 +112,10 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
     """
     if not (folder / RECORD_FILE).is_file() or not _is_empty(store):
         return False
-    place, name = Path(tempfile.gettempdir()), f".moodify-bundled-{getpass.getuser()}.lock"
+    place, name = (
+        Path(tempfile.gettempdir()),
+        f".moodify-bundled-{os.getuid()}.lock",
+    )  # not every user has a name
     if store.artifact_root:
         place, name = store.artifact_root.parent, ".moodify-bundled.lock"
     with FileLock(place / name):
