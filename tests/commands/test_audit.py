@@ -35,6 +35,13 @@ def listed(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
 
 
+def test_where_an_audit_cannot_be_written_is_known_before_it_begins(workplace, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.inspection.inspect", lambda *_, **__: pytest.fail("it began"))
+    Path("taken").write_text("a file")
+    assert main(["audit", "--dataset", "sketch", "--output", "taken"]) == 2
+    assert "taken" in capsys.readouterr().err
+
+
 def test_an_audit_is_written_kept_in_the_store_and_no_run_of_a_training(trained: Trained, tmp_path, capsys):
     faces = soil(Path(shutil.copytree(trained.data_dir, tmp_path / "faces")))
     reader = Reader(open_store(create=False))

@@ -1,6 +1,7 @@
 """`audit`: what is wrong with the images and labels of a dataset, as a report with pictures."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -53,6 +54,7 @@ def audit(
         json: Print the facts as one JSON object instead of a table.
     """
     _check(folds, epochs, seed, model, faces)
+    output.mkdir(parents=True, exist_ok=True)  # not after minutes of work
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import audit_tables
     from trainer.data import dataset_source
@@ -97,8 +99,9 @@ def audit(
     )
     if size:
         print(
-            f"Train without them:  python -m trainer train --dataset {dataset} --exclude {output / AUDIT_LIST}\n"
-            f"                     (leaves {size:,} images out of train: {', '.join(chosen)})"
+            f"Train without them:  python -m trainer train --dataset {dataset}"
+            f"{f' --data-dir {quote(str(data_dir))}' if data_dir else ''} --exclude {quote(str(output / AUDIT_LIST))}\n"
+            f"                     (lists {size:,} images: {', '.join(chosen)}; those that validation takes stay)"
         )
     if not result.facts["labels_judged"]:
         print(
