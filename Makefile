@@ -7,11 +7,16 @@ ARGS ?=
 # Without bytecode every start compiles torch and MLflow anew: a training starts in 15 s instead of 6.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Where the Python that it was made with is gone, it is made anew.
+ifneq ($(wildcard $(READY)),)
+$(shell $(BIN)/python -c '' 2>/dev/null || rm -f $(READY))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-slow faults dashboard bench lint audit-dependencies format lock mlflow server clean
 
 help: ## list every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{ printf "%-28s%s\n", $$1, $$2 }'
 
 setup: $(READY) ## make the virtual environment from the pinned constraints
 $(READY): constraints.txt pyproject.toml
@@ -19,7 +24,8 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up $(VENV) (once; downloads about 3 GB)"
-	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)  # pip comes last: without it, making was cut short
+	@# Without pip its making was cut short; without a Python that starts, that of the system was replaced.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' constraints.txt)"
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet --editable .
