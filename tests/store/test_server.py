@@ -1,6 +1,7 @@
 """A shared server: refused where its settings are not whole, silent about secrets, strict about who may do what."""
 
 import importlib.util
+from io import StringIO
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from tests.extra.servers import (
     free_port,
 )
 from trainer.__main__ import main
+from trainer.commands.user import new_password
 from trainer.contract import CHAMPION
 from trainer.store.accounts import delete_account, set_account
 from trainer.store.location import StoreError, open_store
@@ -226,6 +228,8 @@ def test_a_role_can_be_changed_and_an_account_removed(server: Server, monkeypatc
     assert main(["user", "anna"]) == 0
     assert main(["user", "anna", "--role", "trainer", "--keep-password"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "anna is there already, as a trainer."
+    assert main(["user", "anna"]) == 0  # the password anew
+    assert capsys.readouterr().out.splitlines()[-1] == "anna is there already, with the role that it had."
     with monkeypatch.context() as as_anna:
         for name, value in client_environment(server.uri, "anna", "the first password").items():
             as_anna.setenv(name, value)
@@ -235,6 +239,19 @@ def test_a_role_can_be_changed_and_an_account_removed(server: Server, monkeypatc
     delete_account(store, "anna")
     with pytest.raises(StoreError, match="there is no account 'anna' yet"):
         set_account(store, "anna", "viewer", None)
+
+
+def test_a_password_that_is_not_given_is_told_and_one_from_windows_has_no_end_of_line(monkeypatch):
+    def nothing(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.delenv("MOODIFY_NEW_PASSWORD", raising=False)
+    monkeypatch.setattr("sys.stdin", StringIO("a password from a file\r\n"))
+    assert new_password("anna") == "a password from a file"
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("trainer.commands.user.getpass", nothing)
+    with pytest.raises(ValueError, match="no password was given"):
+        new_password("anna")
 
 
 def test_an_embedded_store_has_no_accounts(stocked, capsys):

@@ -18,7 +18,7 @@ def user(
     name: Annotated[str, tyro.conf.Positional],
     /,
     *,
-    role: Literal["viewer", "promoter", "trainer"] = "viewer",
+    role: Literal["viewer", "promoter", "trainer"] | None = None,
     keep_password: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     delete: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
@@ -30,7 +30,8 @@ def user(
     Args:
         name: Of the account.
         role: A viewer reads (the dashboard needs no more); a promoter also changes registered models and their
-            aliases; a trainer logs and registers as well.
+            aliases; a trainer logs and registers as well. Without it a new account is a viewer's, and another keeps
+            its role.
         keep_password: Change only the role.
         delete: Remove the account.
     """
@@ -46,7 +47,10 @@ def user(
         print(f"{name} cannot log in any more.")
         return 0
     is_new = set_account(store, name, role, None if keep_password else new_password(name))
-    print(f"{name} {'can log in now' if is_new else 'is there already'}, as a {role}.")
+    if is_new:
+        print(f"{name} can log in now, as a {role or 'viewer'}.")
+    else:
+        print(f"{name} is there already, {f'as a {role}' if role else 'with the role that it had'}.")
     return 0
 
 
@@ -55,8 +59,12 @@ def new_password(name: str) -> str:
     if given := os.environ.get(NEW):
         return given
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
-    first = getpass(f"Password of {name}: ")
-    if getpass("Again: ") != first:
+        return sys.stdin.readline().rstrip("\r\n")
+    try:
+        first = getpass(f"Password of {name}: ")
+        again = getpass("Again: ")
+    except EOFError:
+        raise ValueError("no password was given: nothing was changed") from None
+    if again != first:
         raise ValueError("the two passwords differ: nothing was changed")
     return first

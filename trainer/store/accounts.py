@@ -25,10 +25,11 @@ PERMISSIONS: dict[Role, dict[str, str]] = {
 _PREFIX, _WORKSPACE = "moodify-", "default"
 
 
-def set_account(store: Store, name: str, role: Role, password: str | None) -> bool:
+def set_account(store: Store, name: str, role: Role | None, password: str | None) -> bool:
     """Make the account where it is missing, and give it this role alone of ours; returns whether it is new.
 
-    password: None leaves that of an account as it is. Raises StoreError where the server refuses.
+    role, password: None leaves that of an account as it is; a new one is a viewer's. Raises StoreError where the server
+    refuses.
     """
     client = AuthServiceClient(store.uri)
     known = _exists(store, client, name)
@@ -43,6 +44,8 @@ def set_account(store: Store, name: str, role: Role, password: str | None) -> bo
             _asked(store, lambda: client.update_user_password(name, password))
         else:
             _asked(store, lambda: client.create_user(name, password))
+    if role is None:
+        return not known
     ours = {one.name: one for one in _asked(store, lambda: client.list_roles(_WORKSPACE))}
     for one in _asked(store, lambda: client.list_user_roles(name)):
         if one.name.startswith(_PREFIX) and one.name != f"{_PREFIX}{role}":
