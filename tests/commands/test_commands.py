@@ -398,6 +398,11 @@ def test_evaluate_takes_several_models_as_an_ensemble(trained: Trained, capsys):
     assert found["test"]["log_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_quick_start_of_no_epochs_is_refused(workplace, capsys):
+    assert main(["quickstart", "--dataset", "sketch", "--epochs", "0"]) == 2
+    assert "--epochs 0: must lie between" in capsys.readouterr().err
+
+
 def test_training_fer2013_without_data_is_an_error(workplace, capsys):
     assert main(["train", "--dataset", "fer2013"]) == 2
     error = capsys.readouterr().err

@@ -51,7 +51,8 @@ def quickstart(
         configs = []
         for architecture in ("cnn", "resnet18"):
             config = recipe_defaults(recipe, architecture)
-            wanted = epochs or (SKETCH_EPOCHS[architecture] if dataset == "sketch" else config.epochs)
+            usual = SKETCH_EPOCHS[architecture] if dataset == "sketch" else config.epochs
+            wanted = usual if epochs is None else epochs
             config = dataclasses.replace(config, dataset=dataset, data_dir=data_dir, epochs=wanted, seed=seed)
             check(config)
             configs.append(config)
