@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from trainer.data.splits import load_splits
-from trainer.inference.watermarks import SIDE, WEIGHTS, build, prepare
+from trainer.inference.watermarks import SIDE, build, prepare
 
 WORDS = (
     "123RF", "agefotostock", "alamy", "bigstock", "CanStockPhoto", "Corbis", "depositphotos", "dreamstime", "fotolia",
@@ -36,6 +36,8 @@ BATCH = 256
 class Options:
     """Teach the network that finds watermarks, and show what it finds."""
 
+    output: Path
+    """File for the weights; those in use are `trainer/inference/watermarks.safetensors`."""
     dataset: str = "fer2013"
     data_dir: str | None = None
     overlays: int = 4000
@@ -43,13 +45,13 @@ class Options:
     epochs: tuple[int, int] = (3, 8)
     """Of the first network, and of the second."""
     seed: int = 0
-    output: Path = WEIGHTS
     sheet: Path | None = None
     """Write a picture of the 240 test images that it is surest of, surest first, to judge it by eye."""
 
 
 def main() -> None:
     options, console = tyro.cli(Options, prog="python -m trainer.training.watermarks"), Console()
+    options.output.touch()  # not after ten minutes of work
     splits = load_splits(options.dataset, options.data_dir)
     images, test = splits.train.images, splits.test.images
     torch.manual_seed(options.seed)
