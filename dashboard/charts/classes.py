@@ -77,11 +77,12 @@ def class_dots(
 def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> go.Figure:
     """Accuracy in each slice with 95% intervals, slices on the rows; dotted: the run's accuracy on all images.
 
-    tables: run_id → `trainer.evaluation.slices.slice_table`, with the same slices.
+    tables: run_id → `trainer.evaluation.slices.slice_table`; a run may have been asked about fewer slices.
     """
-    first = next(iter(tables.values()))
-    keys = list(zip(first["grouping"], first["slice"], strict=True))
-    groupings = list(dict.fromkeys(first["grouping"]))
+    every = pd.concat(list(tables.values()))
+    groupings = list(dict.fromkeys(every["grouping"]))
+    keys = list(dict.fromkeys(zip(every["grouping"], every["slice"], strict=True)))
+    keys.sort(key=lambda key: groupings.index(key[0]))
     # A gap between groupings tells them apart.
     position = {key: -(index + groupings.index(key[0])) for index, key in enumerate(keys)}
     figure = go.Figure()

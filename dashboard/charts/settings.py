@@ -1,6 +1,7 @@
 """What settings and cost have to do with what was reached."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import plotly.graph_objects as go
 
 from dashboard.charts.style import style
 from dashboard.selection import Chosen
-from dashboard.text import percent, tag
+from dashboard.text import DASH, percent, tag
 
 
 def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit: str) -> go.Figure:
@@ -37,19 +38,11 @@ def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit:
 def parallel_coordinates(table: pd.DataFrame, colour_by: str) -> go.Figure:
     """Each run a line through its parameters and results.
 
-    table: one row a run, numeric columns or text; the column `colour_by` decides the colour.
+    table: one row a run, numeric columns or text, which may lack values; the column `colour_by` decides the colour.
     """
-    dimensions = []
-    for name, column in table.items():
-        label = tag(str(name).replace("_", " "))
-        numbers = pd.to_numeric(column, errors="coerce")
-        if numbers.notna().all():
-            dimensions.append({"label": label, "values": numbers})
-        else:
-            kinds = sorted(column.astype(str).unique())
-            codes = column.astype(str).map({kind: code for code, kind in enumerate(kinds)})
-            ticks = {"tickvals": list(range(len(kinds))), "ticktext": [tag(kind[:18]) for kind in kinds]}
-            dimensions.append({"label": label, "values": codes, **ticks})
+    dimensions = [
+        {"label": tag(str(name).replace("_", " ")), **_dimension(column)} for name, column in table.items()
+    ]
     line = {
         "color": table[colour_by],
         "colorscale": "Cividis",
@@ -60,6 +53,24 @@ def parallel_coordinates(table: pd.DataFrame, colour_by: str) -> go.Figure:
     style(figure, "", 420)
     figure.update_layout(margin={"l": 70, "r": 40, "t": 60, "b": 30})
     return figure
+
+
+def _dimension(column: pd.Series) -> dict[str, Any]:
+    """Numbers where every run has one; else a place for each value, in the order of numbers where they are such."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().all():
+        return {"values": numbers}
+    missing = column.isna() | (column == "")
+    kinds = pd.DataFrame({"text": column.astype(object).where(~missing, DASH).map(_short), "number": numbers})
+    kinds = kinds[~missing].drop_duplicates("text")
+    kinds = kinds.sort_values("text" if numbers[~missing].isna().any() else "number")
+    names = [*([DASH] if missing.any() else []), *kinds["text"]]
+    places = column.astype(object).where(~missing, DASH).map(_short).map(names.index)
+    return {"values": places, "tickvals": list(range(len(names))), "ticktext": [tag(name) for name in names]}
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:18]
 
 
 def importance_bars(shares: Mapping[str, float]) -> go.Figure:

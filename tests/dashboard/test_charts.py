@@ -145,6 +145,35 @@ def test_parallel_coordinates_take_numbers_and_words():
     assert list(rates["values"]) == [0.1, 0.2]
 
 
+def test_parallel_coordinates_have_a_place_for_what_a_run_lacks():
+    table = pd.DataFrame(
+        {
+            "batch": ["1024", "", "64", "128"],
+            "minutes": [3.5, np.nan, 1.0, 20.25],
+            "kind": ["b", "a", None, "b"],
+            "test accuracy": [0.5, 0.6, 0.7, 0.8],
+        }
+    )
+    batch, minutes, kind, _ = charts.parallel_coordinates(table, "test accuracy").data[0].dimensions
+    assert batch.ticktext == ("–", "64", "128", "1024")
+    assert list(batch["values"]) == [3, 0, 1, 2]
+    assert minutes.ticktext == ("–", "1", "3.5", "20.25")
+    assert kind.ticktext == ("–", "a", "b")
+    assert list(kind["values"]) == [2, 1, 0, 2]
+
+
+def test_slices_that_only_one_run_was_asked_about_have_their_rows():
+    columns = ["grouping", "slice", "images", "accuracy", "low", "high"]
+    old = pd.DataFrame([("size", "small", 5, 0.5, 0.4, 0.6)], columns=columns)
+    new = pd.DataFrame(
+        [("watermark", "with a watermark", 3, 0.3, 0.2, 0.4), ("size", "small", 5, 0.6, 0.5, 0.7)],
+        columns=columns,
+    )
+    for tables in ({"a": old, "b": new}, {"a": new, "b": old}):
+        figure = charts.slice_dots(tables, [A, B])
+        assert len(figure.layout.yaxis.tickvals) == 2
+
+
 def test_a_run_without_a_cost_is_left_out_of_the_scatter():
     table = pd.DataFrame(
         {"size": [1.0, np.nan], "test_accuracy": [0.5, 0.6], "low": [0.4, 0.5], "high": [0.6, 0.7]},
