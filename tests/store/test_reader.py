@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from tests.extra.grey_faces import GREY_LEVELS, Trained
 from tests.extra.odd_runs import add_odd_runs, make_run
 from tests.extra.same_store import assert_same
+from trainer.contract import Tag
 from trainer.store.location import Store, StoreError, open_store
 from trainer.store.reader import Reader, find_run
 from trainer.store.rows import ClientRows
@@ -124,6 +125,41 @@ def test_a_step_that_was_logged_twice_counts_once_and_the_later_value(odd):
     client.log_metric(run_id, "validation/accuracy", 0.5, int(time.time() * 1000) + 10_000, step=2)
     history = Reader(store).histories([run_id], ["validation/accuracy"])
     assert list(history["value"]) == [0.1, 0.5]
+
+
+def test_time_is_that_of_training_without_the_pause_before_a_resume(odd):
+    store, _ = odd
+    client, experiment = store.client(), store.experiment_id("x")
+    run_id, bare = (make_run(client, experiment) for _ in range(2))
+    for step, (seconds, hour) in enumerate(((60.0, 0), (30.0, 0), (30.0, 12)), start=1):
+        now = 1_700_000_000_000 + hour * 3_600_000 + step
+        client.log_metric(run_id, "epoch_seconds", seconds, now, step)
+        for one in (run_id, bare):
+            client.log_metric(one, "validation/accuracy", 0.5, now, step)
+    history = Reader(store).histories([run_id, bare], ["validation/accuracy"])
+    assert list(history.loc[history["run_id"] == run_id, "seconds"]) == [60, 90, 120]
+    assert history.loc[history["run_id"] == bare, "seconds"].iloc[-1] > 43_000  # it logged nothing else
+    assert set(history["key"]) == {"validation/accuracy"}
+
+
+def test_a_run_that_was_tested_again_has_the_new_test_set_among_its_parameters(odd):
+    store, _ = odd
+    client, experiment = store.client(), store.experiment_id("x")
+    params, supports = (
+        {"epochs": "3", "test_images": "40"},
+        {"test/support/cat": 50.0, "test/support/dog": 30.0},
+    )
+    tags = {Tag.TEST_FINGERPRINT: "new", Tag.TESTED_AT: "2026-01-01T00:00:00+00:00"}
+    again = make_run(
+        client, experiment, params=params | {"test_fingerprint": "old"}, metrics=supports, tags=tags
+    )
+    fresh = make_run(
+        client, experiment, params=params | {"test_fingerprint": "new", "test_images": "80"},
+        metrics=supports, tags={Tag.TEST_FINGERPRINT: "new"},
+    )  # fmt: skip
+    snapshot = Reader(store).snapshot()
+    assert snapshot.params[again] == snapshot.params[fresh]
+    assert snapshot.runs.at[again, "configuration"] == snapshot.runs.at[fresh, "configuration"]
 
 
 def test_seeds_share_a_configuration_and_other_changes_do_not(odd):

@@ -1,5 +1,6 @@
 """Reads all runs of a store at once, their histories and their predictions; hands out DataFrames."""
 
+import dataclasses
 import hashlib
 import json
 import socket
@@ -51,6 +52,7 @@ FEW = 20
 """So many of the newest runs are enough for a command that names the runs that it is about."""
 _CLOCK_SECONDS = 2.0  # two readings of one process's start differ by less
 # Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
+EPOCH_SECONDS = "epoch_seconds"
 NOT_CONFIGURATION = {
     *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
     *("torch", "torchvision", "moodify", "skipped_files", "exclude"),
@@ -214,6 +216,7 @@ class Reader:
             if head.run_id not in details and head.run_id in self._records:
                 continue  # it goes on, and this reading did not come to it
             found = details[head.run_id]
+            found = dataclasses.replace(found, params=_params(head, found))
             self._records[head.run_id] = head, _record(head, found, now), found.params
         self._records = {head.run_id: self._records[head.run_id] for head in heads}
         versions = tuple(self._window.versions() if self._window else all_versions(self.store))
@@ -243,14 +246,23 @@ class Reader:
         )
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:
-        """Columns run_id, key, step, value, seconds (since the run's first value); one row a value.
+        """Columns run_id, key, step, value, seconds; one row a value.
 
-        Where a step was logged twice, as by a resumed run, the later value counts.
+        Seconds are those of training until the end of that step: of its epochs, without what lay between a stop and a
+        resume. For a run that logged no times of epochs they count from its first value. Where a step was logged twice,
+        as by a resumed run, the later value counts.
         """
-        table = self._rows.history(keys, run_ids)
+        table = self._rows.history(list(dict.fromkeys((*keys, EPOCH_SECONDS))), run_ids)
         table = table.drop_duplicates(["run_id", "key", "step"], keep="last")
         first = table.groupby("run_id")["timestamp_ms"].transform("min")
         table["seconds"] = (table["timestamp_ms"] - first) / 1000
+        epochs = (
+            table[table["key"] == EPOCH_SECONDS].sort_values("step").set_index(["run_id", "step"])["value"]
+        )
+        trained = epochs.groupby(level="run_id").cumsum().rename("trained")
+        table = table.join(trained, on=["run_id", "step"])
+        table["seconds"] = table["trained"].fillna(table["seconds"])
+        table = table[table["key"].isin(keys)]
         return table[["run_id", "key", "step", "value", "seconds"]].reset_index(drop=True)
 
     def predictions(self, run_id: str) -> pd.DataFrame | None:
@@ -404,6 +416,15 @@ def _sweeps(heads: Sequence[Head]) -> tuple[SweepRun, ...]:
 
 def _is_running(snapshot: Snapshot) -> bool:
     return "running" in {*snapshot.runs["status"], *snapshot.trials["status"]}
+
+
+def _params(head: Head, details: Details) -> dict[str, str]:
+    """As they were logged; those of the test set, which MLflow lets nobody change, are of the last one."""
+    if Tag.TESTED_AT not in head.tags:
+        return details.params
+    images = sum(_by_class(details.metrics, "test/support/").values())
+    now = {"test_fingerprint": head.tags.get(Tag.TEST_FINGERPRINT, ""), "test_images": f"{images:.0f}"}
+    return {key: now.get(key, value) for key, value in details.params.items()}
 
 
 def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
