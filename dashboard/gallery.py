@@ -12,15 +12,17 @@ from trainer.evaluation.attention import Attention
 from trainer.evaluation.comparison import Predictions
 
 ATTENTION_PX = 240
+GLYPHS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★"}
+"""Marker of a chart → the same as text."""
 
 STYLE = """<style>
 .faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(144px,1fr));gap:18px 16px;margin:.25rem 0 1rem}
 .faces figure{margin:0;min-width:0}.faces img,.faces .none{width:120px;height:120px;border-radius:4px;display:block}
 .faces .none{border:1px dashed currentColor;opacity:.45;font-size:.75rem;display:grid;place-items:center}
 .faces figcaption{font-size:.82rem;line-height:1.35;margin-top:.35rem;overflow-wrap:anywhere}
-.faces .bar{display:grid;grid-template-columns:8px 1fr;gap:0 6px;align-items:center}
+.faces .bar{display:grid;grid-template-columns:12px 1fr;gap:0 5px;align-items:center}
 .faces .bar{font-variant-numeric:tabular-nums}
-.faces .dot{width:8px;height:8px;border-radius:50%}.faces .quiet{opacity:.65}
+.faces .mark{font-size:.8rem;line-height:1;text-align:center}.faces .quiet{opacity:.65}
 </style>"""
 
 
@@ -52,7 +54,7 @@ def _figure(i: int, runs: Sequence[Chosen], predictions: dict[str, Predictions],
         answer = f"{tag(found.class_names[pred])} {found.probabilities[i, pred]:.2f}{second}"
         lines.append(
             f'<div class="bar" title="{tag(probability_text(found, i, run.label))}">'
-            f'<span class="dot" style="background:{run.colour}"></span>'
+            f"{_mark(run)}"
             f'<span style="font-weight:{weight}">{answer}</span></div>'
         )
     picture = '<div class="none">no picture</div>'
@@ -61,6 +63,12 @@ def _figure(i: int, runs: Sequence[Chosen], predictions: dict[str, Predictions],
         picture = f'<img src="data:image/png;base64,{source}" alt="{tag(f"a face labelled {truth}")}">'
     caption = f"<figcaption title='{tag(sample_id)}'><b>{tag(truth)}</b> {''.join(lines)}</figcaption>"
     return f"<figure>{picture}{caption}</figure>"
+
+
+def _mark(run: Chosen) -> str:
+    """The run's marker of the charts, in its colour; read aloud by its label."""
+    look = f'class="mark" role="img" style="color:{run.colour}"'
+    return f'<span {look} aria-label="{tag(run.label)}">{GLYPHS[run.marker]}</span>'
 
 
 def probability_text(found: Predictions, i: int, label: str) -> str:
@@ -93,9 +101,6 @@ def attention_row(found: Attention) -> str:
 
 
 def key_line(runs: Sequence[Chosen]) -> str:
-    """Which dot stands for which run."""
-    entries = (
-        f'<span><span class="dot" style="display:inline-block;background:{run.colour}"></span> {tag(run.label)}</span>'
-        for run in runs
-    )
+    """Which mark stands for which run."""
+    entries = (f"<span>{_mark(run)} {tag(run.label)}</span>" for run in runs)
     return f'{STYLE}<div class="faces" style="display:flex;flex-wrap:wrap;gap:.3rem 1.2rem">{"".join(entries)}</div>'
