@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from dashboard import cache
+from dashboard import cache, frame
 from dashboard.selection import Chosen, differing_parameters
 from dashboard.table import one_of_each_seed
 from dashboard.text import DASH, duration, large, number, plain, signed
@@ -15,7 +15,6 @@ from trainer.evaluation.comparison import (
     Comparison,
     Predictions,
     reference_order,
-    same_images,
     seed_verdict,
     verdict,
 )
@@ -45,30 +44,28 @@ def compare_all(snapshot: Snapshot, chosen: Sequence[Chosen]) -> tuple[dict[str,
     """Each run against the first: run_id → comparison, and run_id → why there is none, which names the run."""
     found: dict[str, Comparison] = {}
     reasons: dict[str, str] = {}
-    runs = snapshot.runs
     for run in chosen[1:]:
-        if reason := _obstacle(runs, chosen[0], run):
+        if reason := _obstacle(snapshot, chosen[0], run):
             reasons[run.run_id] = reason
         else:
             found[run.run_id] = cache.comparison(chosen[0].run_id, run.run_id)
     return found, reasons
 
 
-def _obstacle(runs: pd.DataFrame, first: Chosen, second: Chosen) -> str:
+def _obstacle(snapshot: Snapshot, first: Chosen, second: Chosen) -> str:
     """Why two runs cannot be compared, with the label of that which has nothing to be compared by; empty where they
     can."""
     for run in (first, second):
-        if (status := runs.loc[run.run_id, "status"]) != "finished":
+        if (status := snapshot.runs.loc[run.run_id, "status"]) != "finished":
             return f"{run.label} is {status} and has no test results"
-    answers = []
+    answers = {}
     for run in (first, second):
         if isinstance(found := cache.predictions(run.run_id, "finished"), str):
             return f"{run.label}: {found}"
-        answers.append(found)
-    if runs.loc[first.run_id, "test_fingerprint"] != runs.loc[second.run_id, "test_fingerprint"]:
-        return f"{second.label} was tested on other data than {first.label} (the fingerprints of the test sets differ)"
-    reason = same_images(*answers)
-    return f"{first.label} and {second.label}: {reason}" if reason else ""
+        answers[run.run_id] = found
+    if reason := frame.different_tests(snapshot, answers, first.run_id, second.run_id):
+        return f"{second.label} was tested on other data than {first.label} ({reason})"
+    return ""
 
 
 def headline(

@@ -1,6 +1,6 @@
 """What every page begins with: the store as it is now, and the answer in a sentence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import plotly.graph_objects as go
@@ -128,7 +128,20 @@ def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[
     return found
 
 
-def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[str, Predictions]:
+def different_tests(snapshot: Snapshot, found: Mapping[str, Predictions], a: str, b: str) -> str | None:
+    """Why the answers of two runs are not to the same images, or None where they are; found: run_id → answers.
+
+    Images that were drawn or edited anew keep their ids, and only the fingerprints tell.
+    """
+    fingerprints = snapshot.runs["test_fingerprint"]
+    if reason := same_images(found[a], found[b]):
+        return reason
+    return None if fingerprints[a] == fingerprints[b] else "the fingerprints of the test sets differ"
+
+
+def same_test_set(
+    snapshot: Snapshot, found: dict[str, Predictions], chosen: list[Chosen]
+) -> dict[str, Predictions]:
     """Those tested on the first run's images; says of each other one why it is left out."""
     if not found:
         return {}
@@ -136,7 +149,7 @@ def same_test_set(found: dict[str, Predictions], chosen: list[Chosen]) -> dict[s
     first = next(iter(found))
     kept = {}
     for run_id, predictions in found.items():
-        if reason := same_images(found[first], predictions):
+        if reason := different_tests(snapshot, found, first, run_id):
             st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {plain(reason)}.")
         else:
             kept[run_id] = predictions

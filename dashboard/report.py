@@ -55,9 +55,11 @@ def comparison_html(
     ]
     answers = {run.run_id: cache.predictions(run.run_id, runs.at[run.run_id, "status"]) for run in chosen}
     found = {run_id: answer for run_id, answer in answers.items() if isinstance(answer, Predictions)}
-    with_classes = [run for run in chosen if run.run_id in found]
+    with_classes = [
+        run for run in chosen if run.run_id in {chosen[0].run_id, *comparisons} and run.run_id in found
+    ]
     if with_classes:
-        table = class_table(found, "recall")
+        table = class_table({run.run_id: found[run.run_id] for run in with_classes}, "recall")
         figures.append(charts.class_dots(table, with_classes, "recall", macro_values(table)))
     for run in chosen[1:]:
         if run.run_id in comparisons:

@@ -53,6 +53,18 @@ def choose_runs(snapshot: Snapshot, *, most: int) -> list[Chosen]:
     return describe(snapshot, chosen[:most])
 
 
+def after_ticks(before: Sequence[str], groups: Sequence[Sequence[str]], ticked: Sequence[int]) -> list[str]:
+    """The chosen runs when those rows of a table have a tick; each row is a group of runs.
+
+    Of a group that was chosen in part, and so had no tick, nothing is unticked; nor what the table does not show.
+    """
+    chosen = set(before)
+    without = [group for row, group in enumerate(groups) if row not in ticked and chosen.issuperset(group)]
+    unticked = {run_id for group in without for run_id in group}
+    kept = [run_id for run_id in before if run_id not in unticked]
+    return kept + [run_id for row in ticked for run_id in groups[row] if run_id not in chosen]
+
+
 def restore(snapshot: Snapshot) -> None:
     """Take the choice from the URL in a new session, else the two best runs; drop runs that are gone."""
     runs = snapshot.runs

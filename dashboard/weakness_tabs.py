@@ -14,7 +14,7 @@ from trainer.store.reader import Snapshot
 
 def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """Where each run is weak, by what the test images are like or by groups that are brought along."""
-    found = frame.same_test_set(frame.load_predictions(snapshot, chosen), chosen)
+    found = frame.same_test_set(snapshot, frame.load_predictions(snapshot, chosen), chosen)
     file = st.file_uploader(
         "Groups of your own: CSV with sample_id and one column for each grouping (kept for this view only)",
         type="csv",

@@ -17,7 +17,7 @@ if not predictions:
     with top:
         frame.answer("Calibration", "Choose a finished run to see whether its probabilities can be believed.")
     st.stop()
-predictions = frame.same_test_set(predictions, chosen)
+predictions = frame.same_test_set(snapshot, predictions, chosen)
 shown = [run for run in chosen if run.run_id in predictions]
 found, before = (
     {

@@ -130,6 +130,8 @@ if tabs[1].open:
             alt=f"Test accuracy of each run against its {name} in {unit}",
         )  # fmt: skip
         st.dataframe(table.drop(columns=["low", "high"]), alt="What each run cost", hide_index=True)
+        if runs.loc[runs["test_accuracy"].notna(), "test_fingerprint"].nunique() > 1:
+            st.caption("These runs were tested on different images: their accuracies cannot be compared.")
         prices = price_table(runs, chosen, name)
         if len(prices):
             st.dataframe(prices, alt="What a further point of accuracy costs", hide_index=True)

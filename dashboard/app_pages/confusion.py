@@ -10,8 +10,9 @@ from dashboard import cache, charts, frame
 from dashboard.gallery import gallery, key_line
 from dashboard.selection import Chosen, choose_runs
 from dashboard.text import plain, several, tag
-from trainer.evaluation.comparison import Predictions, difference_matrix, same_images
+from trainer.evaluation.comparison import Predictions, difference_matrix
 from trainer.evaluation.metrics import confused_pairs
+from trainer.store.reader import Snapshot
 
 NORMALISE = {"recall": "truth", "precision": "prediction", "counts": "none"}
 SHOWN_IMAGES = 24
@@ -49,9 +50,9 @@ def chart_key(name: str) -> str:
     return f"{name}-{st.session_state.get('clicks', 0)}"
 
 
-def difference(a: Chosen, b: Chosen, found: dict[str, Predictions]) -> None:
+def difference(snapshot: Snapshot, a: Chosen, b: Chosen, found: dict[str, Predictions]) -> None:
     first, second = found[a.run_id], found[b.run_id]
-    if reason := same_images(first, second):
+    if reason := frame.different_tests(snapshot, found, a.run_id, b.run_id):
         st.markdown(f"The difference cannot be shown: {plain(reason)}.")
         return
     points, decided = difference_matrix(first, second)
@@ -112,7 +113,7 @@ with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
             )  # fmt: skip
     if len(shown) == 2:
         with st.container():
-            difference(shown[0], shown[1], found)
+            difference(snapshot, shown[0], shown[1], found)
     with st.container():
         st.subheader("Most confused pairs", anchor=False)
         pairs = confused_pairs(found[best.run_id].evaluation).head(10)
@@ -163,7 +164,9 @@ st.markdown(
 if len(cell):
     run = next(run for run in shown if run.run_id == of)
     others = [
-        other for other in shown if other is not run and not same_images(predictions, found[other.run_id])
+        other
+        for other in shown
+        if other is not run and not frame.different_tests(snapshot, found, of, other.run_id)
     ]
     if not len(pictures):
         st.caption(

@@ -98,7 +98,7 @@ if not shown:
     with top:
         frame.answer("Mistakes", "Choose a finished run to see its mistakes.")
     st.stop()
-found = frame.same_test_set(found, shown)
+found = frame.same_test_set(snapshot, found, shown)
 shown = [run for run in shown if run.run_id in found]
 parts = groups(shown, found)
 with top:

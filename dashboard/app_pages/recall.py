@@ -37,7 +37,7 @@ if not found:
     with top:
         frame.answer("Per-class recall", "Choose a finished run to see how often each class is found.")
     st.stop()
-found = frame.same_test_set(found, chosen)
+found = frame.same_test_set(snapshot, found, chosen)
 shown = [run for run in chosen if run.run_id in found]
 with top:
     frame.answer("Per-class recall", opening(found, shown))

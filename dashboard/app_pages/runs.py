@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, frame
-from dashboard.selection import KEY, full_names, remember, restore
+from dashboard.selection import KEY, after_ticks, full_names, remember, restore
 from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table
 from dashboard.text import duration, number, plain, several, short
 from trainer.store.location import StoreError
@@ -15,16 +15,30 @@ MOST_FOUND = 200
 """Runs that one search fetches from a server."""
 
 
+MOST_DATASETS = 2
+
+
 def opening(runs: pd.DataFrame, names: dict[str, str], has_older: bool) -> str:
     """How many runs, which is best, and what is being trained; over all datasets where there are several."""
     loaded = " loaded" if has_older else ""
     parts = []
-    for dataset, group in runs.groupby("dataset", sort=False):
-        best = group.loc[group["test_accuracy"].idxmax()] if group["test_accuracy"].notna().any() else None
+    datasets = runs["dataset"].unique()
+    for dataset in datasets[:MOST_DATASETS]:
+        group = runs[runs["dataset"] == dataset]
         text = f"{several(len(group), 'run')}{loaded} on {plain(dataset)}"
-        if best is not None:
-            text += f", best {plain(names[best.name])} with {number(best['test_accuracy'])} test accuracy"
+        tested = group[group["test_accuracy"].notna()]
+        if len(tested):
+            on = ""
+            if (
+                tested["test_fingerprint"].nunique() > 1
+            ):  # of the largest test set alone: others cannot be compared
+                tested = tested[tested["test_fingerprint"] == largest_test_set(tested)]
+                on = f" on {tested['test_images'].max():,.0f} images"
+            best = tested.loc[tested["test_accuracy"].idxmax()]
+            text += f", best {plain(names[best.name])} with {number(best['test_accuracy'])} test accuracy{on}"
         parts.append(text)
+    if len(datasets) > MOST_DATASETS:
+        parts.append(f"more on {several(len(datasets) - MOST_DATASETS, 'other dataset')}")
     running = runs[runs["status"] == "running"]
     for run_id, row in list(running.iterrows())[:1]:
         left = f", {duration(row['seconds_left'])} left" if row["seconds_left"] == row["seconds_left"] else ""
@@ -35,7 +49,13 @@ def opening(runs: pd.DataFrame, names: dict[str, str], has_older: bool) -> str:
         )
         more = f" and {len(running) - 1} more" if len(running) > 1 else ""
         parts.append(f"{plain(names[run_id])}{more} is training ({epoch}{left})")
-    return "; ".join(parts[:3]) + "."
+    return "; ".join(parts) + "."
+
+
+def largest_test_set(tested: pd.DataFrame) -> str:
+    """Its fingerprint; of equally large ones that of the newest run."""
+    images = tested["test_images"].fillna(0)
+    return tested.loc[images.idxmax(), "test_fingerprint"]
 
 
 def state_of(runs: pd.DataFrame) -> frozenset[tuple[str, str]]:
@@ -99,7 +119,7 @@ def filtered(runs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
         )
         with st.popover("Columns"):
             st.multiselect("Columns", list(COLUMNS), DEFAULT_COLUMNS, key="columns", bind="query-params")
-    if text:
+    if text and len(runs):
         everything = runs[["recipe", "mode", "registered"]].agg(" ".join, axis=1) + " " + runs.index + " "
         everything += pd.Series(names).reindex(runs.index)
         runs = runs[everything.str.contains(text, case=False, regex=False)]
@@ -110,10 +130,7 @@ def filtered(runs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
 
 def choose(key: str, members: list[list[str]]) -> None:
     """The rows that are ticked in the table become the chosen runs."""
-    ticked = [run_id for row in st.session_state[key].selection.rows for run_id in members[row]]
-    shown = {run_id for group in members for run_id in group}
-    kept = [run_id for run_id in st.session_state[KEY] if run_id not in shown or run_id in ticked]
-    st.session_state[KEY] = kept + [run_id for run_id in ticked if run_id not in kept]
+    st.session_state[KEY] = after_ticks(st.session_state[KEY], members, st.session_state[key].selection.rows)
 
 
 def show_older(snapshot: Snapshot) -> None:

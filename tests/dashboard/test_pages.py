@@ -1,6 +1,8 @@
 """Every page on a store of really trained runs, and on stores that hold anything else."""
 
 import dataclasses
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from dashboard import cache, frame
 from dashboard.app import PAGES
+from dashboard.selection import after_ticks
 from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
-from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs
+from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, make_run
 from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED, Tag
 from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader
@@ -141,6 +145,14 @@ def test_runs_of_different_test_sets_are_not_compared(trained: Trained, ids: lis
         for kind, run_id in found.items():
             if kind != "deleted":
                 store.client().delete_run(run_id)
+
+
+def test_images_that_were_drawn_anew_under_their_old_ids_are_others(trained: Trained, ids: list[str]):
+    snapshot = Reader(open_store(create=False)).snapshot()
+    found = {run_id: cache.predictions(run_id, "finished") for run_id in ids}
+    assert frame.different_tests(snapshot, found, *ids) is None
+    snapshot.runs.loc[ids[1], "test_fingerprint"] = "another"
+    assert frame.different_tests(snapshot, found, *ids) == "the fingerprints of the test sets differ"
 
 
 def test_calibration_tells_before_and_after_and_what_is_not_kept(trained: Trained, ids: list[str]):
@@ -282,6 +294,46 @@ def test_the_runs_page_filters_searches_sorts_and_folds(trained: Trained):
     app.toggle(key="fold").set_value(True).run()
     assert not app.exception
     assert len(app.dataframe[0].value) == 2
+
+
+def test_filters_that_leave_no_run_say_so_whatever_is_searched(trained: Trained):
+    app = open_page("runs.py", status="finished", architecture="cnn", text="x")
+    app.selectbox(key="architecture").set_value("resnet18").run()
+    assert not app.exception
+    app.text_input(key="text").set_value("no such name").run()
+    assert "No run fits these filters." in text(app)
+    app.selectbox(key="dataset").set_value("fer2013").run()
+    assert not app.exception
+
+
+def test_the_runs_page_tells_of_two_datasets_and_of_what_is_training(workplace):
+    store = open_store()
+    client = store.client()
+    for dataset in "abcd":
+        make_run(client, store.experiment_id(dataset), dataset, tags={Tag.DATASET: dataset})
+    here = {Tag.HOST: socket.gethostname(), Tag.PID: str(os.getpid()), Tag.DATASET: "a"}
+    make_run(client, store.experiment_id("a"), "going", status=None, tags=here)
+    said = answer(open_page("runs.py"))
+    assert "; more on 2 other datasets; " in said
+    assert "is training" in said
+
+
+def test_the_best_run_is_of_the_largest_test_set_alone(workplace):
+    store = open_store()
+    client, experiment = store.client(), store.experiment_id("a")
+    for name, images, accuracy in (("few", 50.0, 0.9), ("many", 100.0, 0.7)):
+        make_run(
+            client, experiment, name, tags={Tag.DATASET: "a", Tag.TEST_FINGERPRINT: name},
+            metrics={"test/accuracy": accuracy, "test/support/happy": images},
+        )  # fmt: skip
+    assert answer(open_page("runs.py")) == "2 runs on a, best many with 0.700 test accuracy on 100 images."
+
+
+def test_unticking_a_row_leaves_what_was_chosen_singly():
+    groups = [["a0", "a1"], ["b"]]
+    assert after_ticks(["a1", "gone"], groups, [1]) == ["a1", "gone", "b"]
+    assert after_ticks(["a0", "a1", "b"], groups, [1]) == ["b"]
+    assert after_ticks(["a1"], groups, [0]) == ["a1", "a0"]
 
 
 def test_a_running_training_is_shown_with_its_progress_and_the_dead_one_as_such(workplace):
