@@ -251,6 +251,12 @@ def test_any_image_extension_and_size_is_read(tmp_path: Path) -> None:
     assert (dataset.parts["test"].images.int() - 128).abs().max() <= 1
 
 
+def test_two_classes_whose_metrics_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "faces", random_faces(("happy", "a&b", "a+b")))
+    with pytest.raises(ValueError, match=r"metrics of a&b and a\+b would have one name"):
+        load(root, BOTH)
+
+
 def break_missing_class(root: Path) -> None:
     shutil.rmtree(root / "test/happy")
 

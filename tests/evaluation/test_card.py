@@ -33,6 +33,14 @@ def test_the_metadata_are_those_of_the_hugging_face_format():
     assert [metric["value"] for metric in result["metrics"]] == [0.75, 0.7]
 
 
+def test_a_class_whose_name_mlflow_refuses_has_its_row():
+    names = ["angry", "sad & tired"]
+    metrics = {key.replace("happy", "sad _ tired"): value for key, value in METRICS.items()}
+    text = body(card("emotion", PARAMS, metrics, names))
+    assert "On 100 test images" in text
+    assert "| sad & tired | 0.850 |" in text
+
+
 @pytest.mark.parametrize("dataset", ["sketch", "mine"])
 def test_of_another_dataset_nothing_is_said_that_holds_for_fer2013_alone(dataset):
     text = card("emotion", PARAMS | {"dataset": dataset}, METRICS, NAMES)

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from trainer.contract import metric_key
 from trainer.data.images import SUFFIXES, ImageError, read_grey
 
 PARTS = ("train", "test")
@@ -111,6 +112,13 @@ def check_classes(counts: dict[str, dict[str, int]], path: Path) -> tuple[str, .
         if missing:
             raise ValueError(
                 f"{path}: {part} has no class {', '.join(missing)}; train and test need the same classes"
+            )
+    keys: dict[str, str] = {}
+    for name in every:
+        other = keys.setdefault(metric_key("test", "recall", name), name)
+        if other != name:
+            raise ValueError(
+                f"{path}: the metrics of {other} and {name} would have one name: rename one of the classes"
             )
     return tuple(every)
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from trainer.contract import ENERGY_FACTOR, ROBUSTNESS, ROBUSTNESS_OF_KIND, SLICE_DIFFERENCE
+from trainer.contract import ENERGY_FACTOR, ROBUSTNESS, ROBUSTNESS_OF_KIND, SLICE_DIFFERENCE, metric_key
 from trainer.evaluation.statistics import wilson
 
 INTENDED = """\
@@ -45,7 +45,7 @@ def card(
     name: str, params: Mapping[str, str], metrics: Mapping[str, float], class_names: Sequence[str]
 ) -> str:
     """Markdown. `metrics` holds the last value of each; what was not logged is left out."""
-    size = round(sum(_get(metrics, f"test/support/{label}", 0.0) for label in class_names))
+    size = round(sum(_get(metrics, metric_key("test", "support", label), 0.0) for label in class_names))
     accuracy, recall = (_get(metrics, f"test/{key}") for key in ("accuracy", "macro_recall"))
     # JSON's texts are YAML's too, whatever is in them.
     label, dataset = json.dumps(name), json.dumps(params.get("dataset", ""))
@@ -111,8 +111,8 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
         )
     lines += ["", "| class | recall | 95% interval | precision | images |", "|---|---|---|---|---|"]
     for label in class_names:
-        support = round(_get(metrics, f"test/support/{label}", 0.0))
-        recall, precision = (_get(metrics, f"test/{key}/{label}") for key in ("recall", "precision"))
+        support = round(_get(metrics, metric_key("test", "support", label), 0.0))
+        recall, precision = (_get(metrics, metric_key("test", key, label)) for key in ("recall", "precision"))
         if not support or math.isnan(recall):
             continue
         low, high = wilson(round(recall * support), support)
