@@ -190,6 +190,7 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
             {"validation": "public", "validation_seed": 3},
             "--validation-seed: says nothing with --validation",
         ),
+        ("cnn", {"mixup": 0.01}, "--mixup 0.01: must be 0, or 0.05 or more"),
         ("cnn", {"mixup": 0.2, "cutmix": 1.0}, "--mixup 0.2 with --cutmix 1.0: give one of them"),
     ],
 )

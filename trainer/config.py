@@ -287,6 +287,9 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
     if config.mixup and config.cutmix:
         yield f"--mixup {config.mixup} with --cutmix {config.cutmix}: give one of them"
+    for name in ("mixup", "cutmix"):
+        if 0 < getattr(config, name) < LEAST_ALPHA:
+            yield f"--{name} {getattr(config, name)}: must be 0, or {LEAST_ALPHA} or more"
     if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
         yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
     for name, (lowest, highest) in _RANGES.items():
@@ -308,6 +311,9 @@ def _mistakes(config: Config) -> Iterator[str]:
 def _may_fall_back(config: Config) -> bool:
     return config.pretrained == "auto" and config.mode == "full"
 
+
+LEAST_ALPHA = 0.05
+"""Of mixup and CutMix. Below, what is drawn is rounded to halves, which is the contrary of next to nothing."""
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "validation_fraction": (0.01, 0.5),
