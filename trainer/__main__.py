@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 
+from trainer import torchrun
+
 COMMANDS = {
     "quickstart": "train the CNN, then ResNet18, and compare them (this is what `make train` runs)",
     "train": "train one model, log it and register it; or go on with an interrupted run",
@@ -36,6 +38,13 @@ def main(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         print(f"error: there is no command '{name}'\n\n{usage()}", file=sys.stderr)
+        return 2
+    if torchrun.world_size() > 1 and name not in ("train", "predict"):
+        if torchrun.rank() == 0:
+            print(
+                f"error: {name} is one process: torchrun is for train, and for predict into a folder",
+                file=sys.stderr,
+            )
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("mlflow", "alembic", "lightning_fabric", "lightning_utilities", "httpx", "torch"):

@@ -34,6 +34,16 @@ def test_an_unknown_command_is_named(capsys):
     assert "there is no command 'trian'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["sweep", "quickstart", "audit"])
+def test_torchrun_is_refused_where_one_process_works_alone(command, capsys, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert main([command]) == 2
+        assert (f"error: {command} is one process" in capsys.readouterr().err) == (rank == "0")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as end:
