@@ -155,6 +155,12 @@ def test_pretrained_weights_bring_their_normalisation_along(files, channels, mea
     assert classifier.std.flatten().tolist() == pytest.approx(std)
 
 
+def test_who_loads_other_weights_needs_no_file_and_keeps_the_normalisation():
+    classifier, config = make_classifier(resnet("gone.pth"), 7, 0.4, 0.2, blank=True)
+    assert config.pretrained == "gone.pth"
+    assert classifier.mean.flatten().tolist() == pytest.approx((sum(IMAGENET_MEAN) / 3,))
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_without_pretrained_weights_the_datasets_own_normalisation_is_taken(architecture, channels):

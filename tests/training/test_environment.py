@@ -8,6 +8,7 @@ import torch
 from lightning_utilities.core import rank_zero
 
 from trainer.config import Config, recipe_defaults
+from trainer.training.energy import check_country
 from trainer.training.environment import computes_bf16, environment, in_bf16, make_fabric
 
 CPU = Config(device="cpu")
@@ -51,6 +52,16 @@ def test_fabric_is_quiet_by_whatever_logger_it_speaks(monkeypatch, caplog):
 def test_the_report_trains_in_32_bits_and_fast_by_the_machine():
     assert recipe_defaults("report", "cnn").precision == "32"
     assert recipe_defaults("fast", "cnn").precision == "auto"
+
+
+def test_a_country_that_is_none_is_refused(monkeypatch):
+    for country in ("", "DEU"):
+        monkeypatch.setenv("MOODIFY_COUNTRY", country)
+        check_country()
+    for country in ("DE", "Germany", "deu"):
+        monkeypatch.setenv("MOODIFY_COUNTRY", country)
+        with pytest.raises(ValueError, match=f"MOODIFY_COUNTRY={country}: take the three letters"):
+            check_country()
 
 
 def test_a_device_that_is_not_here_is_refused_in_one_line():

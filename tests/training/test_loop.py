@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +15,15 @@ from torch import nn
 from trainer.config import Config, recipe_defaults
 from trainer.data.base import Split
 from trainer.models import ARCHITECTURES
+from trainer.models.base import Probabilities
+from trainer.training import loop
 from trainer.training.environment import make_fabric
 from trainer.training.loop import (
     Epoch,
     Training,
     TrainSet,
     class_weights,
+    evaluation_batch,
     fit,
     learning_rate,
     make_optimizers,
@@ -30,6 +34,7 @@ from trainer.training.loop import (
 )
 from trainer.training.muon import Muon
 from trainer.training.pretrained import make_classifier
+from trainer.training.run import restore
 
 SIDE = 32
 SMALL = {"blocks": "4 8", "hidden": 8}
@@ -167,6 +172,44 @@ def test_a_resumed_training_equals_the_one_that_was_never_interrupted(tmp_path, 
     assert_same(resumed.classifier.state_dict(), whole.classifier.state_dict())
     assert_same(resumed.evaluated.state_dict(), whole.evaluated.state_dict())
     assert_same(resumed.best_weights, whole.best_weights)
+
+
+def test_what_a_store_has_beyond_the_checkpoint_is_logged_anew(tmp_path):
+    """A GPU, or another number of processes, trains those epochs otherwise."""
+    config = small_config(epochs=3)
+    faces = stripes(16)
+    before, prints = make_training(config), {"train": "x"}
+    before_epochs = fit(before, faces, faces, 3)
+    next(before_epochs)
+    state = before.state_dict()
+    checkpoint = SimpleNamespace(load=lambda: (prints, state))
+    writer = SimpleNamespace(
+        logged_steps=lambda _: {1, 2, 3}, log_metrics=lambda *_, **__: pytest.fail("logged")
+    )
+    assert restore(checkpoint, make_training(config), prints, writer) == {1}
+
+
+def test_a_network_that_cannot_be_compiled_here_is_told_in_one_line(monkeypatch):
+    from torch._dynamo.exc import TorchDynamoException
+
+    def no_compiler(*_: object) -> float:
+        raise TorchDynamoException(
+            "InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1"
+        )
+
+    monkeypatch.setattr(loop, "warm_up", no_compiler)
+    training = make_training(small_config())
+    training.compiled = True
+    with pytest.raises(
+        ValueError, match=r"cannot be compiled here \(.*compiler found\): give --compile False$"
+    ):
+        train(training, stripes(16))
+
+
+def test_large_images_are_evaluated_fewer_at_a_time():
+    for side, batch in ((40, 256), (48, 256), (96, 64), (224, 12)):
+        classifier = make_training(small_config(image_size=side)).classifier
+        assert evaluation_batch(classifier) == evaluation_batch(Probabilities(classifier)) == batch
 
 
 def test_a_training_that_is_finished_does_not_go_on():

@@ -13,6 +13,15 @@ and disks; and from nominal power and load alone."""
 WORLD_AVERAGE_G_PER_KWH = 475.0  # International Energy Agency, as codecarbon has it
 
 
+def check_country() -> None:
+    """Raises ValueError where `MOODIFY_COUNTRY` names no country: codecarbon would go on with another mix."""
+    if country := os.environ.get(COUNTRY_VARIABLE):
+        from codecarbon.input import DataSource
+
+        if country not in DataSource().get_global_energy_mix_data():
+            raise ValueError(f"{COUNTRY_VARIABLE}={country}: take the three letters of ISO 3166, such as DEU")
+
+
 class EnergyMeter:
     """codecarbon's offline tracker over a `with` block; it asks no host and writes no file.
 

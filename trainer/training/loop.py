@@ -23,6 +23,7 @@ from trainer.training.muon import Muon, suits
 from trainer.training.shares import Share, share_layers, summed
 
 EVALUATION_BATCH = 256
+"""Of images of up to 48 px; of larger ones so many fewer that they take as much memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +150,22 @@ def fit(
             how far it has come waits for the device.
         soft_targets: A teacher's probabilities for the images of `train`, float32 (N, K).
 
-    Raises FloatingPointError where the loss is no longer a number.
+    Raises FloatingPointError where the loss is no longer a number, and ValueError where the network should be compiled
+    and cannot.
     """
     train_set = TrainSet.on_device(training, train, num_classes, soft_targets)
     if training.compiled and not training.finished:
-        training.warm_up_seconds = warm_up(training, train_set)
+        try:
+            training.warm_up_seconds = warm_up(training, train_set)
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # as where there is no C++ compiler
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"the network cannot be compiled here ({reason}): give --compile False"
+            ) from error
     while not training.finished:
         number = len(training.history) + 1
         started = time.perf_counter()
@@ -334,6 +346,13 @@ def predict_shared(training: Training, images: Tensor, num_classes: int) -> Tens
     return summed(training.fabric, logits)
 
 
+def evaluation_batch(model: nn.Module) -> int:
+    """Images that a Classifier or a Probabilities is asked about at once."""
+    classifier = model.classifier if isinstance(model, Probabilities) else model
+    side = classifier.side if isinstance(classifier, Classifier) else 48
+    return max(1, round(EVALUATION_BATCH * min(1.0, (48 / side) ** 2)))
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """What a model that lies on `device` answers to uint8 images (N, 1, S, S), in evaluation mode: float32 (N, K).
@@ -341,7 +360,7 @@ def predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     Logits of a Classifier, probabilities of a Probabilities.
     """
     model.eval()
-    batches = images.split(EVALUATION_BATCH)
+    batches = images.split(evaluation_batch(model))
     return torch.cat([model(to_unit_range(batch.to(device))).float() for batch in batches])
 
 
@@ -349,7 +368,7 @@ def predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
 def predict_views(model: Probabilities, images: Tensor, device: torch.device) -> Tensor:
     """The logits of each view, float32 (V, N, K) on `device`; otherwise as `predict`."""
     model.eval()
-    batches = images.split(max(1, EVALUATION_BATCH // VIEWS[model.averaging]))
+    batches = images.split(max(1, evaluation_batch(model) // VIEWS[model.averaging]))
     return torch.cat([model.view_logits(to_unit_range(batch.to(device))).float() for batch in batches], dim=1)
 
 

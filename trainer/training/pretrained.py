@@ -5,6 +5,8 @@ import logging
 import socket
 from pathlib import Path
 
+from torch import nn
+
 from trainer.config import Config, recipe_defaults
 from trainer.models import listing
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD, Classifier, build_network
@@ -14,7 +16,9 @@ log = logging.getLogger(__name__)
 DOWNLOAD_TIMEOUT_SECONDS = 15
 
 
-def make_classifier(config: Config, num_classes: int, mean: float, std: float) -> tuple[Classifier, Config]:
+def make_classifier(
+    config: Config, num_classes: int, mean: float, std: float, *, blank: bool = False
+) -> tuple[Classifier, Config]:
     """The classifier at the start of a training, and the configuration that it was really made with.
 
     That differs from `config` where `auto` found no ImageNet weights: then everything is trained, with what the
@@ -22,6 +26,7 @@ def make_classifier(config: Config, num_classes: int, mean: float, std: float) -
 
     Args:
         mean, std: of the training images, in [0, 1]; ImageNet's own are taken with its weights.
+        blank: Leave the weights as they are drawn, for somebody who loads others.
 
     Raises ValueError where weights that were asked for cannot be had or do not fit.
     """
@@ -36,24 +41,30 @@ def make_classifier(config: Config, num_classes: int, mean: float, std: float) -
     )
     means, stds = (mean,) * config.channels, (std,) * config.channels
     if config.pretrained != "none":
-        from trainer.models.resnet import load_pretrained, read_state  # torchvision: seconds
-    if config.pretrained == "imagenet":
-        try:
-            load_pretrained(network, _imagenet(), "IMAGENET1K_V1")
-        except OSError as error:
-            raise ValueError(
-                f"--pretrained imagenet: the weights are neither in torch's hub cache nor can they be "
-                f"downloaded ({error}); give a file with --pretrained PATH, or take --pretrained none"
-            ) from error
-    elif config.pretrained != "none":
-        load_pretrained(network, read_state(Path(config.pretrained)), config.pretrained)
-    if config.pretrained != "none":
+        if not blank:
+            _load(network, config.pretrained)
         means, stds = IMAGENET_MEAN, IMAGENET_STD
         if config.channels == 1:
             means, stds = (sum(means) / 3,), (sum(stds) / 3,)
     classifier = Classifier(network, image_size=config.image_size, mean=means, std=stds)
     classifier.freeze_except(listing(config.architecture).modes[config.mode])
     return classifier, config
+
+
+def _load(network: nn.Module, pretrained: str) -> None:
+    """Raises ValueError where these weights cannot be had or do not fit."""
+    from trainer.models.resnet import load_pretrained, read_state  # torchvision: seconds
+
+    if pretrained != "imagenet":
+        load_pretrained(network, read_state(Path(pretrained)), pretrained)
+        return
+    try:
+        load_pretrained(network, _imagenet(), "IMAGENET1K_V1")
+    except OSError as error:
+        raise ValueError(
+            f"--pretrained imagenet: the weights are neither in torch's hub cache nor can they be "
+            f"downloaded ({error}); give a file with --pretrained PATH, or take --pretrained none"
+        ) from error
 
 
 def _settle(config: Config) -> Config:

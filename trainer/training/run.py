@@ -39,7 +39,7 @@ from trainer.torchrun import Launch
 from trainer.training.allocator import keep_memory, return_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.data import configured_splits
-from trainer.training.energy import EnergyMeter
+from trainer.training.energy import EnergyMeter, check_country
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Epoch, Step, Training, fit, predict
 from trainer.training.memory import telling_out_of_memory
@@ -119,6 +119,7 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
 def train_here(config: Config, progress: Progress, store: Store | None, resume: str | None) -> Outcome | None:
     """`train`, in the first process, which alone is given a store, or beside it."""
     keep_memory()
+    check_country()
     fabric = make_fabric(config)
     progress.doing(f"Loading {config.dataset}")
     splits, fingerprints = load_everywhere(config, fabric)
@@ -126,7 +127,11 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         log.info(splits.exclusion.sentence())
     seed_everything(config.seed, verbose=False)
     mean, std = splits.train.brightness()
-    classifier, config = make_classifier(config, len(splits.class_names), mean, std)
+    kept = store is not None and resume is not None and Checkpoint(store.checkpoints, resume).exists()
+    kept = fabric.broadcast(
+        kept
+    )  # the checkpoint has all weights: those that it began with may be gone by now
+    classifier, config = make_classifier(config, len(splits.class_names), mean, std, blank=kept)
     spec = ModelSpec(
         architecture=config.architecture,
         options=config.options(),
@@ -410,7 +415,10 @@ def exclusion_parameters(splits: Splits) -> dict[str, object]:
 def restore(
     checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
 ) -> set[int]:
-    """Go back to the end of the last epoch that was kept; log those that the store missed. Returns what it has."""
+    """Go back to the end of the last epoch that was kept; log those that the store missed.
+
+    Returns what it has of these; what it has of later ones is logged anew, since another device may train otherwise.
+    """
     before, state = checkpoint.load()
     if before != fingerprints:
         changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
@@ -422,7 +430,7 @@ def restore(
         if epoch.number not in logged:
             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
     log.info("Resuming after epoch %d of %d.", len(training.history), training.config.epochs)
-    return logged
+    return {number for number in logged if number <= len(training.history)}
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
