@@ -20,7 +20,7 @@ from trainer.evaluation.reliability import Reliability, measure
 from trainer.evaluation.robustness import Robustness
 from trainer.evaluation.slices import Slices, by_condition
 from trainer.search import Dimension, Value
-from trainer.store.location import Store, StoreError, open_store, store_uri
+from trainer.store.location import Store, StoreError, open_store, store_uri, which_file
 from trainer.store.reader import Reader, Snapshot, SweepRun
 
 T = TypeVar("T")
@@ -39,9 +39,15 @@ def store() -> Store:
     return reader().store
 
 
+def _address() -> str:
+    """Of the store as it lies there now: nothing that was read of a deleted one answers for what took its place."""
+    uri = store_uri()
+    return f"{uri} {which_file(uri)}"
+
+
 def reader() -> Reader:
     """Raises StoreError where there is no store, or it does not answer."""
-    return _reader(store_uri())
+    return _reader(_address())
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -57,7 +63,7 @@ def snapshot(wanted: Iterable[str] = ()) -> Snapshot:
 
     Raises StoreError.
     """
-    uri = store_uri()
+    uri = _address()
     found = _snapshot(uri)
     if found.has_older or found.has_older_versions:
         known = {f"{v.name}/{v.version}" for v in found.versions}
@@ -98,7 +104,7 @@ def search_names(text: str, most: int) -> int:
 def with_trials(sweep: str) -> Snapshot:
     """With all trials of this sweep, by the id of its run. Raises StoreError."""
     if reader().newest is not None:
-        _fetch_trials(store_uri(), sweep)
+        _fetch_trials(_address(), sweep)
     return snapshot()
 
 
@@ -128,7 +134,7 @@ def forget() -> None:
 def _or_why(read: Callable[[str, str, str], T | str], run_id: str, status: str) -> T | str:
     """What a cached function gives, or why the store gave nothing."""
     try:
-        return read(store_uri(), run_id, status)
+        return read(_address(), run_id, status)
     except StoreError as error:
         return str(error)
 
@@ -154,7 +160,7 @@ def _read_predictions(uri: str, run_id: str, part: str) -> Predictions | str:
 def reliability(run_id: str, status: str, part: str = "test") -> Reliability | None:
     """Of the probabilities that a run gave to that part; None where it kept none, or they cannot be read."""
     try:
-        return _reliability(store_uri(), run_id, status, part)
+        return _reliability(_address(), run_id, status, part)
     except StoreError:
         return None
 
@@ -168,7 +174,7 @@ def _reliability(uri: str, run_id: str, status: str, part: str) -> Reliability |
 
 def comparison(a: str, b: str) -> Comparison:
     """Of two finished runs whose predictions are there. Raises ValueError where they cannot be compared."""
-    return _comparison(store_uri(), a, b)
+    return _comparison(_address(), a, b)
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
@@ -195,7 +201,7 @@ def _robustness(uri: str, run_id: str, status: str) -> Robustness | str:
 
 def audit(run_id: str) -> Audit:
     """What an audit found. Raises StoreError where it cannot be read."""
-    return _audit(store_uri(), run_id)
+    return _audit(_address(), run_id)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -231,7 +237,7 @@ def _attention(uri: str, run_id: str, status: str) -> Attention | str:
 
 def importances(sweep: SweepRun, judged: tuple[tuple[dict[str, Value], float], ...]) -> dict[str, float]:
     """Setting → its share, computed again when a trial has finished."""
-    return _importances(store_uri(), sweep.run_id, len(judged), sweep.space, judged)
+    return _importances(_address(), sweep.run_id, len(judged), sweep.space, judged)
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
@@ -244,7 +250,7 @@ def _importances(
 
 def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:
     """As the reader gives them; `epochs`, those of all runs together, tells when to read again."""
-    return _histories(store_uri(), tuple(run_ids), epochs)
+    return _histories(_address(), tuple(run_ids), epochs)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -254,7 +260,7 @@ def _histories(uri: str, run_ids: tuple[str, ...], epochs: int) -> pd.DataFrame:
 
 def figure(key: Hashable, build: Callable[[], go.Figure]) -> go.Figure:
     """The chart that `build` draws, where it was not drawn before; `key` names all that it depends on."""
-    return _figure(store_uri(), key, build)
+    return _figure(_address(), key, build)
 
 
 @st.cache_resource(show_spinner=False, max_entries=200)
@@ -265,7 +271,7 @@ def _figure(uri: str, key: Hashable, _build: Callable[[], go.Figure]) -> go.Figu
 def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":
     """The test images of a run: all where this machine has decoded the dataset, else what it kept."""
     try:
-        return _pictures(store_uri(), run_id, dataset, fingerprint)
+        return _pictures(_address(), run_id, dataset, fingerprint)
     except StoreError:
         return Pictures({}, None, {})
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, make_run
 from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED, Tag
-from trainer.store.location import StoreError, open_store
+from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.reader import Reader
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
@@ -267,6 +268,21 @@ def test_a_store_that_failed_once_is_asked_again(
             assert found == (None if kind == "reliability" else "the server is away")
     found = look()
     assert len(found) if kind == "pictures" else found not in (None, "the server is away")
+
+
+def test_a_store_that_took_the_place_of_another_is_shown_without_a_restart(stocked: Path, other: Store):
+    from dashboard import cache
+
+    store = open_store(uri=embedded_uri())
+    make_run(store.client(), store.experiment_id("x"), "old", metrics={"test/accuracy": 0.5})
+    new = make_run(other.client(), other.experiment_id("x"), "new", metrics={"test/accuracy": 0.5})
+    assert "best old with 0.500" in text(open_page("runs.py"))
+    assert len(cache.store().client().search_experiments()) == 2  # MLflow has it open as well
+    shutil.rmtree(stocked / "mlruns")
+    assert "there is no tracking store at" in text(open_page("runs.py"))
+    shutil.move(stocked / "other", stocked / "mlruns")
+    assert "best new with 0.500" in text(open_page("runs.py"))
+    assert cache.store().client().get_run(new).info.run_name == "new"
 
 
 def test_choosing_other_runs_changes_the_url_and_the_answer(trained: Trained, ids: list[str]):

@@ -5,13 +5,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.extra.grey_faces import Trained
 from tests.extra.servers import postgres_programs, start_postgres
 from trainer.__main__ import main
-from trainer.store.location import Store, StoreError, open_store
+from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.registry import bundle_folder, find_version
 
 
@@ -28,6 +30,31 @@ def test_reading_makes_no_store(workplace):
     with pytest.raises(StoreError, match=r"no tracking store .* yet: `make train` makes one"):
         open_store(create=False)
     assert not (workplace / "mlruns").exists()
+
+
+def test_a_store_that_was_deleted_or_replaced_meanwhile_is_opened_anew(workplace, other):
+    first = open_store(uri=embedded_uri())
+    first.experiment_id("first")
+    shutil.rmtree(workplace / "mlruns")
+    second = open_store()
+    assert second.client().get_experiment_by_name("first") is None
+    second.experiment_id("second")
+    assert find_all(workplace / "mlruns/mlflow.db") == {"Default", "second"}
+    other.experiment_id("third")
+    shutil.rmtree(workplace / "mlruns")
+    shutil.move(workplace / "other", workplace / "mlruns")
+    third = open_store()
+    assert third.client().get_experiment_by_name("second") is None
+    third.client().create_registered_model("faces")
+    third.experiment_id("fourth")
+    assert find_all(workplace / "mlruns/mlflow.db") == {"Default", "third", "fourth"}
+    assert find_all(workplace / "mlruns/mlflow.db", "registered_models") == {"faces"}
+
+
+def find_all(database: Path, table: str = "experiments") -> set[str]:
+    """What is in the file that lies there, whoever holds on to another."""
+    with closing(sqlite3.connect(database)) as connection:
+        return {name for (name,) in connection.execute(f"SELECT name FROM {table}")}
 
 
 def test_a_deleted_experiment_is_restored_when_it_is_trained_in_again(new_store):

@@ -15,6 +15,8 @@ import sqlalchemy
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._model_registry import utils as registry_stores
+from mlflow.tracking._tracking_service import utils as tracking_stores
 from sqlalchemy.exc import SQLAlchemyError
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE_SECONDS = 5
 _PATIENT_DRIVERS = {"psycopg2", "psycopg", "pymysql", "mysqldb"}
 """Those that can be told how long to wait for a database."""
+File = tuple[int, int]
+_opened: dict[str, File | None] = {}
+"""SQLite store → its file when MLflow opened it here."""
 
 # SQLAlchemy takes a database's password with slashes in it as it is written.
 _CREDENTIALS = re.compile(rf"((?:{'|'.join(_DATABASES)})[+\w]*://)(?:[^/\s]*|[^@\s]*)@|(://)[^/\s]*@")
@@ -136,6 +141,17 @@ def open_store(*, create: bool = True, uri: str | None = None) -> Store:
     return Store(uri, artifact_root)
 
 
+def which_file(uri: str) -> File | None:
+    """Device and number of a SQLite store's file: another may come in its place. None for a server, and without one."""
+    if not uri.startswith(SQLITE_PREFIX):
+        return None
+    try:
+        found = Path(uri.removeprefix(SQLITE_PREFIX)).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def reason(error: Exception) -> str:
     """What went wrong, in one line for the user: of a server's refusal what it means, else the error's first line."""
     text = error.message if isinstance(error, MlflowException) else str(error)
@@ -232,6 +248,8 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
         # Two processes that make the tables at the same time break the store for good.
         with FileLock(database.with_name(".store.lock")):
             is_new = not database.exists() or database.stat().st_size == 0
+            if uri in _opened and (is_new or _opened[uri] != which_file(uri)):
+                _let_go(uri)
             if not is_new:
                 with closing(sqlite3.connect(database, timeout=30)) as connection:
                     _check_tables(connection)
@@ -243,10 +261,20 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
                 with closing(sqlite3.connect(database, timeout=30)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")  # it persists
                     _repair_paths(connection, database.parent)
+            _opened[uri] = which_file(uri)
     except (OSError, sqlite3.Error, MlflowException) as error:
         raise StoreError(
             f"the tracking store {database} cannot be opened: {error}".splitlines()[0]
         ) from error
+
+
+def _let_go(uri: str) -> None:
+    """Of what MLflow keeps: its connections hold on to a file that was deleted, and it makes no tables twice."""
+    client = MlflowClient(uri, uri)
+    for store in (client._tracking_client.store, client._get_registry_client().store):
+        store.engine.dispose()
+    tracking_stores._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    registry_stores._get_store_registry()._get_store_with_resolved_uri.cache_clear()
 
 
 def _check_tables(connection: sqlite3.Connection) -> None:
