@@ -68,10 +68,7 @@ def run_table(
     if "members" in table:
         table["name"] += table["seeds"].map(lambda n: f"  ({n} seeds)" if n > 1 else "")
     table["recalls"] = [list(recalls.values()) for recalls in table["recalls"]]
-    table["version"] = [
-        f"{name}/{versions[-1]}" if versions else ""
-        for name, versions in zip(table["registered"], table["versions"], strict=True)
-    ]
+    table["version"] = table["versions"].map(", ".join)
     table["aliases"] = table["aliases"].map(", ".join)
     config = column_config()
     if "members" in table:  # their averages are text, which a column of numbers shows as errors
@@ -135,7 +132,7 @@ def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
                 for name in names
             }
             row["training_seconds"] = each["training_seconds"].mean()
-            row["versions"] = sorted(version for versions in group["versions"] for version in versions)
+            row["versions"] = sorted({pair for pairs in group["versions"] for pair in pairs}, key=_in_order)
             row["aliases"] = sorted({alias for aliases in group["aliases"] for alias in aliases})
         rows.append(row)
     folded = pd.DataFrame(rows)
@@ -148,6 +145,12 @@ def one_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
     tested_first = runs.loc[runs["test_accuracy"].isna().sort_values(kind="stable").index]
     repeated = tested_first.duplicated(["configuration", "seed"]) & tested_first["seed"].notna()
     return runs[~repeated.reindex(runs.index)]
+
+
+def _in_order(pair: str) -> tuple[str, int]:
+    """`faces/9` comes before `faces/10`."""
+    name, _, number = pair.rpartition("/")
+    return name, int(number)
 
 
 def _mean_curve(curves: pd.Series) -> list[float]:

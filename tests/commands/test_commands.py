@@ -56,8 +56,8 @@ def test_runs_shows_each_run_with_its_version(trained: Trained, capsys):
     assert main(["runs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["architecture"], row["versions"], row["status"]) for row in rows] == [
-        ("resnet18", [2], "finished"),
-        ("cnn", [1], "finished"),
+        ("resnet18", ["fer2013-emotion/2"], "finished"),
+        ("cnn", ["fer2013-emotion/1"], "finished"),
     ]
     assert main(["runs", "--limit", "1"]) == 0
     shown = capsys.readouterr().out

@@ -21,6 +21,7 @@ from dashboard.selection import Chosen, describe, full_names
 from dashboard.table import COLUMNS, fold_seeds, run_table
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, log_predictions, make_run, predictions
+from trainer.__main__ import main
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 
@@ -72,6 +73,29 @@ def test_a_seed_counts_once_and_runs_without_results_do_not(trained: Trained):
     assert three["curve"] == pytest.approx([2.2 / 3])
     table, _ = run_table(fold_seeds(four), full_names(four), ["run"])
     assert table["run"][0].endswith("(2 seeds)")
+
+
+def test_each_version_is_named_with_its_model_also_where_it_was_copied_to_another(
+    stocked, capsys, monkeypatch
+):
+    store = open_store()
+    client, experiment = store.client(), store.experiment_id("fer2013")
+    client.create_registered_model("fer2013-emotion")
+    ids = [make_run(client, experiment, params={"seed": str(seed), "epochs": "1"}) for seed in range(11)]
+    for run_id in ids:
+        client.create_model_version("fer2013-emotion", "nowhere", run_id)
+    client.copy_model_version("models:/fer2013-emotion/10", "production")  # as MLflow's "Promote model" does
+    make_run(client, experiment, params={"seed": "11", "epochs": "1"}, status="FAILED")  # the newest has none
+    runs = Reader(store).snapshot().runs
+    names = full_names(runs)
+    table, _ = run_table(runs, names, ["version"])
+    assert table["version"].head(3).tolist() == ["", "fer2013-emotion/11", "fer2013-emotion/10, production/1"]
+    folded, _ = run_table(fold_seeds(runs), names, ["version"])
+    pairs = [f"fer2013-emotion/{number}" for number in range(1, 12)]
+    assert folded["version"].tolist() == [", ".join([*pairs, "production/1"])]
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["runs"]) == 0
+    assert " 10, production/1\n" in capsys.readouterr().out
 
 
 def test_averages_of_seeds_are_text_in_columns_of_text(trained: Trained):

@@ -59,7 +59,7 @@ def test_a_finished_run_is_read_with_all_that_the_dashboard_shows(reader: Reader
     assert run["supports"] == dict.fromkeys(sorted(GREY_LEVELS), 8.0)
     assert (run["epochs"], run["epochs_done"], len(run["curve"])) == (8, 8, 8)
     assert run["validation_accuracy"] == max(run["curve"])
-    assert run["versions"] == [1]
+    assert run["versions"] == ["fer2013-emotion/1"]
     assert run["aliases"] == ["champion"]
     for cost in ("parameters", "size_bytes", "gmacs", "latency_ms", "latency_32_ms", "training_seconds"):
         assert run[cost] > 0, cost

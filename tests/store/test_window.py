@@ -139,7 +139,7 @@ def test_what_aliases_point_to_is_held_however_old_and_followed_when_they_move(s
     assert 7 not in [version.version for version in snapshot.versions]
     assert old not in [version.version for version in snapshot.versions if version.aliases]
     assert snapshot.runs.iloc[0]["versions"] == []
-    assert snapshot.runs.iloc[1]["versions"] == [6]
+    assert snapshot.runs.iloc[1]["versions"] == [f"{MODEL}/6"]
 
 
 @pytest.mark.slow

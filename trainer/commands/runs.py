@@ -30,6 +30,7 @@ def runs(
 
     from trainer.commands.progress import duration
     from trainer.commands.report import number
+    from trainer.contract import model_name
     from trainer.store.location import open_store
     from trainer.store.reader import Reader
 
@@ -66,9 +67,11 @@ def runs(
         view.add_column("started (UTC)", no_wrap=True)
         view.add_column("run", no_wrap=True)
     for row in table.itertuples():
+        own = f"{model_name(row.dataset)}/"  # what the dataset says already
+        versions = ", ".join(pair.removeprefix(own) for pair in row.versions)
         view.add_row(
             escape(row.name[:32]), escape(row.dataset[:16]), row.status, duration(row.seconds),
-            number(row.test_accuracy), number(row.test_macro_recall), ", ".join(map(str, row.versions)) or "–",
+            number(row.test_accuracy), number(row.test_macro_recall), escape(versions) or "–",
             *([f"{row.started:%Y-%m-%d %H:%M}", row.run_id] if wide else []),
         )  # fmt: skip
     console.print(view)

@@ -106,7 +106,7 @@ class Snapshot:
         seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
         the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
-        registered (name of the model), versions and aliases (lists).
+        versions (list of NAME/NUMBER), registered (the same as text), aliases (list).
     params: run_id → parameter → value. audits: those that ended well, newest first; they are not among the runs.
     trials: the trainings of sweeps, as `runs`, with sweep (the id of its SweepRun) and trial (its number); status may
         also be pruned. They are not among the runs. sweeps: newest first.
@@ -513,8 +513,9 @@ def _digest(text: str) -> str:
 
 def _registered(versions: Sequence[Version]) -> dict[str, Any]:
     """What the registry says of a run."""
+    pairs = [f"{version.name}/{version.version}" for version in versions]
     return {
-        "registered": versions[0].name if versions else "",
-        "versions": [version.version for version in versions],
+        "registered": ", ".join(pairs),
+        "versions": pairs,
         "aliases": sorted({alias for version in versions for alias in version.aliases}),
     }
