@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, frame
+from dashboard.address import choose_newest
 from dashboard.text import plain, several
 from trainer.contract import AUDIT_LIST, AUDIT_TABLE, Reason
 from trainer.evaluation.audit import (
@@ -96,11 +97,10 @@ if not snapshot.audits:
     st.stop()
 top = st.container()
 runs = {run.run_id: run for run in snapshot.audits}
-chosen = snapshot.audits[0].run_id
-if len(runs) > 1:
-    chosen = st.selectbox(
-        "Audit", list(runs), format_func=lambda run_id: label(runs[run_id]), key="audit", bind="query-params"
-    )
+chosen = choose_newest(
+    "Audit", list(runs), snapshot.audits[0].run_id, key="audit", shown=len(runs) > 1,
+    format_func=lambda run_id: label(runs[run_id]),
+)  # fmt: skip
 try:
     audit = cache.audit(chosen)
 except StoreError as error:

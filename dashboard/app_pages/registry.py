@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, charts, frame
+from dashboard.address import choose_newest
 from dashboard.links import mlflow_version_url
 from dashboard.selection import short_names
 from dashboard.text import document, number, plain, several
@@ -212,11 +213,7 @@ if not snapshot.versions:
 models = sorted({version.name for version in snapshot.versions})
 newest = max(snapshot.versions, key=lambda version: version.created_ms).name
 top = st.container()
-model = (
-    st.selectbox("Model", models, index=models.index(newest), key="model", bind="query-params")
-    if len(models) > 1
-    else models[0]
-)
+model = choose_newest("Model", models, newest, key="model", shown=len(models) > 1)
 if asked := st.query_params.get("version"):
     snapshot = cache.snapshot([f"{model}/{asked}"])
 versions = [version for version in snapshot.versions if version.name == model]
@@ -269,13 +266,7 @@ with left:
 with right:
     st.subheader("Promote a version", anchor=False)
     numbers = list(shown["version"])
-    version = st.selectbox(
-        "Version",
-        numbers,
-        format_func=str,  # it is what a link holds, and a label changes when other versions come
-        key="version",
-        bind="query-params",
-    )
+    version = choose_newest("Version", numbers, numbers[0], key="version")
     st.caption(plain(table.at[version, "label"]))
     known = sorted({CHAMPION, CHALLENGER} | {alias for v in versions for alias in v.aliases})
     known.sort(key=lambda alias: (alias != CHAMPION, alias != CHALLENGER, alias))

@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, charts, frame
+from dashboard.address import choose_newest
 from dashboard.sweeps import (
     best_trial,
     command,
@@ -57,15 +58,10 @@ if not snapshot.sweeps:
     st.stop()
 top = st.container()
 sweeps = {sweep.run_id: sweep for sweep in snapshot.sweeps}
-chosen = snapshot.sweeps[0].run_id
-if len(sweeps) > 1:
-    chosen = st.selectbox(
-        "Sweep",
-        list(sweeps),
-        format_func=lambda run_id: label(sweeps[run_id]),
-        key="sweep",
-        bind="query-params",
-    )
+chosen = choose_newest(
+    "Sweep", list(sweeps), snapshot.sweeps[0].run_id, key="sweep", shown=len(sweeps) > 1,
+    format_func=lambda run_id: label(sweeps[run_id]),
+)  # fmt: skip
 sweep = sweeps[chosen]
 snapshot = cache.with_trials(sweep.run_id)
 trials = trials_of(snapshot, sweep)

@@ -391,6 +391,39 @@ def test_a_link_opens_the_version_that_it_names(trained: Trained, monkeypatch):
     assert app.query_params["version"] in (["1"], "1")
 
 
+def held(app: AppTest) -> dict[str, str]:
+    """What the address says."""
+    return {key: value[0] if isinstance(value, list) else value for key, value in app.query_params.items()}
+
+
+def test_a_link_to_the_newest_version_opens_it_when_there_are_newer_ones_and_other_models(stocked: Path):
+    store = open_store()
+    client = store.client()
+
+    def register(model: str) -> None:
+        run_id = make_run(client, store.experiment_id("x"))
+        client.create_model_version(model, "nowhere", run_id)
+
+    client.create_registered_model("faces")
+    register("faces")
+    register("faces")
+    link = held(open_page("registry.py"))
+    assert (link["model"], link["version"]) == ("faces", "2")
+    register("faces")
+    client.create_registered_model("masks")
+    register("masks")
+    st.cache_resource.clear()
+    app = open_page("registry.py", **link)
+    assert (app.selectbox(key="model").value, app.selectbox(key="version").value) == ("faces", 2)
+    assert held(app) == link
+    app.selectbox(key="model").select("masks").run()
+    assert app.selectbox(key="version").value == 1
+    assert (held(app)["model"], held(app)["version"]) == ("masks", "1")
+    app = open_page("registry.py", model="faces", version="9")
+    assert "There is no version 9; this is the newest" in text(app)
+    assert app.selectbox(key="version").value == 3
+
+
 def test_the_card_of_the_chosen_version_is_shown(trained: Trained):
     app = open_page("registry.py")
     app.selectbox(key="version").select(2).run()
@@ -527,6 +560,22 @@ def test_an_audit_is_shown_with_its_findings_and_a_list_to_leave_out(audited: st
     for element in [*app.header, *app.caption, *app.markdown]:
         assert "<script" not in element.value.replace("\\<", "")
     assert answer(open_page("runs.py")) == "There are no runs yet."
+
+
+def test_a_link_to_the_newest_audit_opens_it_when_there_is_a_newer_one(audited: str):
+    link = held(open_page("audit.py"))
+    assert link["audit"] == audited
+    begun = (
+        open_store().client().create_run(open_store().experiment_id("faces-audit"), tags={Tag.AUDIT: "true"})
+    )
+    open_store().client().set_terminated(begun.info.run_id)
+    st.cache_resource.clear()
+    app = open_page("audit.py", **link)
+    assert app.selectbox(key="audit").value == audited
+    assert answer(app).startswith("faces has 3 pairs")
+    assert held(open_page("audit.py"))["audit"] == begun.info.run_id
+    by_label = app.selectbox(key="audit").options[1]  # as links of before say it
+    assert open_page("audit.py", audit=by_label).selectbox(key="audit").value == audited
 
 
 def test_pictures_of_an_audit_are_shown_with_names_as_they_are_written(audited: str):

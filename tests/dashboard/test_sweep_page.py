@@ -8,6 +8,8 @@ from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.grey_faces import Trained
 from trainer.__main__ import main
 from trainer.search import Dimension, importances
+from trainer.store.location import open_store
+from trainer.store.sweeps import begin_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +26,20 @@ def test_a_sweep_is_told_by_its_best_trial_and_its_trials_stay_out_of_runs(train
     assert "test has not been looked at" in text(app)
     assert app.code[0].value.startswith("python -m trainer train ")
     assert "trial 0" not in text(open_page("runs.py"))
+
+
+def test_a_link_to_the_newest_sweep_opens_it_when_there_is_a_newer_one(stocked):
+    store = open_store()
+    first = begin_sweep(store, "faces", "first", "", {}, {})
+    link = open_page("sweep.py").query_params["sweep"]
+    assert link in (first, [first])
+    second = begin_sweep(store, "faces", "second", "", {}, {})
+    st.cache_resource.clear()
+    app = open_page("sweep.py", sweep=first)
+    assert app.selectbox(key="sweep").value == first
+    assert "first" in answer(app)
+    app.selectbox(key="sweep").select(second).run()
+    assert app.query_params["sweep"] in (second, [second])
 
 
 def test_all_trials_are_shown_where_epochs_were_searched(trained: Trained):

@@ -1,0 +1,42 @@
+"""Choices that a page's address always holds, so that a copied link opens the same when there is something newer."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import streamlit as st
+
+from dashboard.text import plain, short
+
+T = TypeVar("T", str, int)
+
+
+def choose_newest(
+    label: str,
+    options: Sequence[T],
+    newest: T,
+    *,
+    key: str,
+    format_func: Callable[[T], str] = str,
+    shown: bool = True,
+) -> T:
+    """A box that begins with what the address says, else with the newest, and writes its choice into the address.
+
+    Streamlit's own binding leaves a default out of the address, and what is the newest today is not tomorrow.
+
+    Args:
+        shown: Whether there is anything to choose; else it is the newest, and the address says so all the same.
+    """
+    asked = st.query_params.get(key)
+    chosen: T | None = st.session_state.get(key)
+    if chosen is None or chosen not in options:
+        found = [option for option in options if asked in (str(option), format_func(option))]
+        if asked and not found and chosen is None:
+            st.caption(f"There is no {label.lower()} {plain(short(asked))}; this is the newest.")
+        chosen = found[0] if found else newest
+        if shown:
+            st.session_state[key] = chosen
+    if shown:
+        chosen = st.selectbox(label, options, key=key, format_func=format_func)
+    if asked != str(chosen):
+        st.query_params[key] = str(chosen)
+    return chosen
