@@ -29,6 +29,8 @@ class Going:
             return "is stopping and keeps its best weights"
         if self.run is None:
             return "is starting"
+        if self.run["status"] != "running":
+            return "is ending"
         epochs, done = self.run["epochs"], self.run["epochs_done"]
         if epochs != epochs:
             return "is starting"
@@ -40,24 +42,37 @@ class Going:
         )
 
     def share(self) -> float:
+        if self.run is not None and self.run["status"] == "finished":
+            return 1.0
         if self.run is None or not self.run["epochs"] > 0:
             return 0.0
         return min(self.run["epochs_done"] / self.run["epochs"], 1.0)
 
 
 def what_goes_on(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> list[Going]:
-    """Those that have not begun first, then the runs, newest first."""
+    """Those whose runs have not begun or have just ended first, then the running ones, newest first."""
     alive = [job for job in found if job.alive]
     of_run = {job.run_id: job for job in alive}
     running = runs[runs["status"] == "running"] if len(runs) else runs
-    before = [Going(job_name(job, names), None, job) for job in alive if job.run_id not in running.index]
-    return before + [Going(names[run_id], row, of_run.get(run_id)) for run_id, row in running.iterrows()]
+    others = [job for job in alive if job.run_id not in running.index]
+    apart = [Going(job_name(job, names), _just_ended(job, runs), job) for job in others]
+    return apart + [Going(names[run_id], row, of_run.get(run_id)) for run_id, row in running.iterrows()]
+
+
+def _just_ended(job: Job, runs: pd.DataFrame) -> pd.Series | None:
+    """The run of a process that is not gone yet; None where it is still to begin, or to go on."""
+    if job.run_id not in runs.index:
+        return None
+    run = runs.loc[job.run_id]
+    return None if job.is_resume and run["status"] != "finished" else run
 
 
 def job_name(job: Job, names: dict[str, str]) -> str:
     """Its run's; before there is one, the architecture."""
     if job.run_id in names:
         return names[job.run_id]
+    if job.is_resume:
+        return str(job.run_id)[:8]
     given = [
         word.removeprefix("--architecture=") for word in job.arguments if word.startswith("--architecture=")
     ]
@@ -70,16 +85,46 @@ def opening(going: list[Going], runs: pd.DataFrame, names: dict[str, str], found
         texts = [f"{plain(one.name)} {one.progress()}" for one in going[:3]]
         return "; ".join(texts) + (f"; and {len(going) - 3} more." if len(going) > 3 else ".")
     newest = runs["started"].max() if len(runs) else pd.Timestamp(0)
-    if found and found[0].run_id is None and pd.Timestamp(found[0].started).tz_localize(None) > newest:
-        return f"No training is running; the last one did not begin: {plain(complaint(found[0]))}."
+    if found and not found[0].begun and _started(found[0]) > newest:
+        name = f", {plain(job_name(found[0], names))}," if found[0].is_resume else ""
+        return f"No training is running; the last one{name} {plain(outcome(found[0], runs))}."
     if runs.empty:
         return "Nothing has been trained yet: choose what to train, and start."
     run_id = runs["started"].idxmax()
     return f"No training is running; the last one, {plain(names[run_id])}, {plain(ending(runs.loc[run_id]))}."
 
 
+def _started(job: Job) -> pd.Timestamp:
+    return pd.Timestamp(job.started).tz_localize(None)
+
+
+def outcome(job: Job, runs: pd.DataFrame, *, has_older: bool = False) -> str:
+    """How a training that was started here has ended. has_older: whether there are more runs than these."""
+    if not job.begun:
+        return f"could not go on: {complaint(job)}" if job.is_resume else f"did not begin: {complaint(job)}"
+    if job.run_id in runs.index:
+        return ending(runs.loc[job.run_id])
+    gone = "is older than those that are loaded" if has_older else "is not in the store any more"
+    return f"has ended; its run {gone}"
+
+
+def vain_resume(run: pd.Series, found: list[Job]) -> str:
+    """Why the last attempt to go on with a run that has ended came to nothing; empty where there was none since."""
+    job = next((job for job in found if job.run_id == run.name), None)
+    if job is None or job.alive or job.begun or not job.is_resume:
+        return ""
+    ended = run["started"] + pd.Timedelta(seconds=run["seconds"])  # NaT where that is not known
+    return "" if _started(job) < ended else complaint(job)
+
+
+def next_step(run: pd.Series) -> str:
+    """Where an interrupted run goes on: `epoch 6`, or `the test` where all its epochs are done."""
+    done = run["epochs_done"]
+    return "the test" if done >= run["epochs"] else f"epoch {done + 1:.0f}"
+
+
 def complaint(job: Job) -> str:
-    """Why it ended before its run began."""
+    """Why it ended before its run began, or went on."""
     lines = job.tail(25)
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return [*lines[-1:], *errors][-1].rstrip(".")[:200] if lines else "it was ended before it said anything"
@@ -93,7 +138,10 @@ def ending(run: pd.Series) -> str:
     words = {"stopped": "was stopped", "failed": "failed", "stale": "ended without a word"}
     of = f" of {run['epochs']:.0f}" if run["epochs"] == run["epochs"] else ""
     reason = f": {run['reason']}" if run["status"] == "failed" and run["reason"] else ""
-    return f"{words.get(run['status'], run['status'])} after epoch {run['epochs_done']:.0f}{of}{reason[:300]}"
+    after = f"after epoch {run['epochs_done']:.0f}{of}"
+    if run["epochs_done"] >= run["epochs"]:
+        after = f"after its {several(int(run['epochs']), 'epoch')}, in the test"
+    return f"{words.get(run['status'], run['status'])} {after}{reason[:300]}"
 
 
 def proposed(source: Config | None, recipe: Recipe, architecture: str, mode: str) -> Config:

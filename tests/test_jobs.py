@@ -183,6 +183,22 @@ def test_jobs_come_newest_first_with_their_run_and_the_end_of_their_log(tmp_path
     assert first.tail(9)[0] == "Loading …"
 
 
+@pytest.mark.parametrize("text", ["", '{"pid": 17, "argu', "\0" * 64, "{}", "[]", "null"])
+def test_a_record_that_a_power_failure_left_cut_off_is_no_job(tmp_path, text):
+    job = record(tmp_path, psutil.Process(), minute=1)
+    for suffix, content in ((".json", text), (".log", "Loading …\n")):
+        (tmp_path / f"job-02-17{suffix}").write_text(content)
+    assert jobs.jobs(tmp_path) == [job]
+
+
+def test_a_record_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    record, named = tmp_path / "job.json", []
+    monkeypatch.setattr(os, "fsync", lambda _: named.append(record.exists()))
+    jobs._write(record, {"pid": 17})
+    assert named == [False]
+    assert json.loads(record.read_text()) == {"pid": 17}
+
+
 def test_it_imports_nothing_heavy():
     code = "import sys, trainer.jobs; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

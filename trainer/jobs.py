@@ -23,6 +23,7 @@ from trainer.config import Config, check, recipe_defaults
 from trainer.contract import Tag
 
 COMMAND = ("-m", "trainer", "train")
+RESUME = "--resume"
 KEPT = 20
 """Ended trainings whose log is kept; older ones go when the next training starts."""
 STOPPING_SECONDS = 60
@@ -69,6 +70,7 @@ class Job:
     create_time: start of the process in seconds since 1970; tells it from another that has its number by now.
     arguments: those of `python -m trainer train`. started: in UTC. log: what it wrote. alive: whether its
     process still runs. stopping: whether it was asked to stop a moment ago. run_id: None until it is known.
+    begun: whether its run began, or went on. is_resume: whether it is to go on with a run of before.
     """
 
     pid: int
@@ -79,6 +81,11 @@ class Job:
     alive: bool
     stopping: bool
     run_id: str | None
+    begun: bool
+
+    @property
+    def is_resume(self) -> bool:
+        return self.arguments[:1] == (RESUME,)
 
     def tail(self, lines: int) -> list[str]:
         """The last lines of the log that say something, the last one last."""
@@ -102,7 +109,7 @@ def resume(folder: Path, run_id: str) -> Job:
     """Go on with an interrupted run. Raises ValueError where `run_id` is none, or is being resumed already."""
     if not re.fullmatch(r"[0-9a-f]{32}", run_id):
         raise ValueError(f"'{run_id}' is no run: an id has 32 hex digits")
-    return _launch(folder, ["--resume", run_id])
+    return _launch(folder, [RESUME, run_id])
 
 
 def jobs(folder: Path) -> list[Job]:
@@ -227,31 +234,37 @@ def _launch(folder: Path, arguments: list[str]) -> Job:
 def _write(path: Path, record: Mapping[str, object]) -> None:
     """At once: whoever reads meanwhile sees the old record or the new one."""
     draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(record, indent=2))
+    with draft.open("w") as file:
+        file.write(json.dumps(record, indent=2))
+        file.flush()
+        os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
     draft.replace(path)
 
 
 def _read(path: Path) -> Job | None:
-    """None where the job was cleared away meanwhile."""
+    """None where the job was cleared away meanwhile, and where its record is not whole."""
     log = path.with_suffix(".log")
     try:
         record = json.loads(path.read_text())
+        arguments = tuple(record["arguments"])
+        started = datetime.fromisoformat(record["started"])
+        pid, create_time = int(record["pid"]), float(record["create_time"])
         with log.open("rb") as file:
             head = file.read(_HEAD_BYTES).decode(errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    arguments = tuple(record["arguments"])
     begun = _RUN.search(head)
-    alive = _process(record["pid"], record["create_time"]) is not None
+    alive = _process(pid, create_time) is not None
     return Job(
-        pid=record["pid"],
-        create_time=record["create_time"],
-        started=datetime.fromisoformat(record["started"]),
+        pid=pid,
+        create_time=create_time,
+        started=started,
         arguments=arguments,
         log=log,
         alive=alive,
         stopping=alive and time.time() - record.get("stop_asked", 0) < STOPPING_SECONDS,
-        run_id=begun[1] if begun else arguments[1] if arguments[:1] == ("--resume",) else None,
+        run_id=begun[1] if begun else arguments[1] if arguments[:1] == (RESUME,) else None,
+        begun=begun is not None,
     )
 
 

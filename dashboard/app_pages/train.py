@@ -16,15 +16,17 @@ from dashboard.text import number, plain, several
 from dashboard.trainings import (
     Going,
     changes,
-    complaint,
     ending,
     in_words,
     is_forwarded,
     is_loopback,
     job_name,
     mistakes,
+    next_step,
     opening,
+    outcome,
     proposed,
+    vain_resume,
     what_goes_on,
 )
 from trainer import jobs
@@ -306,10 +308,10 @@ def interrupted(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> 
     st.subheader("Interrupted", anchor=False)
     for run_id in able[:MOST_SHOWN]:
         run = runs.loc[run_id]
-        st.markdown(f"{plain(names[run_id])} {plain(ending(run))}.")
-        if st.button(
-            f"Resume {plain(names[run_id])} at epoch {run['epochs_done'] + 1:.0f}", key=f"resume-{run_id[:8]}"
-        ):
+        why = vain_resume(run, found)
+        again = f" It could not go on: {plain(why)}." if why else ""
+        st.markdown(f"{plain(names[run_id])} {plain(ending(run))}.{again}")
+        if st.button(f"Resume {plain(names[run_id])} at {next_step(run)}", key=f"resume-{run_id[:8]}"):
             try:
                 jobs.resume(job_folder(), run_id)
             except (ValueError, OSError) as error:
@@ -319,7 +321,7 @@ def interrupted(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> 
             st.rerun()
 
 
-def ended_here(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> None:
+def ended_here(runs: pd.DataFrame, names: dict[str, str], found: list[Job], has_older: bool) -> None:
     """The last trainings that were started here, with their logs."""
     ended = [job for job in found if not job.alive][:MOST_SHOWN]
     if not ended:
@@ -327,7 +329,7 @@ def ended_here(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> N
     st.subheader("Started here, ended", anchor=False)
     for job in ended:
         known = job.run_id in runs.index
-        result = ending(runs.loc[job.run_id]) if known else f"did not begin: {complaint(job)}"
+        result = outcome(job, runs, has_older=has_older)
         when = f"{job.started.astimezone():%d %b %H:%M}"
         with st.expander(
             f"{plain(job_name(job, names))}, {when}: {plain(result[:200])}", key=f"ended-{job.log.stem}"
@@ -367,4 +369,4 @@ if reason is None:
         new_training(snapshot, names, what_goes_on(runs, names, found))
     with right:
         interrupted(runs, names, found)
-        ended_here(runs, names, found)
+        ended_here(runs, names, found, snapshot is not None and snapshot.has_older)

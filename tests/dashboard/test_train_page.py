@@ -1,7 +1,12 @@
 """The page Train: what its form offers and refuses, who may start something there, and a start that is stopped."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -10,6 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
 
+from dashboard.cache import FRESH_SECONDS
 from dashboard.trainings import is_forwarded
 from tests.extra.grey_faces import write_grey_folder
 from trainer import jobs
@@ -54,6 +60,43 @@ def write_run(config: Config, status: str = "FINISHED") -> str:
     client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
     client.set_terminated(run_id, status)
     return run_id
+
+
+def write_job(process: psutil.Process | None, *arguments: str, log: str) -> None:
+    """As `trainer.jobs` keeps a training that was started a moment ago; without a process it has ended."""
+    folder = open_store().checkpoints.parent / "jobs"
+    folder.mkdir(exist_ok=True)
+    started = datetime.now(UTC)
+    file = folder / f"{started:%Y%m%d-%H%M%S-%f}.json"
+    file.with_suffix(".log").write_text(log)
+    pid, create_time = (process.pid, process.create_time()) if process else (1, 0.0)
+    record = {
+        "pid": pid,
+        "create_time": create_time,
+        "arguments": arguments,
+        "started": started.isoformat(),
+    }
+    file.write_text(json.dumps(record))
+
+
+@pytest.fixture
+def process() -> Iterator[psutil.Process]:
+    """That stands for a training's."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"]) as child:
+        yield psutil.Process(child.pid)
+        child.kill()
+
+
+def keep_checkpoint(run_id: str) -> None:
+    folder = open_store().checkpoints / run_id
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text(SOURCE.to_json())
+
+
+def said(app: AppTest) -> str:
+    """All text of the page but the logs."""
+    texts = [element.value for element in [*app.header, *app.markdown, *app.caption]]
+    return " ".join([*texts, *(one.label for one in app.expander)]).replace("\\", "")
 
 
 def opened(**query: str) -> AppTest:
@@ -232,13 +275,66 @@ def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken
 
 def test_an_interrupted_run_with_a_checkpoint_can_go_on_and_one_without_cannot(place):
     able, unable = write_run(SOURCE, "KILLED"), write_run(SOURCE, "FAILED")
-    folder = open_store().checkpoints / able
-    folder.mkdir(parents=True)
-    (folder / CONFIG_FILE).write_text(SOURCE.to_json())
+    keep_checkpoint(able)
     app = opened()
     assert [one.key for one in app.button if one.label.startswith("Resume")] == [f"resume-{able[:8]}"]
     assert button(app, "Resume").label.endswith("at epoch 3")
     assert unable != able
+
+
+def test_a_run_that_failed_in_its_test_goes_on_with_that(place):
+    run_id = write_run(dataclasses.replace(SOURCE, epochs=2), "FAILED")
+    keep_checkpoint(run_id)
+    app = opened()
+    assert button(app, "Resume").label == "Resume first at the test"
+    assert "failed after its 2 epochs, in the test." in said(app)
+
+
+def test_a_training_whose_run_is_deleted_has_not_failed_to_begin(place):
+    run_id = write_run(SOURCE)
+    write_job(None, "--epochs=7", log=f"Run {run_id}: cnn, mode full.\nEvaluating on test …\n")
+    write_job(None, "--epochs=8", log="error: there is no data\n")
+    (place / "mlruns/jobs/20260101-000000-17.json").touch()  # as a power failure leaves it
+    app = opened()
+    assert "the last one did not begin: there is no data." in said(app)
+    assert ": finished with 0.625 test accuracy" in said(app)
+    open_store().client().delete_run(run_id)
+    time.sleep(FRESH_SECONDS + 0.1)
+    assert ": has ended; its run is not in the store any more" in said(opened())
+
+
+def test_between_the_end_of_a_run_and_of_its_process_the_training_is_ending(place, process):
+    run_id = write_run(SOURCE)
+    write_job(process, "--epochs=7", log=f"Run {run_id}: cnn, mode full.\n")
+    app = opened()
+    assert app.header[0].value == "first is ending."
+    assert app.get("progress")[0].proto.value == 100
+
+
+def test_a_run_that_is_resumed_is_starting_until_it_goes_on(place, process):
+    run_id = write_run(SOURCE, "KILLED")
+    write_job(process, "--resume", run_id, log="Loading …\n")
+    assert opened().header[0].value == "first is starting."
+
+
+def test_why_a_run_could_not_go_on_is_told_until_it_has_gone_on(place):
+    run_id = write_run(SOURCE, "KILLED")
+    keep_checkpoint(run_id)
+    write_job(None, "--resume", run_id, log="Starting …\nerror: there is no data in /faces.\n")
+    app = opened()
+    assert app.header[0].value.replace("\\", "") == (
+        "No training is running; the last one, first, could not go on: there is no data in /faces."
+    )
+    assert "was stopped after epoch 2 of 7. It could not go on: there is no data in /faces." in said(app)
+    assert [one.label for one in app.expander if ": could not go on" in one.label]
+    client = open_store().client()
+    client.update_run(run_id, "RUNNING")  # as at the command line
+    client.set_terminated(run_id, "KILLED", int(time.time() * 1000) + 1)
+    time.sleep(FRESH_SECONDS + 0.1)
+    assert "It could not go on" not in said(opened())
+    client.delete_run(run_id)
+    time.sleep(FRESH_SECONDS + 0.1)
+    assert f"{run_id[:8]}, could not go on" in said(opened())
 
 
 def test_a_training_is_started_watched_and_stopped(place):
