@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +33,6 @@ from trainer.training.loop import (
 )
 from trainer.training.muon import Muon
 from trainer.training.pretrained import make_classifier
-from trainer.training.run import restore
 
 SIDE = 32
 SMALL = {"blocks": "4 8", "hidden": 8}
@@ -172,21 +170,6 @@ def test_a_resumed_training_equals_the_one_that_was_never_interrupted(tmp_path, 
     assert_same(resumed.classifier.state_dict(), whole.classifier.state_dict())
     assert_same(resumed.evaluated.state_dict(), whole.evaluated.state_dict())
     assert_same(resumed.best_weights, whole.best_weights)
-
-
-def test_what_a_store_has_beyond_the_checkpoint_is_logged_anew(tmp_path):
-    """A GPU, or another number of processes, trains those epochs otherwise."""
-    config = small_config(epochs=3)
-    faces = stripes(16)
-    before, prints = make_training(config), {"train": "x"}
-    before_epochs = fit(before, faces, faces, 3)
-    next(before_epochs)
-    state = before.state_dict()
-    checkpoint = SimpleNamespace(load=lambda: (prints, state))
-    writer = SimpleNamespace(
-        logged_steps=lambda _: {1, 2, 3}, log_metrics=lambda *_, **__: pytest.fail("logged")
-    )
-    assert restore(checkpoint, make_training(config), prints, writer) == {1}
 
 
 def test_a_network_that_cannot_be_compiled_here_is_told_in_one_line(monkeypatch):

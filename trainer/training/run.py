@@ -415,10 +415,7 @@ def exclusion_parameters(splits: Splits) -> dict[str, object]:
 def restore(
     checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
 ) -> set[int]:
-    """Go back to the end of the last epoch that was kept; log those that the store missed.
-
-    Returns what it has of these; what it has of later ones is logged anew, since another device may train otherwise.
-    """
+    """Go back to the end of the last epoch that was kept; log those that the store missed. Returns what it has."""
     before, state = checkpoint.load()
     if before != fingerprints:
         changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
@@ -430,7 +427,7 @@ def restore(
         if epoch.number not in logged:
             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
     log.info("Resuming after epoch %d of %d.", len(training.history), training.config.epochs)
-    return {number for number in logged if number <= len(training.history)}
+    return logged
 
 
 def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
