@@ -127,10 +127,10 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         log.info(splits.exclusion.sentence())
     seed_everything(config.seed, verbose=False)
     mean, std = splits.train.brightness()
-    kept = store is not None and resume is not None and Checkpoint(store.checkpoints, resume).exists()
-    kept = fabric.broadcast(
-        kept
-    )  # the checkpoint has all weights: those that it began with may be gone by now
+    # A checkpoint has all weights: those that it began with may be gone by now. Other processes know of none.
+    kept = False
+    if store is not None and resume is not None and fabric.world_size == 1:
+        kept = Checkpoint(store.checkpoints, resume).exists()
     classifier, config = make_classifier(config, len(splits.class_names), mean, std, blank=kept)
     spec = ModelSpec(
         architecture=config.architecture,
