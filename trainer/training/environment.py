@@ -79,6 +79,12 @@ def meet(device: torch.device) -> None:
     )
 
 
+def part() -> None:
+    """Undo `meet`, when no process waits for another any more: threads of the connection are not to outlive it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16, which are faster there than float32 (measured on CPUs)."""
     if device.type == "cuda":

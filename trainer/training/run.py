@@ -40,7 +40,7 @@ from trainer.training.allocator import keep_memory, return_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.data import configured_splits
 from trainer.training.energy import EnergyMeter, check_country
-from trainer.training.environment import environment, make_fabric
+from trainer.training.environment import environment, make_fabric, part
 from trainer.training.loop import Epoch, Step, Training, fit, predict
 from trainer.training.memory import telling_out_of_memory
 from trainer.training.pretrained import make_classifier
@@ -107,13 +107,15 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
         return None
     config = Config.from_json(text)
     try:
-        return train_here(config, progress, store, resume)
+        outcome = train_here(config, progress, store, resume)
     except RuntimeError as error:
         if not is_loss_of_a_process(error):
             raise
         if torchrun.asked_to_stop():
             raise KeyboardInterrupt from error
         raise ConnectionError(LOST) from error
+    part()
+    return outcome
 
 
 def train_here(config: Config, progress: Progress, store: Store | None, resume: str | None) -> Outcome | None:
