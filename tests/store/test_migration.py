@@ -4,6 +4,7 @@ import mlflow.pytorch
 import numpy as np
 import pytest
 import torch
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import add_odd_runs, make_run
@@ -124,6 +125,21 @@ def test_what_changes_in_a_run_later_is_copied_again(trained: Trained, other: St
     assert (report.runs, report.runs_there) == (1, 1)
     copy = next(key for key, value in originals(other).items() if value == run_id)
     assert other.client().get_run(copy).data.metrics["export/fp32_bytes"] == 5.0
+
+
+def test_a_dataset_may_lie_elsewhere_in_a_store_that_knows_it_already(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    for store, folder in ((here, "data/fer2013"), (other, "/srv/fer2013")):
+        run_id = make_run(store.client(), store.experiment_id("fer2013-emotion"))
+        dataset = Dataset("fer2013-train", "2b74a014", "local", f'{{"uri": "{folder}"}}')
+        store.client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])])
+    report = migrate(here, other)
+    assert (report.runs, report.different) == (1, [])
+    (copy,) = (
+        run.info.run_id for run in other.client().search_runs(["1"], f"tags.`{Tag.MIGRATED_FROM}` != ''")
+    )
+    (known,) = other.client().get_run(copy).inputs.dataset_inputs
+    assert (known.dataset.name, known.dataset.digest) == ("fer2013-train", "2b74a014")
 
 
 def test_odd_runs_are_copied_as_they_are_and_running_ones_are_left(stocked, other: Store):

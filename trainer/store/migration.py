@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import InputTag, LoggedModel, LoggedModelOutput, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -490,12 +490,16 @@ def _outputs(run: Run) -> Iterable[Any]:
 
 
 def _inputs(run: Run) -> set[tuple[str, ...]]:
+    """Without their source: an experiment keeps that of the first run which brought such a dataset."""
     inputs = run.inputs.dataset_inputs if run.inputs else ()
     return {
-        (one.dataset.name, one.dataset.digest, one.dataset.source or "", one.dataset.profile or "",
-         *sorted(f"{tag.key}={tag.value}" for tag in one.tags))
+        (one.dataset.name, one.dataset.digest, one.dataset.profile or "", *_sorted(one.tags))
         for one in inputs
-    }  # fmt: skip
+    }
+
+
+def _sorted(tags: Iterable[InputTag]) -> list[str]:
+    return sorted(f"{tag.key}={tag.value}" for tag in tags)
 
 
 def _own_tags(tags: dict[str, str]) -> dict[str, str]:
