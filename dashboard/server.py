@@ -122,7 +122,10 @@ def keep_uploads_in_memory() -> None:
 
 
 def forget_freed_memory() -> None:
-    """Make glibc overwrite memory when it is freed, and give large blocks back to the system at once (Linux)."""
+    """Make glibc overwrite memory when it is freed, and give large blocks back to the system at once (Linux).
+
+    Small blocks need more: `OVERWRITTEN` of __main__.py.
+    """
     if (libc := _glibc()) is not None:
         mmap_threshold, perturb = -3, -6  # malloc.h
         libc.mallopt(mmap_threshold, 128 * 1024)

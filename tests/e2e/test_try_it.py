@@ -3,9 +3,11 @@
 import json
 import re
 import secrets
+import socket
 import sys
 import time
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.conftest import HOST, Browser, Place, opened, serving, unused_port, wait_for
 from tests.e2e.test_dashboard import PHONE_PX, address, answer, go_to, rest, settle, visit
@@ -215,14 +217,43 @@ def marked_photo(mark: bytes) -> bytes:
     return encoded(Image.fromarray(pixels), "PPM")
 
 
+def send_in_pieces(data: bytes) -> Callable[[Route], None]:
+    """Uploads `data` in the browser's place, its end in pieces of some hundred bytes, as a slow line does."""
+    boundary = "of-one-part"
+
+    def send(route: Route) -> None:
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="marked.ppm"\r\n\r\n'
+        body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
+        headers = {name: value for name, value in route.request.headers.items() if name != "content-length"}
+        headers |= {
+            "content-type": f"multipart/form-data; boundary={boundary}",
+            "content-length": str(len(body)),
+        }
+        address = urllib.parse.urlsplit(route.request.url)
+        lines = [f"PUT {address.path} HTTP/1.1", f"host: {address.netloc}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()] + ["connection: close", "", ""]
+        with socket.create_connection((HOST, address.port), 60) as line:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line.sendall("\r\n".join(lines).encode() + body[:-200_000])
+            for start in range(len(body) - 200_000, len(body), 500):
+                line.sendall(body[start : min(start + 500, len(body))])
+                time.sleep(0.002)
+            answer = line.recv(1000)
+        route.fulfill(status=int(answer.split()[1]))
+
+    return send
+
+
 def test_nothing_of_a_photo_is_left_on_disk_or_in_memory(watched: Watched, browser: Browser, place: Place):
-    """Two people look at a photo; one closes the tab, the other goes to another page."""
+    """Two people look at a photo; one closes the tab, the other, who has a slow line, goes to another page."""
     closed, left = (secrets.token_hex(24).encode() for _ in range(2))
     with opened(browser.one) as one, opened(browser.other) as other:
         for tab, mark in ((one, closed), (other, left)):
             visit(tab.page, f"{watched.url}/try_it?models=fer2013-emotion/1")
             data = marked_photo(mark)
             assert len(data) >= MARKED_BYTES * 0.98
+            if mark == left:
+                tab.page.route("**/_stcore/upload_file/**", send_in_pieces(data))
             upload(tab.page, {"name": "marked.ppm", "mimeType": "image/x-portrait-pixmap", "buffer": data})
             expect(answer(tab.page)).to_contain_text("One face")
             settle(tab.page)
