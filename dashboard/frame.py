@@ -39,9 +39,7 @@ def load(title: str, *, without_runs: bool = False, wanted: Sequence[str] = ()) 
         answer(title, "There is nothing to show yet.")
         st.markdown(plain(str(error)))
         if store_uri().startswith("sqlite"):
-            st.markdown("Train the first two models, a CNN and a ResNet18; it takes a few minutes:")
-            st.code("make train", language="bash")
-            st.page_link("app_pages/train.py", label="Or start a training here")
+            _begin()
         else:
             st.markdown(
                 "Check `MLFLOW_TRACKING_URI` and that the server runs; this page tries again when it is reloaded."
@@ -49,11 +47,16 @@ def load(title: str, *, without_runs: bool = False, wanted: Sequence[str] = ()) 
         st.stop()
     if snapshot.runs.empty and not without_runs:
         answer(title, "There are no runs yet.")
-        st.markdown("Train the first two models, a CNN and a ResNet18; it takes a few minutes:")
-        st.code("make train", language="bash")
-        st.page_link("app_pages/train.py", label="Or start a training here")
+        _begin()
         st.stop()
     return snapshot
+
+
+def _begin() -> None:
+    """How the first runs come to be."""
+    st.markdown("Train a CNN and a ResNet18: some minutes on drawn faces, over an hour on FER-2013.")
+    st.code("make train", language="bash")
+    st.page_link("app_pages/train.py", label="Or start a training here")
 
 
 def older(sentence: str, what: str) -> None:

@@ -16,7 +16,9 @@ Recipe = Literal["report", "fast", "best"]
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The defaults are what `--recipe fast` has in common for all architectures; see `recipe_defaults`."""
+    """Settings of a run."""
+
+    # The defaults are what `--recipe fast` has in common for all architectures; see `recipe_defaults`.
 
     recipe: Recipe = "fast"
     """Defaults for everything below: `report` (the student report's own), `fast` (for a CPU) or `best` (for a GPU)."""
@@ -104,8 +106,8 @@ class Config:
     three tenths, and at `image_size` from then on."""
 
     teacher: str | None = None
-    """Models to learn from as well as from the labels, with commas between: NAME/VERSION or a folder; their mean
-    probabilities for the training images are taken. They must have been trained on the same part of train."""
+    """Models to learn from as well as from the labels, with commas between: NAME/VERSION, NAME@ALIAS or a folder; their
+    mean probabilities for the training images are taken. They must have been trained on the same part of train."""
     teacher_weight: float = 0.7
     """Share of the target that comes from the teacher."""
     averaging: Literal["none", "flip", "ten"] = "ten"

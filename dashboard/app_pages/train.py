@@ -350,7 +350,7 @@ def explain(reason: str) -> None:
     )
     st.code(f"export {SWITCH}=1", language="bash")
     st.markdown(
-        "Or open it on its own machine, where it listens with `--server.address 127.0.0.1`. "
+        "Or open it on its own machine with `make dashboard`, which listens to that machine alone. "
         "At the command line training works in any case:"
     )
     st.code(f"{shlex.join(['python', *jobs.COMMAND])} --help", language="bash")

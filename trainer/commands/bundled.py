@@ -15,7 +15,7 @@ def bundled(
 ) -> int:
     """Register the model that comes with the program, where the store is empty.
 
-    The dashboard and `make train` do so by themselves.
+    The dashboard, `make train` and `audit` do so by themselves.
 
     Args:
         keep: For those who release the program: NAME/VERSION that it shall come with from now on.

@@ -37,7 +37,7 @@ def evaluate(
             commas between them, are measured as an ensemble: by the mean of their probabilities.
         dataset: Whose test part is taken.
         data_dir: Folder or archive of the dataset; only its test part is needed.
-        slices: Also in slices of the test set: by brightness, contrast, sharpness, size and pose of the face.
+        slices: Also in slices of the test set: brightness, contrast, sharpness, watermark, size and pose of the face.
         groups: Also in groups of your own: a CSV file with the column sample_id and one column for each grouping.
         log: Measure all that a training measures at its end, and log it to the version's run, which then counts as
             tested on these images: for runs older than a measure, and where a test set has grown. Takes minutes.

@@ -26,7 +26,8 @@ def promote(
 ) -> int:
     """Make a version of a registered model its champion, or move another alias to it.
 
-    A champion is judged by the gates of gates.toml, or of [tool.moodify.gates] in pyproject.toml, in this folder.
+    A champion is judged by the gates of the file that MOODIFY_GATES names, of gates.toml, or of [tool.moodify.gates] in
+    pyproject.toml, in this folder.
 
     Args:
         model: Name of the registered model, such as fer2013-emotion.

@@ -31,7 +31,7 @@ class _Arguments:
     study: str | None = None
     """Name of the study; without it dataset, architecture and recipe make one."""
     startup: int = 5
-    """Trials that are finished before one is stopped early for being below their median."""
+    """Trials that are finished before one that is below their median is stopped, after a quarter of its epochs."""
     patience: int = 120
     """Seconds of silence after which a worker counts as dead and its trial is tried again."""
 

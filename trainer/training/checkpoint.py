@@ -1,6 +1,7 @@
 """What an unfinished run keeps on this machine, so that it can be resumed."""
 
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -55,6 +56,8 @@ class Checkpoint:
         except RuntimeError as error:  # how torch reports a full disk
             draft.unlink(missing_ok=True)
             raise OSError(f"the checkpoint {draft} cannot be written: {error}".splitlines()[0]) from error
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
         draft.replace(self.folder / STATE_FILE)
         self._saved = time.monotonic()
 
