@@ -16,6 +16,7 @@ from trainer.evaluation.comparison import (
     verdict,
 )
 from trainer.evaluation.metrics import prediction_table
+from trainer.evaluation.statistics import mean_difference, seed_difference
 
 NAMES = ("angry", "disgust", "happy")
 
@@ -153,7 +154,7 @@ def seeds(accuracy: float, count: int, size: int = 2000, seed: int = 0) -> list[
     return [answers(target, np.where(hard + own < accuracy, target, (target + 1) % 3)) for own in noise]
 
 
-def test_two_groups_of_seeds_are_told_apart_by_seeds_and_by_images():
+def test_two_groups_of_seeds_are_told_apart_by_what_seeds_and_images_would_change_together():
     a, b = seeds(0.60, 3), seeds(0.66, 2)
     found = seed_verdict(a, b, "old", "new")
     means = [np.mean([run.evaluation.summary["accuracy"] for run in group]) for group in (a, b)]
@@ -165,9 +166,18 @@ def test_two_groups_of_seeds_are_told_apart_by_seeds_and_by_images():
     between = stats.ttest_ind(*accuracies[::-1], equal_var=False).confidence_interval()
     rights = [np.mean([run.preds == run.target for run in group], axis=0) for group in (a, b)]
     sampled = stats.ttest_rel(*rights[::-1]).confidence_interval()
-    for interval, words in ((between, "by the spread between seeds"), (sampled, "by the sampling of images")):
-        assert f"{100 * interval.low:.1f} to {100 * interval.high:.1f} {words}".replace("-", "−") in found
+    reach = 100 * np.hypot(*((ends.high - ends.low) / 2 for ends in (between, sampled)))
+    assert f"({gain - reach:.1f} to {gain + reach:.1f}, for other seeds and images)" in found
     assert seed_verdict(b, a, "new", "old") == found
+
+
+def test_what_leaves_out_zero_by_seeds_and_by_images_alone_may_be_chance_together():
+    a = [seeds(accuracy, 1)[0] for accuracy in (0.58, 0.60, 0.62)]
+    b = [seeds(accuracy, 1, seed=1)[0] for accuracy in (0.625, 0.645, 0.665)]
+    rights = [np.stack([run.preds == run.target for run in group]) for group in (a, b)]
+    assert seed_difference(*(right.mean(1) for right in rights)).low > 0
+    assert mean_difference(*(right.mean(0) for right in rights)).low > 0
+    assert seed_verdict(a, b, "A", "B").startswith("No difference in accuracy that 3 and 3 seeds")
 
 
 def test_two_groups_of_seeds_that_seeds_or_images_may_explain_are_not_told_apart():
@@ -175,7 +185,6 @@ def test_two_groups_of_seeds_that_seeds_or_images_may_explain_are_not_told_apart
     assert seed_verdict(a, b, "A", "B").startswith(
         "No difference in accuracy that 3 and 3 seeds on 200 images can show:"
     )
-    alone = seed_verdict(a[:1], b[:1], "A", "B")
-    assert "not told by the spread between seeds" in alone
+    assert "(what other seeds would change is not told)" in seed_verdict(a[:1], b[:1], "A", "B")
     with pytest.raises(ValueError, match="cannot be compared: they were tested on different images"):
         seed_verdict(a, seeds(0.6, 2, size=300), "A", "B")

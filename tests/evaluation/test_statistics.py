@@ -18,6 +18,7 @@ from trainer.evaluation.statistics import (
     RARE_IMAGES,
     Interval,
     bootstrap_differences,
+    group_difference,
     holm,
     images_needed,
     joint_table,
@@ -408,3 +409,24 @@ def test_intervals_of_a_difference_between_seeds_cover_the_truth(seeds_a, seeds_
     found = [seed_difference(a, b) for a, b in zip(accuracies_a, accuracies_b, strict=True)]
     low, high = zip(*((interval.low, interval.high) for interval in found), strict=True)
     assert 0.93 <= covers(low, high, 0.01) <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("seeds", "own", "taste"), [(3, 0.03, 1.0), (5, 0.06, 1.0), (10, 0.15, 1.0), (10, 0.0, 0.5)]
+)
+def test_intervals_of_a_difference_between_groups_of_seeds_cover_the_truth_for_both_reasons(
+    seeds, own, taste
+):
+    """Each configuration has images of its own taste, and each seed a level of its own; on average they are equal."""
+    generator = np.random.default_rng(0)
+
+    def answered() -> np.ndarray:
+        configuration, seed = generator.normal(0, taste, 1000), generator.normal(0, own, (seeds, 1))
+        return difficulty + configuration + seed + generator.normal(0, 0.5, (seeds, 1000)) > 0
+
+    found = []
+    for _ in range(SIMULATIONS):
+        difficulty = generator.normal(0.9, 1.5, 1000)
+        found.append(group_difference(answered(), answered()))
+    low, high = zip(*((interval.low, interval.high) for interval in found), strict=True)
+    assert 0.93 <= covers(low, high, 0) <= 0.99

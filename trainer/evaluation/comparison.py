@@ -13,13 +13,13 @@ from trainer.evaluation.reliability import error_difference
 from trainer.evaluation.statistics import (
     Interval,
     bootstrap_differences,
+    group_difference,
     holm,
     images_needed,
     joint_table,
     mcnemar,
     mean_difference,
     paired_difference,
-    seed_difference,
 )
 
 RESAMPLES = 1000
@@ -232,8 +232,8 @@ def _where(classes: pd.DataFrame, sign: int, better: str) -> str:
 def seed_verdict(a: Sequence[Predictions], b: Sequence[Predictions], name_a: str, name_b: str) -> str:
     """One sentence on two groups of runs, each several seeds of one configuration, by their mean accuracies.
 
-    Two things could have come out otherwise: the seeds (Welch's t interval of the groups' accuracies) and the images
-    (paired t interval of how often each was answered rightly). A difference is called one where both leave out 0.
+    Two things could have come out otherwise, the seeds and the images; a difference is called one where an interval
+    that holds both (`statistics.group_difference`) leaves out 0.
 
     Raises ValueError where the runs were not tested on the same images.
     """
@@ -245,27 +245,21 @@ def seed_verdict(a: Sequence[Predictions], b: Sequence[Predictions], name_a: str
     )  # (seeds, N)
     if right_b.mean() < right_a.mean():
         a, b, name_a, name_b, right_a, right_b = b, a, name_b, name_a, right_b, right_a
-    seeds = seed_difference(right_a.mean(1), right_b.mean(1))
-    images = mean_difference(right_a.mean(0), right_b.mean(0))
+    found = group_difference(right_a, right_b)
     size, counts = f"{len(a[0]):,} images", f"{len(b)} and {len(a)} seeds"
-    spreads = f"{_ends(seeds)} by the spread between seeds, {_ends(images)} by the sampling of images"
-    if not (seeds.low > 0 and images.low > 0):
-        gain = f"{100 * images.value:+.1f}"
+    ends = f"{100 * found.low:.1f} to {100 * found.high:.1f}, for other seeds and images".replace("-", "−")
+    if np.isnan(found.low):
+        ends = "what other seeds would change is not told"
+    if not found.low > 0:
+        gain = f"{100 * found.value:+.1f}"
         return (
             f"No difference in accuracy that {counts} on {size} can show: {name_b} against {name_a} {gain} points on "
-            f"average ({spreads})."
+            f"average ({ends})."
         )
     return (
-        f"{name_b} is better than {name_a} by {100 * images.value:.1f} points of accuracy on the average of {counts} "
-        f"({spreads}) on the same {size}."
+        f"{name_b} is better than {name_a} by {100 * found.value:.1f} points of accuracy on the average of {counts} "
+        f"({ends}) on the same {size}."
     )
-
-
-def _ends(interval: Interval) -> str:
-    """`−0.3 to 2.7`, in points."""
-    if np.isnan(interval.low):
-        return "not told"
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}".replace("-", "−")
 
 
 def signed(interval: Interval) -> str:
