@@ -153,6 +153,11 @@ def test_a_calibrated_model_has_no_calibration_error_and_an_overconfident_one_ha
     assert expected_calibration_error(right_once_in_four, probabilities, 1) == nearly(0.5)
 
 
+def test_a_model_that_always_says_the_shares_is_calibrated_in_whatever_order_the_images_lie():
+    target = np.repeat([0, 1, 2], [150, 90, 60])
+    assert expected_calibration_error(target, np.tile([0.5, 0.3, 0.2], (300, 1))) == nearly(0.0)
+
+
 def test_certain_and_wrong_is_the_worst_there_is():
     target, probabilities = np.array([0, 0]), np.array([[0.0, 1.0], [0.0, 1.0]])
     summary = evaluate(target, probabilities, names(2)).summary

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
@@ -85,6 +86,29 @@ def test_where_a_bin_holds_one_probability_the_parts_are_murphys():
     np.testing.assert_allclose(parts["reliability"], ((np.array([0.1, 0.5, 0.8]) - rates) ** 2).mean())
     np.testing.assert_allclose(parts["resolution"], ((rates - rate) ** 2).mean())
     np.testing.assert_allclose(parts["uncertainty"], rate * (1 - rate))
+
+
+def test_nothing_depends_on_the_order_of_images_also_where_many_are_equally_sure():
+    target, probabilities = calibrated(613)
+    said, other = (np.round(p * 8) / 8 for p in (probabilities, probabilities[:, ::-1]))
+    order = np.lexsort((probabilities.argmax(1) == target, target))
+    found, again = measure(target, said), measure(target[order], said[order])
+    for name in ("error", "by_chance", "at_most", "brier"):
+        assert getattr(again, name) == pytest.approx(getattr(found, name), abs=1e-12), name
+    pd.testing.assert_frame_equal(again.bins, found.bins)
+    assert found.brier_score == pytest.approx(brier(target, said), abs=1e-12)
+    first, second = (error_difference(target[i], said[i], other[i]) for i in (np.arange(613), order))
+    assert (second.value, second.high) == pytest.approx((first.value, first.high), abs=1e-3)
+    assert second.value == pytest.approx(first.value, abs=1e-12)
+
+
+def test_chance_alone_gives_as_much_to_a_model_that_is_always_equally_sure():
+    generator = np.random.default_rng(0)
+    probabilities = np.tile([0.6, 0.3, 0.1], (900, 1))
+    errors = [expected_calibration_error(drawn(probabilities, generator), probabilities) for _ in range(1000)]
+    mean, at_most = chance_error(probabilities)
+    assert np.mean(errors) == pytest.approx(mean, rel=0.05)
+    assert 0.92 <= np.mean(np.array(errors) <= at_most) <= 0.97
 
 
 def test_chance_alone_gives_a_calibrated_model_the_error_that_is_told():

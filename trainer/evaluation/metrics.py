@@ -97,18 +97,35 @@ def expected_calibration_error(target: np.ndarray, probabilities: np.ndarray, bi
     if not len(target):
         return float("nan")
     confidence = probabilities.max(1).astype(np.float64)
-    gaps = confidence - (probabilities.argmax(1) == target)
+    gaps = mean_of_ties(confidence - (probabilities.argmax(1) == target), confidence)
     return float(np.abs(np.bincount(equal_mass_bins(confidence, bins), gaps, bins)).sum() / len(target))
 
 
 def equal_mass_bins(values: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
-    """Which of `bins` runs of the sorted values each one lies in, int64 (N,); their sizes differ by at most one."""
+    """Which of `bins` runs of the sorted values each one lies in, int64 (N,); their sizes differ by at most one.
+
+    Equal values may lie in several: what is added up over a bin is to be a `mean_of_ties`.
+    """
     size = len(values)
     found = np.empty(size, dtype=np.int64)
     found[np.argsort(values, kind="stable")] = np.repeat(
         np.arange(bins), size // bins + (np.arange(bins) < size % bins)
     )
     return found
+
+
+def mean_of_ties(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Each of the values as the mean over all images of equal `by`, so that their order does not matter.
+
+    Args:
+        values: float (N, …). by: float (N,).
+    """
+    _, group, count = np.unique(by, return_inverse=True, return_counts=True)
+    if len(count) == len(values):  # no two are equal
+        return values
+    ordered = values[np.argsort(group, kind="stable")]
+    means = np.add.reduceat(ordered, np.cumsum(count) - count, axis=0).T / count
+    return means.T[group]
 
 
 def confused_pairs(evaluation: Evaluation) -> pd.DataFrame:

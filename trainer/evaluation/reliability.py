@@ -3,7 +3,6 @@
 Confidence is the probability of the predicted class. Missing is NaN, never zero.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from trainer.evaluation.metrics import ECE_BINS, equal_mass_bins, expected_calibration_error
+from trainer.evaluation.metrics import ECE_BINS, equal_mass_bins, expected_calibration_error, mean_of_ties
 from trainer.evaluation.statistics import Interval, wilson
 
 _TINY = 1e-12
@@ -31,6 +30,7 @@ def reliability_table(target: np.ndarray, probabilities: np.ndarray, bins: int =
         confidence (mean), accuracy, and low and high of its 95% interval (Wilson).
     """
     confidence, right = _confidence(target, probabilities)
+    right = mean_of_ties(right.astype(np.float64), confidence)
     table = pd.DataFrame({"bin": equal_mass_bins(confidence, bins), "confidence": confidence, "right": right})
     groups = table.groupby("bin")
     found = pd.DataFrame(
@@ -50,7 +50,8 @@ def chance_error(probabilities: np.ndarray, bins: int = ECE_BINS) -> tuple[float
     """The calibration error that chance alone gives a model whose probabilities are all true.
 
     Labels that were drawn from the probabilities would leave in each bin a gap that is about normal, with the
-    variance Σ c(1 − c) / n² of its n confidences c; the error averages their absolute values.
+    variance Σ c(1 − c) / n² of its n confidences c; the error averages their absolute values. Bins that share images of
+    equal confidence go up and down together.
 
     Args:
         probabilities: float (N, K).
@@ -62,9 +63,14 @@ def chance_error(probabilities: np.ndarray, bins: int = ECE_BINS) -> tuple[float
     if not size:
         return math.nan, math.nan
     confidence = probabilities.max(1).astype(np.float64)
-    variances = np.bincount(equal_mass_bins(confidence, bins), confidence * (1 - confidence), bins)
-    mean = math.sqrt(2 / math.pi) * np.sqrt(variances).sum() / size
-    deviation = math.sqrt((1 - 2 / math.pi) * variances.sum()) / size
+    shares = _bin_shares(confidence, bins)
+    covariance = shares.T @ (shares * (confidence * (1 - confidence))[:, None])
+    spread = np.sqrt(np.diag(covariance))
+    products = np.outer(spread, spread)
+    r = np.clip(covariance / np.maximum(products, _TINY), -1, 1)
+    # Of the absolute values of two normal variables with the correlation r.
+    folded = 2 / math.pi * (np.sqrt(1 - r**2) + r * np.arcsin(r) - 1) * products
+    mean, deviation = math.sqrt(2 / math.pi) * spread.sum() / size, math.sqrt(folded.sum()) / size
     return float(mean), float(mean + stats.norm.ppf(0.95) * deviation)
 
 
@@ -92,7 +98,7 @@ def brier_decomposition(target: np.ndarray, probabilities: np.ndarray, bins: int
     rows = []
     for index in range(num_classes if size else 0):
         said, true = probabilities[:, index].astype(np.float64), (target == index).astype(np.float64)
-        bin_of = equal_mass_bins(said, bins)
+        bin_of, true = equal_mass_bins(said, bins), mean_of_ties(true, said)
         images = np.maximum(np.bincount(bin_of, minlength=bins), 1)
         mean_said, share = (np.bincount(bin_of, values, bins) / images for values in (said, true))
         gap, above = (mean_said - share)[bin_of], share[bin_of] - true.mean()
@@ -135,17 +141,13 @@ def error_difference(
     size = len(target)
     if not size:
         return Interval(math.nan, math.nan, math.nan)
-    gaps, bin_of = [], []
-    for index, probabilities in enumerate((probabilities_a, probabilities_b)):
+    gaps = []  # what each image adds to the gap of each bin
+    for probabilities in (probabilities_a, probabilities_b):
         confidence, right = _confidence(target, probabilities)
-        gaps.append(confidence - right)
-        bin_of.append(equal_mass_bins(confidence, bins) + index * bins)
-    cells = 2 * bins
-    mean = np.bincount(np.concatenate(bin_of), np.concatenate(gaps), cells) / size
-    products = np.zeros(cells**2)
-    for i, j in itertools.product((0, 1), repeat=2):
-        products += np.bincount(bin_of[i] * cells + bin_of[j], gaps[i] * gaps[j], cells**2)
-    covariance = (products.reshape(cells, cells) / size - np.outer(mean, mean)) / size
+        gaps.append((confidence - right)[:, None] * _bin_shares(confidence, bins))
+    each, cells = np.concatenate(gaps, axis=1), 2 * bins
+    mean = each.mean(0)
+    covariance = (each.T @ each / size - np.outer(mean, mean)) / size
     deviation = np.sqrt(np.maximum(np.diag(covariance), 0)).reshape(2, bins)
     variances, directions = np.linalg.eigh(covariance)
     root = directions * np.sqrt(np.maximum(variances, 0))
@@ -161,6 +163,11 @@ def error_difference(
     reach = float(stats.norm.ppf(0.975) * drawn.std(ddof=1))
     value = float(difference(observed))
     return Interval(value, value - reach, value + reach)
+
+
+def _bin_shares(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """How much of each image lies in each of `equal_mass_bins`, float64 (N, bins): images of equal confidence alike."""
+    return mean_of_ties(np.eye(bins)[equal_mass_bins(confidence, bins)], confidence)
 
 
 def _beyond_chance(gaps: np.ndarray, deviation: np.ndarray) -> np.ndarray:
