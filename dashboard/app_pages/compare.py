@@ -52,7 +52,8 @@ with left:
     if comparisons:
         st.caption(
             f"Differences are to {plain(chosen[0].label)}, with 95% intervals, over the same {sizes.pop():,} images; "
-            f"bold: the interval leaves out 0; ↓: lower is better. {CALIBRATION_NOTE}"
+            "bold: decided (accuracy by exact McNemar, the others where the interval leaves out 0); ↓: lower is "
+            f"better. {CALIBRATION_NOTE}"
         )
     for run_id, reason in reasons.items():
         label = next(run.label for run in chosen if run.run_id == run_id)

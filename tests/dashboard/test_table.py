@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard import report
 from dashboard.findings import (
     COSTS,
+    METRICS,
     compare_all,
     cost_table,
     headline,
@@ -22,6 +23,7 @@ from dashboard.table import COLUMNS, fold_seeds, run_table
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, log_predictions, make_run, predictions
 from trainer.__main__ import main
+from trainer.evaluation.comparison import Predictions, compare
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 
@@ -127,6 +129,25 @@ def test_the_findings_of_two_trained_runs(trained: Trained):
     assert "seed" in parameter_table(snapshot, chosen, everything=True).index
     costs = cost_table(runs, chosen)
     assert costs["parameters"].tolist()[1] == "11 M"
+
+
+def test_the_table_calls_accuracy_decided_where_the_headline_does():
+    target = np.zeros(3589, np.int64)
+    preds = np.ones((2, 3589), np.int64)
+    preds[:, 794:], preds[0, :369], preds[1, 369:794] = 0, 0, 0
+    a, b = (
+        Predictions(("cat", "dog"), tuple(map(str, range(3589))), target, np.eye(2, dtype=np.float32)[said])
+        for said in preds
+    )
+    found = compare(a, b)
+    assert (found.only_a, found.only_b) == (369, 425)
+    assert found.accuracy.low > 0  # Tango's interval and the exact test, with p = 0.0509, do not agree
+    runs = pd.DataFrame({f"test_{name}": [0.5, 0.6] for name in METRICS}, index=["a", "b"])
+    chosen = [Chosen(run_id, run_id, "#000000", "solid", "circle") for run_id in runs.index]
+    assert headline(runs, chosen, {"b": found}, {}).startswith("No difference in accuracy")
+    _, decided = metric_table(runs, chosen, {"b": found})
+    assert not decided.at["accuracy", "difference"]
+    assert decided.at["log loss ↓", "difference"]
 
 
 def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_other_seeds(
