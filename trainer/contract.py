@@ -98,6 +98,8 @@ STRENGTHS = (1, 2, 3, 4, 5)
 RANDOM_SIMILARITY = "saliency/similarity_to_random_weights"
 # How far the accuracy in a slice of test is from that on the other images of the same classes.
 SLICE_DIFFERENCE = "slices/{grouping}/{slice}"
+# 1 where that is more than chance, corrected for the number of slices; else 0.
+SLICE_DECIDED = "slices_decided/{grouping}/{slice}"
 
 
 class Tag:

@@ -69,13 +69,29 @@ def test_every_figure_is_one_that_was_logged():
         assert limit in text
 
 
+def test_only_slices_that_are_weak_by_more_than_chance_are_told():
+    more = {
+        "slices/sharpness/most blurred": -0.0512, "slices_decided/sharpness/most blurred": 0.0,
+        "slices/brightness/darkest": -0.02, "slices_decided/brightness/darkest": 1.0,
+        "slices/brightness/brightest": 0.08, "slices_decided/brightness/brightest": 1.0,
+        "slices/watermark/with a watermark": math.nan, "slices_decided/watermark/with a watermark": math.nan,
+    }  # fmt: skip
+    text = body(card("emotion", PARAMS, METRICS | more, NAMES))
+    assert "of the same classes: darkest (brightness) −2.0.\n" in text + "\n"
+    assert "most blurred" not in text
+    none = more | {"slices_decided/brightness/darkest": 0.0}
+    text = body(card("emotion", PARAMS, METRICS | none, NAMES))
+    assert "In no slice of the test images is it worse by more than chance." in text
+    assert "Weakest" not in text
+
+
 def test_the_weakest_slices_and_what_is_left_on_worse_images_are_told():
     more = {
         "slices/sharpness/most blurred": -0.0512, "slices/sharpness/sharpest": 0.03, "slices/brightness/darkest": -0.02,
         "robustness/relative": 0.7512, "robustness/noise": 0.41, "robustness/low resolution": 0.3,
     }  # fmt: skip
     text = body(card("emotion", PARAMS, METRICS | more, NAMES))
-    assert "most blurred (sharpness) −5.1, darkest (brightness) −2.0." in text
+    assert "most blurred (sharpness) −5.1, darkest (brightness) −2.0. They may be chance" in text
     assert "sharpest" not in text
     assert "in 2 ways and five strengths each, it keeps 75% of its accuracy" in text
     assert "low resolution 0.300, noise 0.410." in text

@@ -4,7 +4,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from trainer.contract import ENERGY_FACTOR, ROBUSTNESS, ROBUSTNESS_OF_KIND, SLICE_DIFFERENCE, metric_key
+from trainer.contract import (
+    ENERGY_FACTOR,
+    ROBUSTNESS,
+    ROBUSTNESS_OF_KIND,
+    SLICE_DECIDED,
+    SLICE_DIFFERENCE,
+    metric_key,
+)
 from trainer.evaluation.statistics import wilson
 
 INTENDED = """\
@@ -122,20 +129,30 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
 
 
 def _slices(metrics: Mapping[str, float]) -> list[str]:
-    """The three slices that lie farthest below the other images."""
-    start = SLICE_DIFFERENCE.partition("{")[0]
-    found = sorted(
-        (value, key.removeprefix(start)) for key, value in metrics.items() if key.startswith(start)
-    )
-    worst = [
-        f"{name.partition('/')[2]} ({name.partition('/')[0]}) {100 * value:+.1f}".replace("-", "−")
-        for value, name in found[:3]
-        if value < 0
-    ]
-    if not worst:
+    """The three slices that lie farthest below the other images, of those where that is more than chance."""
+    differences, decided = (_starting(metrics, key) for key in (SLICE_DIFFERENCE, SLICE_DECIDED))
+    if not differences:
         return []
-    listed = ", ".join(worst)
-    return ["", f"Weakest slices, in points of accuracy from other images of the same classes: {listed}."]
+    below = {
+        name: value for name, value in differences.items() if value < 0 and (decided.get(name) or not decided)
+    }
+    listed = ", ".join(
+        f"{name.partition('/')[2]} ({name.partition('/')[0]}) {100 * below[name]:+.1f}".replace("-", "−")
+        for name in sorted(below, key=lambda name: below[name])[:3]
+    )
+    text = f"Weakest slices, in points of accuracy from other images of the same classes: {listed}."
+    if not decided:  # of an older run
+        text += " They may be chance: whether they are more was not logged."
+    if not below:
+        text = "In no slice of the test images is it worse by more than chance."
+    return ["", text]
+
+
+def _starting(metrics: Mapping[str, float], key: str) -> dict[str, float]:
+    """`grouping/slice` → value, of one key of slices."""
+    start = key.partition("{")[0]
+    found = {name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def _robustness(metrics: Mapping[str, float]) -> list[str]:

@@ -19,6 +19,7 @@ from trainer.contract import (
     ROBUSTNESS,
     ROBUSTNESS_FILE,
     ROBUSTNESS_OF_KIND,
+    SLICE_DECIDED,
     SLICE_DIFFERENCE,
     TEMPERATURE_METRIC,
     UNCALIBRATED,
@@ -159,9 +160,10 @@ def log_weaknesses(
     table = slice_table(target, preds == target, by_condition(measured, test.sample_ids))
     writer.log_metrics(
         {
-            SLICE_DIFFERENCE.format(grouping=row.grouping, slice=row.slice): row.difference
+            key.format(grouping=row.grouping, slice=row.slice): value
             for row in table.itertuples()
             if row.difference == row.difference
+            for key, value in ((SLICE_DIFFERENCE, row.difference), (SLICE_DECIDED, row.decided))
         }
     )
     looks = attention(classifier, test.images, target, preds, measured, names)
