@@ -69,6 +69,23 @@ def test_the_weakest_class_is_named():
     assert verdict.text == "0.500 for angry, the lowest; at least 0.6 is asked for"
 
 
+def test_a_class_that_could_not_be_measured_is_named_and_does_not_pass():
+    row = ROW | {"recalls": {"angry": math.nan, "happy": 0.8}}
+    [verdict, *_] = judge(Gates(minimum_class_recall=0.6), row, None, never)
+    assert verdict.passed is None
+    assert verdict.text.startswith(
+        "0.800 for happy, the lowest; at least 0.6 is asked for; that of angry was not"
+    )
+    [verdict, *_] = judge(Gates(minimum_class_recall=0.9), row, None, never)
+    assert verdict.passed is False
+    happy, right = np.ones(400, np.int64), np.arange(400) < 200
+    found = compare(*(predictions(some, happy) for some in (right, right)))
+    verdict = judge(Gates(), ROW, ROW, lambda: found)[-1]
+    assert (verdict.passed, verdict.text) == (None, "cannot be told of angry: no test image shows it")
+    found = compare(*(predictions(some, happy) for some in (right, right & (np.arange(400) < 100))))
+    assert judge(Gates(), ROW, ROW, lambda: found)[-1].passed is False
+
+
 def test_what_is_significantly_worse_does_not_pass():
     same, accuracy, recalls = judge(Gates(), ROW, ROW, lambda: comparison(-60, -60))
     assert (same.passed, accuracy.passed, recalls.passed) == (True, False, False)

@@ -140,7 +140,11 @@ def _weakest(recalls: Mapping[str, float], limit: float) -> Verdict:
         return Verdict("recall of every class", None, f"it was not measured; at least {limit:g} is asked for")
     name = min(known, key=lambda name: known[name])
     text = f"{known[name]:.3f} for {name}, the lowest; at least {limit:g} is asked for"
-    return Verdict("recall of every class", known[name] >= limit, text)
+    passed: bool | None = known[name] >= limit
+    if unknown := [name for name in recalls if name not in known]:
+        text = f"{text}; that of {', '.join(unknown)} was not measured"
+        passed = None if passed else False
+    return Verdict("recall of every class", passed, text)
 
 
 def _against(
@@ -182,6 +186,10 @@ def _accuracy(found: Comparison) -> Verdict:
 
 def _recalls(found: Comparison) -> Verdict:
     lost = found.classes[found.classes["decided"] & (found.classes["difference"] < 0)]
+    unknown = list(found.classes.loc[found.classes["support"] == 0, "class"])
+    if lost.empty and unknown:
+        text = f"cannot be told of {', '.join(unknown)}: no test image shows it"
+        return Verdict("recalls against the champion", None, text)
     if lost.empty:
         return Verdict("recalls against the champion", True, "no class is significantly lower")
     listed = ", ".join(f"{row['class']} {100 * row['difference']:+.1f}" for _, row in lost.iterrows())
