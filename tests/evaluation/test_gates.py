@@ -64,6 +64,26 @@ def test_a_limit_is_passed_where_it_is_met(limit: str, value: float, passed: boo
     assert judge(Gates(**{limit: value}), missing, None, never)[0].passed is None
 
 
+@pytest.mark.parametrize(
+    ("limit", "row", "text"),
+    [
+        ({"minimum_accuracy": 0.65}, {"test_accuracy": 0.64996}, "0.64996; at least 0.65 is"),
+        (
+            {"minimum_class_recall": 0.4},
+            {"recalls": {"fear": 0.3999}},
+            "0.3999 for fear, the lowest; at least 0.4 is",
+        ),
+        ({"maximum_ece": 0.05}, {"test_ece": 0.0501}, "0.0501; at most 0.05 is"),
+        ({"maximum_latency_ms": 20}, {"latency_ms": 20.04}, "20.04 ms; at most 20 ms is"),
+        ({"minimum_accuracy": 0.65000001}, {"test_accuracy": 0.65}, "0.650; at least 0.65000001 is"),
+    ],
+)
+def test_no_text_is_rounded_to_the_contrary_of_its_verdict(limit, row, text):
+    [verdict, *_] = judge(Gates(**limit), ROW | row, None, never)
+    assert verdict.passed is False
+    assert verdict.text.startswith(text)
+
+
 def test_the_weakest_class_is_named():
     [verdict, *_] = judge(Gates(minimum_class_recall=0.6), ROW, None, never)
     assert verdict.text == "0.500 for angry, the lowest; at least 0.6 is asked for"

@@ -107,14 +107,14 @@ def judge(
         comparison: The candidate against the champion; ValueError where the two cannot be compared.
     """
     verdicts = [
-        _limit(gate, candidate.get(column, math.nan) * scale, limit, sign, unit)
+        _limit(gate, candidate.get(column, math.nan) / scale, limit, sign, unit)
         for gate, limit, column, scale, sign, unit in (
             ("accuracy", gates.minimum_accuracy, "test_accuracy", 1, 1, ""),
             ("macro recall", gates.minimum_macro_recall, "test_macro_recall", 1, 1, ""),
             ("calibration error", gates.maximum_ece, "test_ece", 1, -1, ""),
             ("robustness", gates.minimum_robustness, "robustness", 1, 1, ""),
             ("latency", gates.maximum_latency_ms, "latency_ms", 1, -1, " ms"),
-            ("size", gates.maximum_size_mb, "size_bytes", 1e-6, -1, " MB"),
+            ("size", gates.maximum_size_mb, "size_bytes", 1e6, -1, " MB"),
         )
         if limit is not None
     ]
@@ -124,22 +124,29 @@ def judge(
 
 
 def _limit(gate: str, value: float, limit: float, sign: int, unit: str) -> Verdict:
-    word = "at least" if sign > 0 else "at most"
+    asked = f"{'at least' if sign > 0 else 'at most'} {limit:.12g}{unit} is asked for"
     if math.isnan(value):
-        return Verdict(gate, None, f"it was not measured; {word} {limit:g}{unit} is asked for")
-    return Verdict(
-        gate,
-        sign * value >= sign * limit,
-        f"{value:.{1 if unit else 3}f}{unit}; {word} {limit:g}{unit} is asked for",
-    )
+        return Verdict(gate, None, f"it was not measured; {asked}")
+    told = _rounded(value, limit, sign, 1 if unit else 3)
+    return Verdict(gate, sign * value >= sign * limit, f"{told}{unit}; {asked}")
+
+
+def _rounded(value: float, limit: float, sign: int, digits: int = 3) -> str:
+    """With that many digits, or as many more as it takes to stay on the value's side of the limit."""
+    text = f"{value:.{digits}f}"
+    while (sign * float(text) >= sign * limit) != (sign * value >= sign * limit):
+        digits += 1
+        text = f"{value:.{digits}f}"
+    return text
 
 
 def _weakest(recalls: Mapping[str, float], limit: float) -> Verdict:
     known = {name: recall for name, recall in recalls.items() if not math.isnan(recall)}
+    asked = f"at least {limit:.12g} is asked for"
     if not known:
-        return Verdict("recall of every class", None, f"it was not measured; at least {limit:g} is asked for")
+        return Verdict("recall of every class", None, f"it was not measured; {asked}")
     name = min(known, key=lambda name: known[name])
-    text = f"{known[name]:.3f} for {name}, the lowest; at least {limit:g} is asked for"
+    text = f"{_rounded(known[name], limit, 1)} for {name}, the lowest; {asked}"
     passed: bool | None = known[name] >= limit
     if unknown := [name for name in recalls if name not in known]:
         text = f"{text}; that of {', '.join(unknown)} was not measured"
