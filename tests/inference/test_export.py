@@ -7,9 +7,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.extra.grey_faces import GREY_LEVELS, Trained
+from tests.extra.tiny_model import write_tiny_model
 from trainer.__main__ import main
+from trainer.contract import WEIGHTS_FILE
 from trainer.inference.bundle import ModelSpec
 from trainer.inference.export import OnnxModel, write_int8, write_onnx
 from trainer.inference.predictor import Predictor
@@ -130,6 +133,16 @@ def test_who_may_only_read_the_store_has_the_files_and_the_table(
     assert main(command) == 0
     assert "int8" in capsys.readouterr().out
     assert "Nothing of this is logged: permission denied" in caplog.text
+
+
+def test_an_export_of_a_model_that_answers_with_no_number_leaves_no_file(tmp_path, capsys):
+    folder = write_tiny_model(tmp_path / "model")
+    weights = load_file(folder / WEIGHTS_FILE)
+    broken = {name: value * torch.nan for name, value in weights.items() if value.is_floating_point()}
+    save_file(weights | broken, folder / WEIGHTS_FILE)
+    assert main(["export", str(folder), "--output", str(tmp_path / "out")]) == 2
+    assert "differed from the model by nan" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_an_export_that_differs_leaves_no_file(trained: Trained, capsys, tmp_path, monkeypatch):
