@@ -133,6 +133,15 @@ def test_only_the_same_images_and_classes_are_compared(pair):
         compare(a, other_ids)
 
 
+def test_a_run_that_answers_with_no_number_is_compared_as_wrong(pair):
+    a, b = pair
+    broken = Predictions(NAMES, a.sample_ids, a.target, np.full_like(a.probabilities, np.nan))
+    found = compare(broken, b)
+    assert (found.both_right, found.only_a, found.only_b) == (0, 0, (b.preds == b.target).sum())
+    unknown = found.metrics.set_index("metric").loc[["log_loss", "brier", "ece"], ["difference", "low"]]
+    assert np.isnan(unknown.to_numpy()).all()
+
+
 def test_the_difference_matrix_counts_points_of_the_truth_and_marks_what_is_decided():
     target = np.repeat([0, 1], [100, 4])
     a, b = target.copy(), target.copy()

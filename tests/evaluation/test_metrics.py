@@ -217,6 +217,17 @@ def test_without_images_every_figure_is_missing_and_none_is_zero():
     assert found.size == 0
 
 
+def test_an_answer_that_is_no_number_is_wrong_and_leaves_no_mean_over_the_images():
+    target = np.array([0, 0, 1, 2])
+    probabilities = np.eye(3)[target]
+    probabilities[[0, 3]] = np.nan
+    found = evaluate(target, probabilities, names(3))
+    assert found.summary["accuracy"] == 0.5
+    assert found.per_class["recall"].tolist() == [0.5, 1.0, 0.0]
+    assert found.summary["macro_recall"] == 0.5
+    assert all(math.isnan(found.summary[name]) for name in ("log_loss", "brier", "ece"))
+
+
 def test_rows_of_the_confusion_matrix_are_the_truth():
     found = confusion_matrix(np.array([0, 0, 2]), np.array([1, 1, 0]), 3)
     assert found.tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]

@@ -48,6 +48,7 @@ def evaluate(
     from trainer.commands.report import slice_table as print_slices
     from trainer.data import dataset_source
     from trainer.data.splits import group_positions
+    from trainer.evaluation.metrics import answered
     from trainer.evaluation.metrics import evaluate as measure
     from trainer.evaluation.slices import by_condition, read_groups, slice_table
     from trainer.inference.conditions import conditions
@@ -66,7 +67,7 @@ def evaluate(
     probabilities = np.mean(
         [member(test.images)[:, output_index(member.class_names, names)] for member, _ in members], axis=0
     )
-    right = probabilities.argmax(1) == target
+    right = answered(target, probabilities) == target
     evaluations = {"test": measure(target, probabilities, names)}
     for group, index in group_positions(test, source).items():
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)

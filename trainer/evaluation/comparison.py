@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from trainer.evaluation.metrics import Evaluation, evaluate, sample_loss
+from trainer.evaluation.metrics import Evaluation, answered, evaluate, sample_loss
 from trainer.evaluation.reliability import error_difference
 from trainer.evaluation.statistics import (
     Interval,
@@ -65,7 +65,7 @@ class Predictions:
     @cached_property
     def preds(self) -> np.ndarray:
         """int64 (N,)."""
-        return self.probabilities.argmax(1)
+        return answered(self.target, self.probabilities)
 
     @cached_property
     def loss(self) -> np.ndarray:

@@ -35,7 +35,7 @@ def evaluate(target: np.ndarray, probabilities: np.ndarray, class_names: Sequenc
         target: int64 (N,), indices into class_names.
         probabilities: float (N, K), rows sum to 1.
     """
-    confusion = confusion_matrix(target, probabilities.argmax(1), len(class_names))
+    confusion = confusion_matrix(target, answered(target, probabilities), len(class_names))
     per_class = class_metrics(confusion)
     macro_recall = _mean(per_class["recall"])
     size = len(target)
@@ -47,11 +47,20 @@ def evaluate(target: np.ndarray, probabilities: np.ndarray, class_names: Sequenc
         "macro_recall": macro_recall,
         "macro_precision": _mean(per_class["precision"]),
         "macro_f1": _mean(per_class["f1"]),
-        "log_loss": _mean(sample_loss(target, probabilities)),
+        "log_loss": float(sample_loss(target, probabilities).mean()) if size else float("nan"),
         "brier": brier(target, probabilities),
         "ece": expected_calibration_error(target, probabilities),
     }
     return Evaluation(tuple(class_names), summary, per_class, confusion)
+
+
+def answered(target: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """The class of the highest probability, int64 (N,).
+
+    Where one is NaN there is no answer, which counts as a wrong one: the class that follows the truth stands for it.
+    """
+    missing = np.isnan(probabilities).any(1)
+    return np.where(missing, (target + 1) % max(probabilities.shape[1], 1), probabilities.argmax(1))
 
 
 def confusion_matrix(target: np.ndarray, preds: np.ndarray, num_classes: int) -> np.ndarray:
@@ -85,7 +94,7 @@ def brier(target: np.ndarray, probabilities: np.ndarray) -> float:
     """Brier score over all classes: mean squared distance to the one-hot truth, in [0, 2]."""
     probabilities = probabilities.astype(np.float64)
     distance = (probabilities**2).sum(1) - 2 * _of_truth(target, probabilities) + 1
-    return _mean(distance)
+    return float(distance.mean()) if len(distance) else float("nan")
 
 
 def expected_calibration_error(target: np.ndarray, probabilities: np.ndarray, bins: int = ECE_BINS) -> float:
@@ -170,6 +179,6 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of the values that are there; NaN where none is."""
+    """Mean over the classes that have a value; NaN where none has."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")

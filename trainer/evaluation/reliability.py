@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from trainer.evaluation.metrics import ECE_BINS, equal_mass_bins, expected_calibration_error, mean_of_ties
+from trainer.evaluation.metrics import (
+    ECE_BINS,
+    answered,
+    equal_mass_bins,
+    expected_calibration_error,
+    mean_of_ties,
+)
 from trainer.evaluation.statistics import Interval, wilson
 
 _TINY = 1e-12
@@ -136,10 +142,10 @@ def error_difference(
         target: int64 (N,). probabilities_a, probabilities_b: float (N, K).
 
     Returns:
-        NaN without images.
+        NaN without images, and where a probability is NaN.
     """
     size = len(target)
-    if not size:
+    if not size or np.isnan(probabilities_a).any() or np.isnan(probabilities_b).any():
         return Interval(math.nan, math.nan, math.nan)
     gaps = []  # what each image adds to the gap of each bin
     for probabilities in (probabilities_a, probabilities_b):
@@ -269,7 +275,7 @@ def surer_than(curve: pd.DataFrame, threshold: float) -> Surest:
 
 def _confidence(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Confidence, float64 (N,), and whether the answer is right, bool (N,)."""
-    return probabilities.max(1).astype(np.float64), probabilities.argmax(1) == target
+    return probabilities.max(1).astype(np.float64), answered(target, probabilities) == target
 
 
 @dataclass(frozen=True, eq=False)

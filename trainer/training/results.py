@@ -30,7 +30,7 @@ from trainer.data.base import Split
 from trainer.data.pictures import image_table
 from trainer.data.splits import Splits
 from trainer.evaluation.calibration import averaged
-from trainer.evaluation.metrics import Evaluation, evaluate, prediction_table, sample_loss
+from trainer.evaluation.metrics import Evaluation, answered, evaluate, prediction_table, sample_loss
 from trainer.evaluation.pictures import confusion_figure, mistakes_sheet
 from trainer.evaluation.robustness import Robustness, by_kind, relative
 from trainer.evaluation.slices import by_condition, slice_table
@@ -104,7 +104,7 @@ def log_test(
     worst = image_table(test.images.numpy(), test.sample_ids, loss, WORST_IMAGES)
     worst.to_parquet(folder / WORST_IMAGES_FILE, index=False)
     log_robustness(writer, folder, splits, classifier, device)
-    log_weaknesses(writer, folder, splits, classifier, probabilities.argmax(1))
+    log_weaknesses(writer, folder, splits, classifier, answered(target, probabilities))
     return evaluation
 
 
