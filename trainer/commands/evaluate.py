@@ -43,7 +43,7 @@ def evaluate(
             tested on these images: for runs older than a measure, and where a test set has grown. Takes minutes.
         json: Print one JSON object instead of tables.
     """
-    from trainer.commands.models import load_predictor
+    from trainer.commands.models import chosen_by_test, load_predictor
     from trainer.commands.report import evaluation_table
     from trainer.commands.report import slice_table as print_slices
     from trainer.data import dataset_source
@@ -69,8 +69,10 @@ def evaluate(
     )
     right = answered(target, probabilities) == target
     evaluations = {"test": measure(target, probabilities, names)}
-    for group, index in group_positions(test, source).items():
+    groups_of = group_positions(test, source)
+    for group, index in groups_of.items():
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)
+    caveats = [chosen_by_test(*member, dataset, groups_of) for member in members]
     cut = []
     if groups is not None:
         cut.append(slice_table(target, right, read_groups(read_text(groups), test.sample_ids)))
@@ -80,6 +82,8 @@ def evaluate(
     if json:
         found: dict[str, Any] = {"model": name, "source": data.source}
         found["test_fingerprint"] = test.fingerprint(data.class_names)
+        if any(caveats):
+            found["caveats"] = list(filter(None, caveats))
         if cut:
             found["slices"] = [row for table in cut for row in records(table)]
         print_json(found | {part: as_json(evaluation) for part, evaluation in evaluations.items()})
@@ -89,6 +93,8 @@ def evaluate(
             evaluation_table(f"{name} on {part.replace('_', ' ')} of {data.source}", evaluation)
     for table in cut:
         print_slices(table)
+    for caveat in filter(None, caveats):
+        print(caveat)
     return 0
 
 

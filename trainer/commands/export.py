@@ -47,8 +47,9 @@ def export(
         data_dir: Folder, archive or CSV of the dataset.
         json: Print one JSON object instead of a table.
     """
-    from trainer.commands.models import load_predictor
+    from trainer.commands.models import chosen_by_test, load_predictor
     from trainer.data import dataset_source
+    from trainer.data.splits import group_positions
     from trainer.inference.export import OnnxModel, write_int8, write_onnx
 
     predictor, name = load_predictor(model)
@@ -56,7 +57,7 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     files = {"onnx": output / f"{stem}.onnx", "int8": output / f"{stem}.int8.onnx"}
     write_onnx(predictor, files["onnx"])
-    data, missing = None, ""
+    data, missing, caveat = None, "", ""
     try:
         source = dataset_source(dataset or predictor.spec.dataset)
         data = source.load(Path(data_dir) if data_dir else None, ("train", "test"))
@@ -66,6 +67,7 @@ def export(
         missing = str(error).splitlines()[0]
     models: dict[str, Any] = {"torch": predictor, "onnx": OnnxModel(files["onnx"])}
     if data is not None:
+        caveat = chosen_by_test(predictor, name, data.name, group_positions(data.parts["test"], source))
         write_int8(files["onnx"], files["int8"], calibration_images(data))
         models["int8"] = OnnxModel(files["int8"])
     found = measure(models, files, data, predictor.spec.class_names, predictor.size)
@@ -76,9 +78,11 @@ def export(
     if json:
         from trainer.commands.evaluate import print_json
 
-        print_json({"model": name, **found})
+        print_json({"model": name, **found, **({"caveat": caveat} if caveat else {})})
     else:
         print_table(name, found)
+        if caveat:
+            print(f"\n{caveat}")
         if missing:
             print(f"\nNo 8-bit file: its scales come from training images, and {missing}")
     if name.startswith("models:/"):

@@ -1,5 +1,6 @@
 """From what a user types to a model that answers."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ from trainer.contract import BEST_FOLDER
 if TYPE_CHECKING:
     from trainer.inference.model import Model
 from trainer.inference.predictor import Predictor
+
+_IN_STORE = ("models:/", "runs:/")
 
 
 def load_predictor(reference: str) -> "tuple[Predictor, str]":
@@ -32,6 +35,29 @@ def load_predictor(reference: str) -> "tuple[Predictor, str]":
         return Predictor.load(folder), reference
     version = find_version(store, reference)
     return load_bundle(store, version), version.uri
+
+
+def chosen_by_test(predictor: "Predictor", name: str, dataset: str, groups: Container[str]) -> str:
+    """What to say of figures on test images that chose the model's epoch (--validation public); else empty.
+
+    Args:
+        predictor, name: Of `load_predictor`.
+        dataset, groups: The test set's, and the official subsets in it.
+    """
+    if predictor.spec.dataset != dataset or "public" not in groups or not name.startswith(_IN_STORE):
+        return ""
+    from trainer.store.location import open_store
+    from trainer.store.registry import find_version, run_params
+
+    store = open_store(create=False)
+    of_run = name.startswith("runs:/")
+    run_id = name.removeprefix("runs:/").strip("/") if of_run else find_version(store, name).run_id
+    if run_params(store, run_id or "").get("validation") != "public":
+        return ""
+    return (
+        f"The images of PublicTest chose the epoch of {name} and fitted its temperature: only figures of PrivateTest "
+        "are of a test."
+    )
 
 
 def load_any(reference: str) -> "tuple[Model, str]":

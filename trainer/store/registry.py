@@ -223,6 +223,14 @@ def _named(client: MlflowClient, name: str, alias: str | None, number: str | Non
         return None
 
 
+def run_params(store: Store, run_id: str) -> dict[str, str]:
+    """Parameters of a run; none where it is gone."""
+    try:
+        return dict(store.client().get_run(run_id).data.params)
+    except MlflowException:
+        return {}
+
+
 def has_bundle(version: Version) -> bool:
     """Whether the version carries the files of our format. Raises StoreError where that cannot be told."""
     return set(_bundle_sizes(version)) >= {SPEC_FILE, WEIGHTS_FILE}

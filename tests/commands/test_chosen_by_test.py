@@ -1,0 +1,57 @@
+"""Of a model whose epoch PublicTest chose, PublicTest is no test; the commands say so."""
+
+import json
+
+import pytest
+import torch
+
+from tests.extra.grey_faces import GREY_LEVELS, write_grey_folder
+from tests.extra.odd_runs import make_run
+from trainer.__main__ import main
+from trainer.inference.bundle import ModelSpec
+from trainer.inference.predictor import Predictor
+from trainer.store.location import open_store
+
+
+@pytest.fixture
+def registered(stocked, monkeypatch):
+    """A function that registers an untrained model with a validation protocol; returns flags that name data."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        architecture="cnn", options={"blocks": "4 8", "hidden": 0, "dropout": 0.0},
+        class_names=tuple(sorted(GREY_LEVELS)), source_size=48, image_size=48, channels=1, mean=(0.5,), std=(0.25,),
+        dataset="fer2013", train_fingerprint="0",
+    )  # fmt: skip
+    predictor = Predictor(spec.build().eval(), spec)
+    monkeypatch.setattr(
+        "trainer.commands.models.load_predictor", lambda _: (predictor, "models:/fer2013-emotion/1")
+    )
+
+    def register(validation: str) -> list[str]:
+        store = open_store()
+        client = store.client()
+        run_id = make_run(client, store.experiment_id("fer2013"), params={"validation": validation})
+        client.create_registered_model("fer2013-emotion")
+        client.create_model_version("fer2013-emotion", f"runs:/{run_id}/model", run_id)
+        folder = write_grey_folder(stocked / "faces", train=4, test=4)
+        for path in folder.glob("test/*/PublicTest_[01].png"):
+            path.rename(path.with_name(path.name.replace("Public", "Private")))
+        return ["fer2013-emotion/1", "--data-dir", str(folder)]
+
+    return register
+
+
+@pytest.mark.parametrize(("validation", "told"), [("public", True), ("stratified", False)])
+def test_the_commands_say_where_test_images_chose_the_epoch(registered, tmp_path, capsys, validation, told):
+    sentence = (
+        "The images of PublicTest chose the epoch of models:/fer2013-emotion/1 and fitted its temperature"
+    )
+    flags = registered(validation)
+    assert main(["evaluate", *flags]) == 0
+    assert (sentence in capsys.readouterr().out) is told
+    assert main(["evaluate", *flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test_private"]["images"] == 10
+    assert ("caveats" in found) is told
+    main(["export", *flags, "--output", str(tmp_path / "out")])
+    assert (sentence in capsys.readouterr().out) is told
