@@ -17,9 +17,10 @@ def opening(label: str, found: Reliability, before: Reliability | None) -> str:
     """How far the probabilities are off, whether chance explains it, and what the surest answers gain; Markdown."""
     answered, every = surest(found.curve, COVERAGE), surest(found.curve, 1.0)
     chance = "more" if found.error > found.at_most else "no more"
+    digits = 2 if _points(found.error) == _points(found.at_most) else 1
     text = (
-        f"The probabilities of {plain(label)} are {_points(found.error)} points off on average, {chance} than chance "
-        f"explains (up to {_points(found.at_most)} on {every.size:,} images)"
+        f"The probabilities of {plain(label)} are {_points(found.error, digits)} points off on average, {chance} than "
+        f"chance explains (up to {_points(found.at_most, digits)} on {every.size:,} images)"
     )
     if before is not None:
         text += f", and were {_points(before.error)} off before calibration"
@@ -67,5 +68,5 @@ def _accuracy(answers: Surest) -> str:
     return f"{percent(answers.accuracy)} ({low} to {high})"
 
 
-def _points(share: float) -> str:
-    return number(100 * share, 1)
+def _points(share: float, digits: int = 1) -> str:
+    return number(100 * share, digits)

@@ -1,10 +1,12 @@
-"""Recall, precision and F1 of each class with intervals, over runs; pure functions."""
+"""Recall, precision and F1 of each class with intervals, over runs, and what is said of them; pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from dashboard.selection import Chosen
+from dashboard.text import percent, plain
 from trainer.evaluation.comparison import Predictions
 from trainer.evaluation.metrics import confused_pairs
 from trainer.evaluation.statistics import wilson
@@ -65,3 +67,22 @@ def worst_class(
         taken,
         float(table[table["class"] == row["class"]]["value"].max()),
     )
+
+
+def opening(found: Mapping[str, Predictions], chosen: Sequence[Chosen]) -> str:
+    """The worst class of the best run, what it is taken for, and whether any run does better; Markdown."""
+    labels = {run.run_id: run.label for run in chosen}
+    best = max(found, key=lambda run_id: found[run_id].evaluation.summary["macro_recall"])
+    name, recall, taken, highest = worst_class(class_table(found, "recall"), found, best)
+    mistaken = f", and is most often taken for {plain(taken)}" if taken else ""
+    where = f" by {plain(labels[best])}" if len(found) > 1 else ""
+    other = ""
+    if len(found) > 1:
+        other = (
+            f"; another run reaches {percent(highest)}"
+            if percent(highest) != percent(recall)
+            else f"; no run exceeds {percent(highest)}"
+        )
+    if recall == 1:
+        return f"Every class is found in every case{where}."
+    return f"{plain(name.capitalize())} is found in {percent(recall)} of cases{where}{mistaken}{other}."

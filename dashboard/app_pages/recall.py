@@ -4,30 +4,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts, frame
-from dashboard.recalls import ORDERS, class_table, macro_values, sort_classes, worst_class
-from dashboard.selection import Chosen, choose_runs
-from dashboard.text import number, percent, plain, several
-from trainer.evaluation.comparison import Predictions
-
-
-def opening(found: dict[str, Predictions], chosen: list[Chosen]) -> str:
-    """The worst class of the best run, what it is taken for, and whether any run does better."""
-    labels = {run.run_id: run.label for run in chosen}
-    best = max(found, key=lambda run_id: found[run_id].evaluation.summary["macro_recall"])
-    name, recall, taken, highest = worst_class(class_table(found, "recall"), found, best)
-    mistaken = f", and is most often taken for {plain(taken)}" if taken else ""
-    where = f" by {plain(labels[best])}" if len(found) > 1 else ""
-    other = ""
-    if len(found) > 1:
-        other = (
-            f"; another run reaches {percent(highest)}"
-            if highest > recall
-            else f"; no run exceeds {percent(highest)}"
-        )
-    if recall == 1:
-        return f"Every class is found in every case{where}."
-    return f"{plain(name.capitalize())} is found in {percent(recall)} of cases{where}{mistaken}{other}."
-
+from dashboard.recalls import ORDERS, class_table, macro_values, opening, sort_classes
+from dashboard.selection import choose_runs
+from dashboard.text import number, several
 
 snapshot = frame.load("Per-class recall")
 top = st.container()

@@ -1,0 +1,44 @@
+"""What pages open with: each sentence says what its rounded figures say."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dashboard import calibrations, recalls
+from dashboard.selection import Chosen
+from trainer.evaluation.comparison import Predictions
+from trainer.evaluation.reliability import measure
+
+CHOSEN = [Chosen(name, name, "#000000", "solid", "circle") for name in ("A", "B")]
+
+
+def finds(fear: int) -> Predictions:
+    """Of 1,000 faces of fear so many, and of as many happy ones all."""
+    target = np.repeat([0, 1], 1000)
+    preds = np.where(np.arange(2000) < 1000 - fear, 1, target)
+    return Predictions(
+        ("fear", "happy"), tuple(map(str, range(2000))), target, np.eye(2, dtype=np.float32)[preds]
+    )
+
+
+@pytest.mark.parametrize(("other", "end"), [(463, "no run exceeds 46%."), (472, "another run reaches 47%.")])
+def test_a_run_does_not_reach_more_where_it_is_the_same_rounded(other: int, end: str):
+    found = {"A": finds(460), "B": finds(other)}
+    found["B"].evaluation.summary["macro_recall"] = 0.0  # by which the first is the best
+    sentence = recalls.opening(found, CHOSEN)
+    assert sentence.startswith("Fear is found in 46% of cases by A")
+    assert sentence.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (0.0234, "2.34 points off on average, more than chance explains (up to 2.31 on"),
+        (0.0222, "2.2 points off on average, no more than chance explains (up to 2.3 on"),
+    ],
+)
+def test_an_error_and_what_chance_explains_are_told_apart(error: float, words: str):
+    answers = finds(460)
+    found = dataclasses.replace(measure(answers.target, answers.probabilities), error=error, at_most=0.0231)
+    assert words in calibrations.opening("A", found, None)
