@@ -16,7 +16,7 @@ from trainer.evaluation.comparison import (
     verdict,
 )
 from trainer.evaluation.metrics import prediction_table
-from trainer.evaluation.statistics import mean_difference, seed_difference
+from trainer.evaluation.statistics import images_needed, mean_difference, seed_difference
 
 NAMES = ("angry", "disgust", "happy")
 
@@ -121,6 +121,16 @@ def test_a_small_difference_is_not_called_one_and_the_images_it_would_take_are_t
     sentence = verdict(compare(answers(target, a), answers(target, b)), "A", "B")
     assert sentence.startswith("No difference in accuracy that 200 images can show: B against A +1.0 (−")
     assert "would take about" in sentence
+
+
+def test_no_fewer_images_are_asked_for_than_were_not_enough():
+    target = np.zeros(5, np.int64)
+    found = compare(answers(target, target + 1), answers(target, target))
+    assert (found.p, images_needed(found.only_a, found.only_b, found.size)) == (0.0625, 4)
+    assert verdict(found, "A", "B").startswith(
+        "No difference in accuracy that 5 images can show: B against A +100.0 ("
+    )
+    assert "would take" not in verdict(found, "A", "B")
 
 
 def test_only_the_same_images_and_classes_are_compared(pair):

@@ -193,7 +193,12 @@ def verdict(comparison: Comparison, name_a: str, name_b: str) -> str:
     on = f"on the same {c.size:,} images"
     if not c.decided:
         needed = images_needed(c.only_a, c.only_b, c.size)
-        more = f"; to show a difference this small would take about {_round(needed)} images" if needed else ""
+        # By an approximation: on the verge it may ask for fewer images than were not enough.
+        more = (
+            f"; to show a difference this small would take about {_round(needed)} images"
+            if needed and needed > c.size
+            else ""
+        )
         return (
             f"No difference in accuracy that {c.size:,} images can show: {name_b} against {name_a} "
             f"{signed(accuracy)} points{more}."
