@@ -40,7 +40,8 @@ def robustness_table(found: Mapping[str, Robustness], chosen: Sequence[Chosen]) 
         return table  # other images were asked about
     table.loc["all"] = [number(difference.at["all", name]) for name in ("a", "b")]
     table["difference"] = [
-        f"{signed(row['difference'])} ({signed(row['low'])} to {signed(row['high'])})"
+        signed(row["difference"])
+        + (f" ({signed(row['low'])} to {signed(row['high'])})" if row["low"] == row["low"] else "")
         + (" *" if row["decided"] else "")
         for _, row in difference.loc[table.index].iterrows()
     ]

@@ -92,6 +92,17 @@ def test_two_models_are_compared_image_by_image_as_scipy_does():
     assert not compare_robustness(a, a)["decided"].any()
 
 
+@pytest.mark.parametrize(("size", "p"), [(1, 1.0), (2, 0.5), (8, 2**-7)])
+def test_a_difference_that_is_the_same_on_every_image_is_no_more_certain_than_their_number(
+    size: int, p: float
+):
+    clean, worse = np.ones(size, bool), np.zeros((size, 1, 5), bool)
+    a, b = (Robustness(tuple(map(str, range(size))), KINDS[:1], clean, right) for right in (worse, ~worse))
+    row = compare_robustness(a, b).iloc[-1]
+    assert (row["difference"], row["p"]) == (1.0, p)
+    assert np.isnan([row["low"], row["high"]]).all()
+
+
 def test_answers_to_other_images_are_not_compared():
     a, b = drawn(np.random.default_rng(3), 50), drawn(np.random.default_rng(3), 60)
     with pytest.raises(ValueError, match="different images"):

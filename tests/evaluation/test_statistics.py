@@ -290,6 +290,14 @@ def test_one_image_has_a_difference_without_an_interval_and_none_has_neither():
     assert np.isnan([none.value, none.low, none.high]).all()
 
 
+def test_values_that_all_differ_by_the_same_have_a_difference_without_an_interval():
+    values = np.linspace(0.1, 0.7, 7)
+    found, same = mean_difference(values, values + 0.2), mean_difference(values, values)
+    assert found.value == pytest.approx(0.2)
+    assert np.isnan([found.low, found.high]).all()
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
 def test_the_images_needed_are_those_of_connors_formula():
     # powerandsamplesize.com, "McNemar's Z-test, 2-Sided Equality", cites Connor, page 209.
     assert images_needed(only_a=45, only_b=5, size=100) == 23

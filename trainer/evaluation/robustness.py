@@ -9,7 +9,7 @@ from scipy import stats
 
 from trainer.contract import STRENGTHS
 from trainer.evaluation.comparison import ALPHA
-from trainer.evaluation.statistics import Interval, holm, mean_difference, wilson
+from trainer.evaluation.statistics import Interval, holm, is_constant, mean_difference, wilson
 
 CLEAN = "clean"
 _SEPARATOR = " · "
@@ -122,9 +122,9 @@ def compare_robustness(a: Robustness, b: Robustness) -> pd.DataFrame:
 
 
 def _p(differences: np.ndarray) -> float:
-    """Of the paired t test; 1 where the two never differ."""
+    """Of the paired t test; where all differ by the same that of the sign test, and 1 where the two never differ."""
     if not differences.any() or len(differences) < 2:
         return 1.0
-    if not np.ptp(differences):
-        return 0.0
+    if is_constant(differences):  # no t; the sign test's is the least that so many images can give
+        return min(2.0 ** (1 - len(differences)), 1.0)
     return float(stats.ttest_1samp(differences, 0.0).pvalue)

@@ -157,15 +157,22 @@ def mean_difference(values_a: np.ndarray, values_b: np.ndarray, confidence: floa
         values_a, values_b: float (N,), one figure an image, such as its log loss or Brier score.
 
     Returns:
-        NaN without images; ends NaN for one image.
+        NaN without images; ends NaN for one image, and where all differ, and by the same: that tells of no spread.
     """
     differences = np.asarray(values_b, dtype=np.float64) - np.asarray(values_a, dtype=np.float64)
     size = len(differences)
     mean, deviation = seed_spread(differences)
+    if is_constant(differences) and mean:
+        return Interval(mean, math.nan, math.nan)
     reach = (
         float(stats.t.ppf((1 + confidence) / 2, size - 1)) * deviation / math.sqrt(size) if size else math.nan
     )
     return Interval(mean, mean - reach, mean + reach)
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether they differ by no more than rounding."""
+    return len(values) > 0 and bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
 def images_needed(
