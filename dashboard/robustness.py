@@ -1,5 +1,6 @@
 """What is kept of the accuracy when images are made worse: sentences and tables, as pure functions of what was read."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -13,11 +14,11 @@ def robustness_sentence(found: Mapping[str, Robustness], chosen: Sequence[Chosen
     """What each run keeps, and which corruption costs the first one most; Markdown."""
     labels = {run.run_id: plain(run.label) for run in chosen}
     scores = {run_id: relative(answers) for run_id, answers in found.items()}
-    order = sorted(scores, key=lambda run_id: -scores[run_id].value)
+    order = sorted(scores, key=lambda run_id: (math.isnan(scores[run_id].value), -scores[run_id].value))
     kept = [
-        f"{labels[run_id]} {percent(scores[run_id].value)} "
-        f"({100 * scores[run_id].low:.0f} to {percent(scores[run_id].high)})"
-        for run_id in order
+        f"{labels[run_id]} {percent(score.value)}"
+        + ("" if math.isnan(score.low) else f" ({100 * score.low:.0f} to {percent(score.high)})")
+        for run_id, score in ((run_id, scores[run_id]) for run_id in order)
     ]
     kinds = by_kind(found[order[0]])
     worst = min(kinds, key=lambda kind: kinds[kind])

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from dashboard import calibrations, recalls
+from dashboard.robustness import robustness_sentence, robustness_table
 from dashboard.selection import Chosen
 from trainer.evaluation.comparison import Predictions
 from trainer.evaluation.reliability import measure
+from trainer.evaluation.robustness import Robustness
 
 CHOSEN = [Chosen(name, name, "#000000", "solid", "circle") for name in ("A", "B")]
 
@@ -42,3 +44,16 @@ def test_an_error_and_what_chance_explains_are_told_apart(error: float, words: s
     answers = finds(460)
     found = dataclasses.replace(measure(answers.target, answers.probabilities), error=error, at_most=0.0231)
     assert words in calibrations.opening("A", found, None)
+
+
+def test_what_a_run_keeps_that_gets_nothing_right_is_a_dash_at_the_end():
+    none, every = (np.full((40, 1, 5), right) for right in (False, True))
+    ids = tuple(map(str, range(40)))
+    found = {
+        "A": Robustness(ids, ("blur",), none[:, 0, 0], none),
+        "B": Robustness(ids, ("blur",), every[:, 0, 0], every),
+    }
+    assert "the runs keep: B 100% (100 to 100%), A –. Most is lost to blur" in robustness_sentence(
+        found, CHOSEN
+    )
+    assert robustness_table(found, CHOSEN)["difference"].tolist() == ["+1.000 *", "+1.000 *"]
