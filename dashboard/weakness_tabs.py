@@ -5,9 +5,8 @@ import streamlit as st
 from dashboard import cache, charts, frame, gallery
 from dashboard.robustness import curve_table, robustness_sentence, robustness_table
 from dashboard.selection import Chosen
-from dashboard.text import number, plain, several
+from dashboard.text import plain, several
 from dashboard.weaknesses import slice_sentence, slice_tables, slice_text
-from trainer.evaluation.attention import SIMILAR
 from trainer.evaluation.slices import read_groups, recall_table
 from trainer.store.reader import Snapshot
 
@@ -115,14 +114,8 @@ def show_attention(snapshot: Snapshot, chosen: list[Chosen]) -> None:
         if run.run_id not in looks:
             continue
         found = looks[run.run_id]
-        learned = (
-            "they tell of what was learned"
-            if found.random_similarity < SIMILAR
-            else "they tell of the images rather than of what was learned"
-        )
         st.markdown(
-            f"**{plain(run.label)}**. Orange: what spoke for the class. With random weights the same images have "
-            f"maps that correlate with these by {number(found.random_similarity, 2)}: {learned}."
+            f"**{plain(run.label)}**. Orange: what spoke for the class. With random weights {found.checked()}."
         )
         st.html(gallery.attention_row(found))
     if looks:

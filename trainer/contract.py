@@ -94,7 +94,8 @@ CLASS_METRICS = ("precision", "recall", "f1", "support")
 ROBUSTNESS = "robustness/relative"
 ROBUSTNESS_OF_KIND = "robustness/{kind}"
 STRENGTHS = (1, 2, 3, 4, 5)
-# Mean correlation of saliency maps with those of random weights: where it is high they tell of nothing learned.
+# Mean correlation of saliency maps with those of random weights: where it is high they tell of nothing learned. NaN
+# where all of the latter are flat.
 RANDOM_SIMILARITY = "saliency/similarity_to_random_weights"
 # How far the accuracy in a slice of test is from that on the other images of the same classes.
 SLICE_DIFFERENCE = "slices/{grouping}/{slice}"

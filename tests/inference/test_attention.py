@@ -1,5 +1,6 @@
 """Mean maps of a class lie where the class comes from, faces lie over each other, and random weights move them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from dashboard.gallery import attention_row
 from tests.inference.test_saliency import SIDE, Corners
 from trainer.evaluation.attention import Attention
-from trainer.inference.attention import attention
+from trainer.inference.attention import _similarity, attention
 from trainer.models.base import Classifier
 
 NAMES = ("upper left", "upper right", "<b>lower left</b>", "lower right")
@@ -70,6 +71,21 @@ def test_random_weights_change_the_maps_of_a_network(tmp_path: Path):
     html = attention_row(again)
     assert html.count("<img") == 4
     assert "&lt;b&gt;lower left" in html
+
+
+def test_flat_maps_of_random_weights_check_nothing():
+    maps = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    others = maps.clone()
+    others[1:] = 0
+    assert _similarity(maps, others) == pytest.approx(1, abs=1e-5)
+    assert np.isnan(_similarity(maps, torch.zeros_like(maps)))
+    found = looked()
+    for similarity, words in (
+        (np.nan, "the same images have flat maps: that checks nothing"),
+        (-0.04, "correlate with these by −0.04: they are not those of random weights"),
+        (0.8, "by 0.80: they tell of the images rather than of what was learned"),
+    ):
+        assert dataclasses.replace(found, random_similarity=similarity).checked().endswith(words)
 
 
 def test_without_a_face_or_with_another_file_there_is_nothing(tmp_path: Path):

@@ -1,12 +1,13 @@
 """What a network looks at on average, as it is kept with a run."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 SIMILAR = 0.5
-"""Above such a correlation with the maps of random weights, maps tell of the images and not of what was learned."""
+"""From such a correlation with the maps of random weights on, maps tell of the images and not of what was learned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +16,8 @@ class Attention:
 
     images: int64 (K,), how many of each class went in. faces: float32 (K, S, S), grey levels of 256. maps: float32
     (K, S, S), from 0 to 1, how much each place spoke for the class. random_similarity: mean correlation of maps with
-    those of the same network with random weights: the sanity check of Adebayo et al. (arXiv 1810.03292).
+    those of the same network with random weights: the sanity check of Adebayo et al. (arXiv 1810.03292); NaN where all
+    of these are flat.
     """
 
     class_names: tuple[str, ...]
@@ -55,6 +57,16 @@ class Attention:
         ):  # fmt: skip
             raise ValueError("its parts do not fit together")
         return attention
+
+    def checked(self) -> str:
+        """What follows from random_similarity, as the end of a sentence on maps of random weights."""
+        if math.isnan(self.random_similarity):
+            return "the same images have flat maps: that checks nothing"
+        told = f"the same images have maps that correlate with these by {self.random_similarity:.2f}"
+        told = told.replace("-", "−")
+        if self.random_similarity < SIMILAR:
+            return f"{told}: they are not those of random weights"
+        return f"{told}: they tell of the images rather than of what was learned"
 
     def lower_share(self, index: int) -> float:
         """Of what speaks for a class, the share in the lower half of the face: the mouth rather than the eyes."""

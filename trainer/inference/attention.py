@@ -99,7 +99,7 @@ def _randomised(classifier: Classifier) -> Classifier:
 
 
 def _similarity(first: Tensor, second: Tensor) -> float:
-    """Mean correlation of the maps of each image; one that is flat correlates with nothing."""
+    """Mean correlation of the maps of each image, of those of which none is flat; NaN where there is no such image."""
     a, b = (values.flatten(1) - values.flatten(1).mean(1, keepdim=True) for values in (first, second))
-    length = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-6)
-    return float(((a * b).sum(1) / length).mean())
+    length = a.norm(dim=1) * b.norm(dim=1)
+    return float(((a * b).sum(1) / length)[length > 1e-6].mean())
