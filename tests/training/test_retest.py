@@ -1,6 +1,7 @@
 """A registered model that is tested again: its run then tells of the new test set, and loses nothing."""
 
 import dataclasses
+import math
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -9,9 +10,11 @@ import pandas as pd
 import pytest
 
 from tests.extra.grey_faces import Trained
+from tests.extra.odd_runs import make_run
 from trainer.__main__ import main
 from trainer.contract import CARD_FILE, EARLIER_PREDICTIONS_FILE, Tag, metric_key
 from trainer.data.splits import load_splits
+from trainer.evaluation.card import card
 from trainer.evaluation.comparison import Predictions, same_images
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
@@ -39,6 +42,9 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Tr
     version = find_version(store, MODEL)
     reader = Reader(store)
     before, row = reader.predictions(version.run_id), reader.snapshot().runs.loc[version.run_id]
+    store.client().log_metric(
+        version.run_id, "slices/watermark/with a watermark", -0.5
+    )  # of images that are gone
     for picture in sorted((place.data_dir / "test" / "sad").iterdir())[:3]:
         shutil.copy(picture, picture.with_name(f"again_{picture.name}"))
     assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 0
@@ -67,7 +73,27 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Tr
     version = find_version(store, MODEL)
     assert version.tags[Tag.TEST_FINGERPRINT] == again["test_fingerprint"]
     assert "On 43 test images" in version.description
+    assert "with a watermark" not in version.description
+    assert math.isnan(client.get_run(version.run_id).data.metrics["slices/watermark/with a watermark"])
     assert client.download_artifacts(version.run_id, CARD_FILE)
+
+
+def test_of_figures_that_the_new_test_set_has_none_of_nothing_stays(stocked):
+    store = open_store()
+    of_before = ("slices/a/b", "slices_decided/a/b", "test_without_twins/accuracy", "test_private/recall/sad")
+    others = {"training_seconds": 9.0, "validation_best/accuracy": 0.7, "train/loss": 0.5}
+    metrics = dict.fromkeys(of_before, 0.6) | {"test/accuracy": 0.65} | others
+    run_id = make_run(store.client(), store.experiment_id("fer2013"), metrics=metrics)
+    writer = retest._HoldingWriter(store, run_id)
+    writer.log_metrics({"test/accuracy": 0.66, "test_public/accuracy": 0.66})
+    writer.forget(metrics)
+    writer.let_go()
+    found = store.client().get_run(run_id).data.metrics
+    assert all(math.isnan(found.pop(key)) for key in of_before)
+    assert found == others | {"test/accuracy": 0.66, "test_public/accuracy": 0.66}
+    found |= {"test/macro_recall": 0.6, "test/ece": 0.1, "test/support/sad": 40.0}
+    text = card("emotion", {}, found | dict.fromkeys(of_before, math.nan), ["sad"])
+    assert "nan" not in text
 
 
 def test_a_run_that_was_tested_on_other_images_is_not_compared(place: Trained, capsys):

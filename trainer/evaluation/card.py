@@ -160,7 +160,7 @@ def _robustness(metrics: Mapping[str, float]) -> list[str]:
     kinds = {
         key.removeprefix(start): value
         for key, value in metrics.items()
-        if key.startswith(start) and key != ROBUSTNESS
+        if key.startswith(start) and key != ROBUSTNESS and not math.isnan(value)
     }
     if math.isnan(score) or not kinds:
         return []

@@ -1,8 +1,9 @@
 """The story of one model that is tested again: on other images than before, or for what its run did not log yet."""
 
 import dataclasses
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from trainer.store.writer import RunWriter
 from trainer.training.data import configured_splits
 from trainer.training.results import log_test
 
+_OF_TEST = ("test/", "test_", "slices/", "slices_decided/", "robustness/", "saliency/")
+"""Beginnings of the names of metrics that are measured on a test set."""
+
 
 class _HoldingWriter(RunWriter):
     """Holds what is logged until all is measured, which takes minutes: whoever stops it leaves the run as it was."""
@@ -34,6 +38,12 @@ class _HoldingWriter(RunWriter):
     def _send(self, record: Mapping[str, Any], files: Path | None = None, *, urgent: bool = False) -> None:
         self._held.append((record, files))
 
+    def forget(self, earlier: Iterable[str]) -> None:
+        """Log NaN for those of the metrics that are of a test set, and have no value on this one."""
+        known = {row[0] for record, _ in self._held for row in record.get("metrics", ())}
+        if gone := [key for key in earlier if key.startswith(_OF_TEST) and key not in known]:
+            self.log_metrics(dict.fromkeys(gone, math.nan))
+
     def let_go(self) -> None:
         """Write all of it; folders that were logged must be there still."""
         for record, files in self._held:
@@ -44,7 +54,8 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     """Measure all that a training measures at its end, and log it to the run that `version` came from.
 
     What the run knew of its test set is replaced: its metrics' last values, its files, its fingerprint and its card.
-    Metrics of before stay in their histories, answers to other images in `contract.EARLIER_PREDICTIONS_FILE`.
+    A metric that other images have no value of (a slice, a group, images without twins) becomes NaN. Metrics of before
+    stay in their histories, answers to other images in `contract.EARLIER_PREDICTIONS_FILE`.
 
     Args:
         data_dir: Folder or archive of the dataset; without it, where the dataset is looked for.
@@ -95,6 +106,8 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
             known[known["part"] == "validation"],
         )  # fmt: skip
         writer.log_folder(folder)
+        if fingerprints["test"] != before["test_fingerprint"]:
+            writer.forget(store.client().get_run(run_id).data.metrics)
         tags = {
             Tag.TEST_ACCURACY: f"{evaluation.summary['accuracy']:.4f}",
             Tag.TEST_FINGERPRINT: fingerprints["test"],
