@@ -157,8 +157,15 @@ def test_a_promotion_against_a_gate_needs_a_reason_which_is_kept(strict, capsys)
     assert "version 2 is champion already" in capsys.readouterr().out
 
 
+def test_a_model_that_is_named_by_its_address_is_judged_against_the_champion_as_well(strict, capsys):
+    assert main(["promote", "models:/fer2013-emotion", "2", "--check"]) == 1
+    assert "fer2013-emotion version 2, judged against version 1" in capsys.readouterr().out
+    assert main(["promote", "models:/fer2013-emotion", "1"]) == 0
+    assert "version 1 is champion already" in capsys.readouterr().out
+
+
 def test_another_alias_is_moved_without_gates(strict, capsys):
-    assert main(["promote", "fer2013-emotion", "2", "--alias", "demo"]) == 0
+    assert main(["promote", "models:/fer2013-emotion", "2", "--alias", "demo"]) == 0
     assert "version 2 is now demo." in capsys.readouterr().out
     remove_alias(strict, "fer2013-emotion", "demo")
 

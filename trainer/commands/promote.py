@@ -45,6 +45,7 @@ def promote(
 
     store = open_store(create=False)
     candidate = find_version(store, f"{model}/{version}")
+    model = candidate.name  # without the models:/ of an address
     if alias != CHAMPION and not check:
         before = set_alias(store, model, version, alias)
         was = f"; before, it was version {before}" if before is not None and before != version else ""
