@@ -166,3 +166,12 @@ def test_a_moved_project_keeps_its_artifacts(trained: Trained, tmp_path, monkeyp
     caplog.clear()
     open_store(create=False)
     assert "set right" not in caplog.text
+
+
+@pytest.mark.parametrize("kept", ["", "mlruns", "\n"])
+def test_a_store_that_does_not_remember_where_it_was_keeps_its_paths(stocked, kept: str):
+    store = open_store()
+    before = store.client().get_experiment(store.experiment_id("sketch")).artifact_location
+    (stocked / "mlruns/.location").write_text(kept)  # as a power cut leaves it
+    assert open_store().client().get_experiment_by_name("sketch").artifact_location == before
+    assert (stocked / "mlruns/.location").read_text() == f"{stocked}/mlruns\n"

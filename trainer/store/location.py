@@ -290,7 +290,8 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
     where it was in a file of its own; paths outside of the old folder are left alone.
     """
     memory = folder / LOCATION_FILE
-    old = memory.read_text().strip() if memory.exists() else str(folder)
+    known = remembered(folder)
+    old = known or str(folder)
     if old != str(folder):
         with connection:  # one transaction
             for table, column in _PATH_COLUMNS.items():
@@ -300,5 +301,17 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
                     (str(folder), len(old) + 1, len(old) + 1, old),
                 )
         log.warning("The store was moved from %s to %s; its artifact paths were set right.", old, folder)
-    if old != str(folder) or not memory.exists():
-        memory.write_text(f"{folder}\n")
+    if known != str(folder):
+        draft = memory.with_name(f"{LOCATION_FILE}.new")
+        with draft.open("w") as file:
+            file.write(f"{folder}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(memory)
+
+
+def remembered(folder: Path) -> str | None:
+    """Where a store's folder was when it was opened last; None where nothing, or no whole path, was kept."""
+    memory = folder / LOCATION_FILE
+    text = memory.read_text().strip() if memory.exists() else ""
+    return text if text.startswith("/") else None
