@@ -1,5 +1,7 @@
 """Runs and models move to another store whole, however often it is tried."""
 
+import shutil
+
 import mlflow.pytorch
 import numpy as np
 import pytest
@@ -280,3 +282,23 @@ def test_a_store_is_not_copied_into_itself(stocked, capsys):
         migrate(store, store)
     assert main(["migrate"]) == 2
     assert "name the one that receives with --to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["mlruns/mlflow.db", "{}/mlruns/../mlruns/mlflow.db", "{}/link/mlflow.db"])
+def test_a_store_that_goes_by_two_addresses_is_not_copied_into_itself(stocked, capsys, address: str):
+    client = open_store().client()
+    make_run(client, "0")
+    (stocked / "link").symlink_to("mlruns")
+    assert main(["migrate", "--from", embedded_uri(), "--to", f"sqlite:///{address.format(stocked)}"]) == 2
+    assert "both stores are" in capsys.readouterr().err
+    assert len(client.search_runs(["0"])) == 1
+
+
+def test_a_store_is_not_copied_into_one_that_holds_its_runs_under_their_own_ids(stocked, capsys):
+    store = open_store()
+    make_run(store.client(), store.experiment_id("x"))
+    shutil.copytree("mlruns", "again")
+    again = open_store(uri=f"sqlite:///{stocked}/again/mlflow.db")
+    with pytest.raises(StoreError, match="both are one store, or one is a copy"):
+        migrate(store, again)
+    assert len(again.client().search_runs([again.experiment_id("x")])) == 1

@@ -32,10 +32,11 @@ def migrate(
         source: Address of the store that gives; by default the embedded one of this folder, mlruns/mlflow.db.
         check: Read back also what an earlier migration has copied.
     """
-    from trainer.store.location import StoreError, embedded_uri, open_store, store_uri
+    from trainer.store.location import StoreError, embedded_uri, is_same, open_store, store_uri
 
     giving, receiving = source or embedded_uri(), to or store_uri()
-    if giving == receiving:
+    # Before they are opened: each opening would write its own address into the store.
+    if is_same(giving, receiving):
         raise StoreError(
             f"both stores are {giving}: name the one that receives with --to, or MLFLOW_TRACKING_URI"
         )

@@ -152,6 +152,11 @@ def which_file(uri: str) -> File | None:
     return found.st_dev, found.st_ino
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two addresses name one store, as far as that can be told without asking it."""
+    return one == other or (which_file(one) is not None and which_file(one) == which_file(other))
+
+
 def reason(error: Exception) -> str:
     """What went wrong, in one line for the user: of a server's refusal what it means, else the error's first line."""
     text = error.message if isinstance(error, MlflowException) else str(error)

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from trainer.contract import Tag
-from trainer.store.location import Store, StoreError, reason
+from trainer.store.location import Store, StoreError, is_same, reason
 from trainer.store.reader import Reader, has_process_here
 from trainer.store.rows import METRIC_COLUMNS, open_rows
 
@@ -80,7 +80,7 @@ def migrate(
 
     Raises StoreError where a store cannot be read or written; what was copied by then is found by the next migration.
     """
-    if source.uri == target.uri:
+    if is_same(source.uri, target.uri):
         raise StoreError(f"{source.uri} is named twice: a store is not copied into itself")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(target.uri)  # where a SQLite registry looks for a version's model, whoever asks
@@ -107,8 +107,8 @@ class _Migration:
 
     def run(self, started: Callable[[int], None], advance: Callable[[], None]) -> Report:
         snapshot = Reader(self.source).snapshot()
-        known = (snapshot.runs, snapshot.trials)
-        living = {run_id for table in known for run_id in table.index[table["status"] == "running"]}
+        tables = (snapshot.runs, snapshot.trials)
+        living = {run_id for table in tables for run_id in table.index[table["status"] == "running"]}
         experiments = _pages(lambda token: self.here.search_experiments(page_token=token))
         # Sweeps come before their trials, whose tags hold the ids of their copies.
         runs = sorted(
@@ -122,8 +122,14 @@ class _Migration:
         )
         sources = (_MODEL_SOURCE.match(version.source or "") for version in versions)
         self.registered = {found[1] for found in sources if found}
+        known = _runs(self.there)
+        if not {run.info.run_id for run in known}.isdisjoint(run.info.run_id for run in runs):
+            raise StoreError(
+                f"{self.target.uri} holds runs of {self.source.uri} under their own ids: both are one store, or one is "
+                "a copy of the other's files"
+            )
         started(len(runs) + len(versions))
-        copies = {run.data.tags[ORIGIN]: run for run in _runs(self.there) if ORIGIN in run.data.tags}
+        copies = {run.data.tags[ORIGIN]: run for run in known if ORIGIN in run.data.tags}
         self.earlier = {origin: copy.info.run_id for origin, copy in copies.items()}
         names = {experiment.experiment_id: experiment for experiment in experiments}
         for run in runs:
