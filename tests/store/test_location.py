@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.extra.grey_faces import Trained
+from tests.extra.odd_runs import make_run
 from tests.extra.servers import postgres_programs, start_postgres
 from trainer.__main__ import main
 from trainer.store.location import Store, StoreError, embedded_uri, open_store
@@ -175,3 +176,24 @@ def test_a_store_that_does_not_remember_where_it_was_keeps_its_paths(stocked, ke
     (stocked / "mlruns/.location").write_text(kept)  # as a power cut leaves it
     assert open_store().client().get_experiment_by_name("sketch").artifact_location == before
     assert (stocked / "mlruns/.location").read_text() == f"{stocked}/mlruns\n"
+
+
+def test_a_store_that_was_copied_without_its_hidden_files_keeps_its_artifacts(stocked, tmp_path, caplog):
+    store = open_store()
+    client, text = store.client(), "sure"
+    run_id = make_run(client, store.experiment_id("sketch"))
+    client.log_text(run_id, text, "note.txt")
+    (tmp_path / "new").mkdir()
+    for path in (stocked / "mlruns").glob("[!.]*"):  # as `cp -r mlruns/* new/` does
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, tmp_path / "new" / path.name)
+    new = open_store(uri=f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert f"from {stocked}/mlruns to {tmp_path}/new; its artifact paths were set right" in caplog.text
+    assert new.client().get_run(run_id).info.artifact_uri.startswith(f"{tmp_path}/new/artifacts/")
+    assert new.client().get_experiment_by_name("sketch").artifact_location == f"{tmp_path}/new/artifacts"
+
+
+def test_a_folder_that_somebody_chose_for_artifacts_is_not_taken_for_the_stores(stocked):
+    client = open_store().client()
+    client.create_experiment("mine", artifact_location="/srv/faces/artifacts")
+    (stocked / "mlruns/.location").unlink()
+    assert open_store().client().get_experiment_by_name("mine").artifact_location == "/srv/faces/artifacts"

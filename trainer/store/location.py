@@ -291,12 +291,12 @@ def _check_tables(connection: sqlite3.Connection) -> None:
 def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
     """Where the store's folder was moved or copied, replace its old path by the new one.
 
-    MLflow keeps absolute paths and would list no artifacts, without an error. The folder remembers
-    where it was in a file of its own; paths outside of the old folder are left alone.
+    MLflow keeps absolute paths and would list no artifacts, without an error. The folder remembers where it was in a
+    file of its own, which `cp -r old/* new/` leaves behind; paths outside of the old folder are left alone.
     """
     memory = folder / LOCATION_FILE
     known = remembered(folder)
-    old = known or str(folder)
+    old = known or _recorded(connection, folder) or str(folder)
     if old != str(folder):
         with connection:  # one transaction
             for table, column in _PATH_COLUMNS.items():
@@ -320,3 +320,17 @@ def remembered(folder: Path) -> str | None:
     memory = folder / LOCATION_FILE
     text = memory.read_text().strip() if memory.exists() else ""
     return text if text.startswith("/") else None
+
+
+def _recorded(connection: sqlite3.Connection, folder: Path) -> str | None:
+    """The folder where most experiments were made; None where one was made in this one, or its artifacts are not here.
+
+    An experiment of somebody else's may keep its artifacts in any folder.
+    """
+    rows = connection.execute(
+        "SELECT artifact_location FROM experiments WHERE artifact_location LIKE '/%/artifacts'"
+    )
+    found = [place.removesuffix("/artifacts") for (place,) in rows]
+    if str(folder) in found or not (folder / "artifacts").is_dir():
+        return None
+    return max(found, key=found.count, default=None)
