@@ -17,7 +17,7 @@ from trainer.__main__ import main
 from trainer.commands.sweep import parse
 from trainer.contract import Tag
 from trainer.search import default_space, parse_space
-from trainer.store.location import open_store
+from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader, Snapshot
 from trainer.store.rows import ClientRows
 from trainer.training.loop import Epoch, fit
@@ -194,6 +194,22 @@ def test_joining_with_other_settings_or_other_data_is_refused(faces, trained, tm
     next((fewer / "train" / "happy").iterdir()).unlink()
     assert sweep(["--data-dir", str(fewer)], *SEARCH, "--epochs", "1", "--trials", "2") == 2
     assert "begun with other data" in capsys.readouterr().err
+
+
+def test_what_stops_a_sweep_is_told_also_where_its_store_is_gone_by_then(faces, monkeypatch, capsys, caplog):
+    def fail(*arguments: object) -> None:
+        monkeypatch.setattr("trainer.training.sweep.set_state", lost)
+        raise ValueError("no luck")
+
+    def lost(*arguments: object) -> None:
+        raise StoreError("the store is gone")
+
+    monkeypatch.setattr("trainer.training.sweep.Worker.work", fail)
+    assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "1", "--study", "gone") == 2
+    assert "no luck" in capsys.readouterr().err
+    assert "How the sweep ended could not be logged: the store is gone" in caplog.text
+    [parent] = [one.run_id for one in snapshot().sweeps if one.name == "gone"]
+    open_store().client().delete_run(parent)
 
 
 @pytest.mark.slow

@@ -90,10 +90,11 @@ class Store:
         if (found := client.get_experiment_by_name(name)) is None:
             try:
                 return client.create_experiment(name, artifact_location=location)
-            except MlflowException:
-                found = client.get_experiment_by_name(name)
-        if found is None:
-            raise StoreError(f"the experiment '{name}' can neither be found nor made in {self.uri}")
+            except MlflowException as error:
+                if (found := client.get_experiment_by_name(name)) is None:
+                    raise StoreError(
+                        f"the experiment '{name}' can neither be found nor made in {self.uri}: {reason(error)}"
+                    ) from error
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
@@ -161,6 +162,11 @@ def reason(error: Exception) -> str:
     """What went wrong, in one line for the user: of a server's refusal what it means, else the error's first line."""
     text = error.message if isinstance(error, MlflowException) else str(error)
     return refusal(error) or next(iter(text.splitlines()), type(error).__name__)[:300]
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Whether a store answered that there is no such thing, rather than not at all."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def refusal(error: Exception) -> str | None:

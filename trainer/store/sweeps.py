@@ -7,7 +7,7 @@ from typing import Literal
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import Tag, sweep_experiment
-from trainer.store.location import Store, StoreError
+from trainer.store.location import Store, StoreError, is_missing, reason
 from trainer.store.writer import KILLED, RunWriter
 
 BEST_SO_FAR = "best_validation_accuracy"
@@ -31,7 +31,7 @@ def begin_trial(store: Store, dataset: str, parent: str, number: int, tags: Mapp
 
 
 def set_state(store: Store, run_id: str, state: Literal["RUNNING", "FINISHED", "KILLED"]) -> None:
-    """Of a parent run. Raises StoreError where the store does not have it."""
+    """Of a parent run. Raises StoreError where the store does not have it, or cannot be asked."""
     try:
         client = store.client()
         if client.get_run(run_id).info.lifecycle_stage == "deleted":
@@ -41,9 +41,10 @@ def set_state(store: Store, run_id: str, state: Literal["RUNNING", "FINISHED", "
         else:
             client.set_terminated(run_id, state)
     except MlflowException as error:
-        raise StoreError(
-            f"the run of this sweep, {run_id}, is not in the store {store.uri}: take another --study"
-        ) from error
+        why = f"cannot be written to: {reason(error)}"
+        if is_missing(error):
+            why = f"is not in the store {store.uri}: take another --study"
+        raise StoreError(f"the run of this sweep, {run_id}, {why}") from error
 
 
 def end_lost(store: Store, run_id: str, number: int) -> None:
@@ -56,4 +57,5 @@ def end_lost(store: Store, run_id: str, number: int) -> None:
 
 def log_best(store: Store, run_id: str, accuracy: float) -> None:
     """The best of a sweep so far, as a metric of its parent; steps are seconds, so that all workers' fit together."""
-    RunWriter(store, run_id).log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()))
+    # Urgent: a new writer does not know when another one has tried last, and would never come to send what was kept.
+    RunWriter(store, run_id).log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()), urgent=True)

@@ -18,7 +18,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from trainer.contract import BEST_FOLDER, Tag, metric_key
 from trainer.evaluation.metrics import Evaluation
-from trainer.store.location import Store, StoreError, answers, reason, redacted
+from trainer.store.location import Store, StoreError, answers, is_missing, reason, redacted
 from trainer.store.outbox import Outbox, Registration, deliver, is_outage, send
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,10 @@ class RunWriter:
 
     @classmethod
     def reopen(cls, store: Store, run_id: str) -> "RunWriter":
-        """Delivers first what was kept of it. Raises StoreError where there is no such run, or it has ended well."""
+        """Delivers first what was kept of it.
+
+        Raises StoreError where there is no such run, it has ended well, or the store cannot be asked.
+        """
         client = store.client()
         writer = cls(store, run_id)
         if writer._outbox.is_waiting:
@@ -74,7 +77,9 @@ class RunWriter:
         try:
             run = client.get_run(run_id)
         except MlflowException as error:
-            raise StoreError(f"there is no run {run_id} in {store.uri}") from error
+            if is_missing(error):
+                raise StoreError(f"there is no run {run_id} in {store.uri}") from error
+            raise StoreError(f"run {run_id} cannot be read: {reason(error)}") from error
         if run.info.status == FINISHED:
             raise StoreError(f"run {run_id} has finished: there is nothing to resume")
         writer._logged_params = run.data.params
@@ -136,15 +141,15 @@ class RunWriter:
         if rows:
             self._send({"kind": "batch", "params": rows})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, *, urgent: bool = False) -> None:
         """All at once, in one call."""
         now = time.time_ns() // 1_000_000
-        self.log_rows([Metric(key, float(value), now, step) for key, value in metrics.items()])
+        self.log_rows([Metric(key, float(value), now, step) for key, value in metrics.items()], urgent=urgent)
 
-    def log_rows(self, rows: Sequence[Metric]) -> None:
+    def log_rows(self, rows: Sequence[Metric], *, urgent: bool = False) -> None:
         """At most 1,000, which is what MLflow takes at once."""
         values = [[row.key, row.value, row.timestamp, row.step] for row in rows]
-        self._send({"kind": "batch", "metrics": values})
+        self._send({"kind": "batch", "metrics": values}, urgent=urgent)
 
     def logged_steps(self, key: str) -> set[int]:
         try:

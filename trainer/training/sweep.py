@@ -108,12 +108,23 @@ def sweep(plan: Plan, progress: Progress) -> SweepResult:
         set_state(store, parent, "RUNNING")
         try:
             worker.work()
-        finally:
-            result = summary(plan, study, parent)
-            if not result.running:
-                set_state(store, parent, "FINISHED" if result.trials >= plan.trials else "KILLED")
+        except BaseException:
+            try:
+                _conclude(plan, store, study, parent)
+            except (StoreError, SQLAlchemyError) as error:
+                # What went wrong first is what the user needs to know.
+                log.warning("How the sweep ended could not be logged: %s", error)
+            raise
+        return _conclude(plan, store, study, parent)
     except SQLAlchemyError as error:
         raise StoreError(_reason(error)) from error
+
+
+def _conclude(plan: Plan, store: Store, study: optuna.Study, parent: str) -> SweepResult:
+    """End the parent run, unless other workers go on."""
+    result = summary(plan, study, parent)
+    if not result.running:
+        set_state(store, parent, "FINISHED" if result.trials >= plan.trials else "KILLED")
     return result
 
 

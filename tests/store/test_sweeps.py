@@ -1,0 +1,43 @@
+"""The runs of a sweep, where their store does not answer, or has lost them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from trainer.store.location import Store, StoreError, open_store
+from trainer.store.sweeps import BEST_SO_FAR, begin_sweep, log_best, set_state
+from trainer.store.writer import RunWriter
+
+GONE = Store("http://127.0.0.1:9", None)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda store: set_state(store, "0" * 32, "KILLED"), lambda store: RunWriter.reopen(store, "0" * 32)]
+)  # fmt: skip
+def test_a_run_is_missing_only_where_the_store_says_so(stocked, impatient, ask: Callable[[Store], object]):
+    with pytest.raises(StoreError, match=r"is not in the store|there is no run"):
+        ask(open_store())
+    with pytest.raises(StoreError, match=r"cannot be .*127\.0\.0\.1"):
+        ask(GONE)
+
+
+def test_the_best_so_far_arrives_once_the_server_answers_again(stocked, impatient):
+    store = open_store()
+    parent = begin_sweep(store, "sketch", "lr", "", {}, {})
+    log_best(GONE, parent, 0.5)
+    back = Store(store.uri, None)  # as a server, whose runs are kept here where it does not answer
+    for best in (0.6, 0.7):
+        log_best(back, parent, best)
+    history = store.client().get_metric_history(parent, BEST_SO_FAR)
+    assert sorted(metric.value for metric in history) == [0.5, 0.6, 0.7]
+    assert not (back.undelivered / parent).exists()
+
+
+def test_an_experiment_that_may_not_be_made_is_told_with_the_reason(stocked):
+    with pytest.raises(StoreError, match=r"neither be found nor made in .*: .*name"):
+        open_store().experiment_id("x" * 1000)
