@@ -172,6 +172,19 @@ def test_seeds_share_a_configuration_and_other_changes_do_not(odd):
     assert runs[same[0]] == runs[same[1]] != runs[other]
 
 
+@pytest.mark.parametrize("newest", [None, 20])
+def test_a_tag_that_a_user_gave_hides_no_run(stocked, newest):
+    store = open_store()
+    client, tags = store.client(), (Tag.AUDIT, Tag.SWEEP, Tag.SWEEP_RUN)
+    for tag in tags:
+        make_run(client, store.experiment_id("x"), f"my {tag}", tags={tag: "passed"})
+    reader = Reader(Store(store.uri, None), newest)
+    for _ in range(2):
+        snapshot = reader.snapshot()
+        assert set(snapshot.runs["name"]) == {f"my {tag}" for tag in tags}
+        assert (snapshot.audits, snapshot.sweeps, len(snapshot.trials)) == ((), (), 0)
+
+
 def test_predictions_are_read_refused_or_missing_with_a_reason(odd):
     store, ids = odd
     reader = Reader(store)

@@ -202,7 +202,7 @@ class Reader:
 
     def _read(self) -> Snapshot:
         every = self._rows.heads()
-        heads = [head for head in every if Tag.AUDIT not in head.tags and Tag.SWEEP not in head.tags]
+        heads = [head for head in every if head.kind not in (Tag.AUDIT, Tag.SWEEP)]
         changed = [
             head
             for head in heads
@@ -233,7 +233,8 @@ class Reader:
         table["started"] = pd.to_datetime(table["started"], unit="ms")
         table = table.sort_values("started", ascending=False, kind="stable")
         tags = {run_id: head.tags for run_id, (head, _, _) in self._records.items()}
-        is_trial = np.array([Tag.SWEEP_RUN in tags[run_id] for run_id in table.index], dtype=bool)
+        kinds = [self._records[run_id][0].kind for run_id in table.index]
+        is_trial = np.array([kind == Tag.SWEEP_RUN for kind in kinds], dtype=bool)
         return Snapshot(
             table[~is_trial],
             {run_id: params for run_id, (_, _, params) in self._records.items()},
@@ -383,7 +384,7 @@ def _audits(heads: Sequence[Head]) -> tuple[AuditRun, ...]:
     found = [
         AuditRun(head.run_id, head.tags.get(Tag.DATASET, ""), head.started_ms)
         for head in heads
-        if Tag.AUDIT in head.tags and head.status == "FINISHED"
+        if head.kind == Tag.AUDIT and head.status == "FINISHED"
     ]
     return tuple(sorted(found, key=lambda audit: audit.made_ms, reverse=True))
 
@@ -409,7 +410,7 @@ def _sweeps(heads: Sequence[Head]) -> tuple[SweepRun, ...]:
             read_space(head.tags.get(Tag.SEARCH, "")),
         )
         for head in heads
-        if Tag.SWEEP in head.tags
+        if head.kind == Tag.SWEEP
     ]
     return tuple(sorted(found, key=lambda sweep: sweep.started_ms, reverse=True))
 

@@ -25,7 +25,10 @@ from trainer.contract import (
     ROBUSTNESS,
     SUMMARY_METRICS,
     TEMPERATURE_METRIC,
+    Tag,
+    audit_experiment,
     metric_key,
+    sweep_experiment,
 )
 from trainer.store.location import SQLITE_PREFIX, Store
 
@@ -35,6 +38,8 @@ METRIC_COLUMNS = ["run_id", "key", "value", "timestamp_ms", "step"]
 NAN = float("nan")
 PAGE = 1000
 _NEWEST_FIRST = ["attributes.start_time DESC"]
+APART = {audit_experiment(""): (Tag.AUDIT,), sweep_experiment(""): (Tag.SWEEP, Tag.SWEEP_RUN)}
+"""How the experiments are named whose runs are no trainings → the tags that tell what these are."""
 BULK_RUNS, BULK_POINTS = 100, 25_000  # limits of MLflow's own bulk endpoint
 
 _KEYS = (
@@ -59,6 +64,14 @@ class Head:
     started_ms: int
     ended_ms: int | None
     tags: dict[str, str]
+
+    @property
+    def kind(self) -> str:
+        """Of an audit, a sweep or a trial the tag that tells it; "" of any other run, whatever its tags."""
+        for experiment, kinds in APART.items():
+            if self.experiment.endswith(experiment):
+                return next((kind for kind in kinds if kind in self.tags), "")
+        return ""
 
 
 @dataclass

@@ -11,10 +11,10 @@ from functools import partial
 
 import pandas as pd
 
-from trainer.contract import Tag, audit_experiment, sweep_experiment
+from trainer.contract import Tag
 from trainer.store.location import Store
 from trainer.store.registry import Version, VersionWindow
-from trainer.store.rows import PAGE, ClientRows, Details, Head
+from trainer.store.rows import APART, PAGE, ClientRows, Details, Head
 
 STEP = 10
 """Runs of each kind that one reading looks at again: a server takes about 8 ms for each."""
@@ -25,7 +25,7 @@ MOST_WANTED = 2000
 """Runs that were asked for; the one that was asked for first goes first."""
 MOST_NAMED = 20
 """Runs of one name, or with one beginning of their id."""
-_OTHERS = (audit_experiment(""), sweep_experiment(""))
+_OTHERS = tuple(APART)
 _ID = re.compile(r"[0-9a-zA-Z]{4,64}")
 RUNNING = "RUNNING"
 _QUOTES = re.compile(r"['\"`\\]")
@@ -203,7 +203,7 @@ class Window:
 class _Walk:
     """The newest runs of a kind, which it looks through again and again, a step at a time.
 
-    most: how many. tag: what tells the kind; without it, those with no tag of another kind.
+    most: how many. tag: what tells the kind, see `Head.kind`.
     """
 
     def __init__(self, most: int, tag: str = ""):
@@ -226,9 +226,7 @@ class _Walk:
         return self._next is None
 
     def owns(self, head: Head) -> bool:
-        if self.tag:
-            return self.tag in head.tags
-        return not {Tag.AUDIT, Tag.SWEEP, Tag.SWEEP_RUN} & set(head.tags)
+        return head.kind == self.tag
 
     def read(self, search: Search, held: Mapping[str, Head]) -> tuple[dict[str, Head], set[str]]:
         """What was found, and which of the held runs may be gone: they are not where they were."""
