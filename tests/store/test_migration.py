@@ -237,14 +237,40 @@ def test_versions_keep_their_numbers_and_an_alias_that_is_taken_stays(stocked, o
     assert report.left_out == ["x-emotion@champion: it stays version 4 there, and would be 2"]
 
 
-def add_version(store: Store) -> None:
-    """x-emotion/1, of a run and its model."""
+def add_version(store: Store, name: str = "x-emotion") -> tuple[str, str]:
+    """NAME/1, of a run and its model, whose ids are returned."""
     client = store.client()
     run_id = make_run(client, store.experiment_id("x"), "one")
     model = client.create_logged_model(client.get_run(run_id).info.experiment_id, "model", run_id)
     client.finalize_logged_model(model.model_id, "READY")
-    client.create_registered_model("x-emotion")
-    client.create_model_version("x-emotion", f"models:/{model.model_id}", run_id, {"old": "1"})
+    client.create_registered_model(name)
+    client.create_model_version(name, f"models:/{model.model_id}", run_id, {"old": "1"})
+    return run_id, model.model_id
+
+
+def test_a_version_whose_model_was_deleted_is_left_out_and_stops_nothing(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    _, early = add_version(here, "a")
+    here.client().delete_logged_model(early)
+    _, late = add_version(here, "b")
+    report = migrate(here, other)
+    assert (report.versions, report.different) == (1, [])
+    assert report.left_out == [
+        "a/1: its run was not copied, its model was deleted, or its files lie elsewhere"
+    ]
+    here.client().delete_logged_model(late)
+    report = migrate(here, other, check_all=True)
+    assert (report.versions_there, report.different) == (1, [])
+    assert report.left_out[1:] == ["b/1: its model was deleted: nothing to compare the copy with"]
+
+
+def test_a_model_with_quotes_in_its_name_is_copied(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    for name in ("o'brien", 'a "better" one'):
+        add_version(here, name)
+    for copied in (2, 0):
+        report = migrate(here, other)
+        assert (report.versions, report.left_out, report.different) == (copied, [], [])
 
 
 def test_what_is_said_of_a_version_later_is_brought(stocked, other: Store):
@@ -284,7 +310,9 @@ def test_a_store_is_not_copied_into_itself(stocked, capsys):
     assert "name the one that receives with --to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["mlruns/mlflow.db", "{}/mlruns/../mlruns/mlflow.db", "{}/link/mlflow.db"])
+@pytest.mark.parametrize(
+    "address", ["mlruns/mlflow.db", "{}/mlruns/../mlruns/mlflow.db", "{}/link/mlflow.db"]
+)
 def test_a_store_that_goes_by_two_addresses_is_not_copied_into_itself(stocked, capsys, address: str):
     client = open_store().client()
     make_run(client, "0")

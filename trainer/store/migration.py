@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from trainer.contract import Tag
-from trainer.store.location import Store, StoreError, is_same, reason
+from trainer.store.location import Store, StoreError, is_missing, is_same, reason
 from trainer.store.reader import Reader, has_process_here
 from trainer.store.rows import METRIC_COLUMNS, open_rows
 
@@ -40,7 +40,7 @@ _PROMOTION = {
     *(Tag.PROMOTED_AT, Tag.PROMOTED_BY, Tag.PROMOTED_OVER),
     *(Tag.PROMOTION_GATES, Tag.PROMOTION_REASON),
 }
-_FOREIGN_SOURCE = "its run was not copied, or its files lie elsewhere"
+_FOREIGN_SOURCE = "its run was not copied, its model was deleted, or its files lie elsewhere"
 
 
 @dataclass
@@ -357,12 +357,13 @@ class _Migration:
         return bool(tags) or not is_described_so
 
     def _model_of(self, version: ModelVersion, run_id: str | None) -> str | None:
-        """The id of the copy of its logged model; None where it has none. One that no run logged is copied now."""
+        """The id of the copy of its logged model; None where there is none. One that no run logged is copied now."""
         found = _MODEL_SOURCE.match(version.source or "")
         if found is None:
             return None
         if found[1] not in self.model_ids and run_id is not None:
-            model = self.here.get_logged_model(found[1])
+            if (model := _logged_model(self.here, found[1])) is None:
+                return None
             experiment_id = self.there.get_run(run_id).info.experiment_id
             copies = {m.tags.get(ORIGIN): m for m in _logged_models(self.there, experiment_id, run_id)}
             copy = self._logged_model(model, copies.get(model.model_id), experiment_id, run_id, set())
@@ -382,8 +383,9 @@ class _Migration:
 
     def _skip_to(self, number: int, name: str, source: str, model_id: str | None) -> None:
         """Use up the numbers of versions that were deleted, so that the next one is `number`, where that is free."""
+        quote = "'" if "'" not in name else '"'
         while True:
-            taken = self.there.search_model_versions(f"name='{name}'", max_results=PAGE)
+            taken = self.there.search_model_versions(f"name={quote}{name}{quote}", max_results=PAGE)
             others = [v for v in taken if ORIGIN not in v.tags]
             if others or max((int(v.version) for v in taken), default=0) >= number - 1:
                 return
@@ -406,9 +408,15 @@ class _Migration:
             if one != other
         ]
         if found := _MODEL_SOURCE.match(version.source or ""):
-            one = self.here.get_logged_model(found[1]).artifact_location
-            other = self.there.get_logged_model(self._model_of(version, copy.run_id) or "").artifact_location
-            if self._digests(0, one) != self._digests(1, other):
+            one = _logged_model(self.here, found[1])
+            other = None if one is None else _logged_model(self.there, self._model_of(version, copy.run_id))
+            if one is None:
+                self.report.left_out.append(
+                    f"{version.name}/{version.version}: its model was deleted: nothing to compare the copy with"
+                )
+            elif other is None or (
+                self._digests(0, one.artifact_location) != self._digests(1, other.artifact_location)
+            ):
                 wrong.append("files")
         if wrong:
             self.report.different.append(f"{version.name}/{version.version}: {', '.join(wrong)}")
@@ -462,6 +470,16 @@ def _living_sweeps(runs: list[Run], living: set[str]) -> set[str]:
         and run.info.status == "RUNNING"
         and (run.info.run_id in going or has_process_here(run.data.tags, run.info.start_time))
     }
+
+
+def _logged_model(client: MlflowClient, model_id: str | None) -> LoggedModel | None:
+    """None where it was deleted, or there is none."""
+    try:
+        return client.get_logged_model(model_id) if model_id else None
+    except MlflowException as error:
+        if not is_missing(error):
+            raise
+        return None
 
 
 def _logged_models(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
