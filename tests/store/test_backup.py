@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from tests.extra.grey_faces import Trained
+from tests.extra.odd_runs import make_run
 from trainer.__main__ import main
 from trainer.store.backup import back_up, restore, verify
 from trainer.store.location import StoreError, open_store
@@ -82,6 +83,26 @@ def test_the_studies_of_sweeps_are_restored_and_never_replaced(stocked, tmp_path
     assert not (tmp_path / "mine" / "mlflow.db").exists()
     restore(old, tmp_path / "mine" / "mlflow.db")
     assert (tmp_path / "mine" / "sweeps.db").read_bytes() == b"mine"
+
+
+def test_files_of_any_name_are_saved_and_links_to_files_as_what_they_lead_to(stocked, tmp_path, caplog):
+    store = open_store()
+    run = store.client().get_run(make_run(store.client(), store.experiment_id("x")))
+    folder = Path(run.info.artifact_uri, "model")
+    folder.mkdir(parents=True)
+    for name in ("uv.lock", "weights.new"):
+        (folder / name).write_text(name)
+    (tmp_path / "elsewhere.bin").write_text("far")
+    (folder / "far.bin").symlink_to(tmp_path / "elsewhere.bin")
+    (folder / "lost").symlink_to(tmp_path / "nothing")
+    store.checkpoints.mkdir()
+    (store.checkpoints / "x.lock").touch()
+    back_up(store, file := tmp_path / "store.tar")
+    restore(file, tmp_path / "new" / "mlflow.db")
+    restored = {path.name: path.read_text() for path in (tmp_path / "new").rglob("model/*")}
+    assert restored == {"uv.lock": "uv.lock", "weights.new": "weights.new", "far.bin": "far"}
+    assert f"{folder}/lost is a link to a folder, or to nothing: it is not in the backup." in caplog.text
+    assert not list((tmp_path / "new").rglob("x.lock"))
 
 
 def test_a_file_is_never_overwritten_and_none_is_left_half(saved: Path, trained: Trained):

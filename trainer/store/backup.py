@@ -10,6 +10,7 @@ there by then. What was written later is carried along and belongs to nothing.
 import hashlib
 import io
 import json
+import logging
 import shutil
 import sqlite3
 import tarfile
@@ -25,6 +26,8 @@ from filelock import FileLock
 
 from trainer.contract import EXTRA_FILES, LARGEST_FILES
 from trainer.store.location import LOCATION_FILE, SQLITE_PREFIX, Store, StoreError
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 DATABASE = "mlflow.db"
@@ -151,10 +154,14 @@ def _write(archive: tarfile.TarFile, root: Path, live: Path, scratch: Path) -> N
 
 
 def _add_folder(archive: tarfile.TarFile, root: Path, folder: str) -> dict[str, str]:
-    """name → SHA-256 of each file."""
+    """name → SHA-256 of each file; of a link, that of the file it leads to."""
     digests = {}
     for path in sorted((root / folder).rglob("*")):
-        if path.suffix in (".lock", ".new") or path.is_symlink() or not path.is_file():
+        if folder == CHECKPOINTS and path.suffix in (".lock", ".new"):
+            continue
+        if not path.is_file():
+            if path.is_symlink():
+                log.warning("%s is a link to a folder, or to nothing: it is not in the backup.", path)
             continue
         name = path.relative_to(root).as_posix()
         try:
