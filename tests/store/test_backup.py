@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import mlflow
 import optuna
 import pytest
 
@@ -11,7 +12,7 @@ from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import make_run
 from trainer.__main__ import main
 from trainer.store.backup import back_up, restore, verify
-from trainer.store.location import StoreError, open_store
+from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.reader import Reader
 from trainer.store.registry import bundle_folder
 from trainer.training.sweep import open_storage
@@ -103,6 +104,36 @@ def test_files_of_any_name_are_saved_and_links_to_files_as_what_they_lead_to(sto
     assert restored == {"uv.lock": "uv.lock", "weights.new": "weights.new", "far.bin": "far"}
     assert f"{folder}/lost is a link to a folder, or to nothing: it is not in the backup." in caplog.text
     assert not list((tmp_path / "new").rglob("x.lock"))
+
+
+def test_a_version_is_looked_for_where_it_lies(stocked, other: Store, tmp_path: Path):
+    store = open_store(uri=embedded_uri())
+    client = store.client()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "MLmodel").write_text("flavors: {}")
+    run_id = make_run(client, store.experiment_id("x"))
+    client.create_registered_model("faces")
+    for path in ("model", "models/best"):
+        client.log_artifacts(run_id, tmp_path / "m", path)
+        client.create_model_version("faces", f"runs:/{run_id}/{path}", run_id)
+        mlflow.register_model(f"runs:/{run_id}/{path}", "faces")  # MLflow keeps the whole path of this one
+    assert back_up(store, tmp_path / "own.tar").elsewhere == ()
+    folder = other.artifact_root / "models" / "m-0" / "artifacts"
+    folder.mkdir(parents=True)
+    client.create_model_version("faces", str(folder))
+    assert back_up(store, tmp_path / "other.tar").elsewhere == ("faces/5",)
+
+
+def test_a_file_with_two_names_is_saved_under_both(stocked, tmp_path: Path):
+    store = open_store()
+    run = store.client().get_run(make_run(store.client(), store.experiment_id("x")))
+    folder = Path(run.info.artifact_uri)
+    folder.mkdir(parents=True)
+    (folder / "a.bin").write_bytes(b"x" * 1000)
+    (folder / "b.bin").hardlink_to(folder / "a.bin")
+    back_up(store, file := tmp_path / "store.tar")
+    restore(file, tmp_path / "new" / "mlflow.db")
+    assert [path.stat().st_size for path in (tmp_path / "new").rglob("?.bin")] == [1000, 1000]
 
 
 def test_a_file_is_never_overwritten_and_none_is_left_half(saved: Path, trained: Trained):

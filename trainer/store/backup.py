@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -25,7 +26,7 @@ from typing import IO
 from filelock import FileLock
 
 from trainer.contract import EXTRA_FILES, LARGEST_FILES
-from trainer.store.location import LOCATION_FILE, SQLITE_PREFIX, Store, StoreError
+from trainer.store.location import LOCATION_FILE, SQLITE_PREFIX, Store, StoreError, remembered
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,8 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> str:
     """Add a file as large as it is now; its SHA-256."""
     with path.open("rb") as source:
         info = archive.gettarinfo(arcname=name, fileobj=source)
+        # Else a second name of a file would become a link to the first.
+        info.type, info.size = tarfile.REGTYPE, os.fstat(source.fileno()).st_size
         info.uid = info.gid = 0
         info.uname = info.gname = ""
         reader = _Digesting(source)
@@ -218,7 +221,7 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
                     continue
                 if name in found:
                     raise StoreError(f"{file} holds {name} twice")
-                keep = not only_database or name in (DATABASE, STUDIES)
+                keep = not only_database or name in (DATABASE, STUDIES, LOCATION_FILE)
                 found[name] = _extract(source, folder / name if keep else None)
                 size += member.size
     except (tarfile.TarError, OSError, ValueError) as error:
@@ -276,14 +279,20 @@ def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int,
         rows = connection.execute(
             "SELECT name, version, storage_location FROM model_versions WHERE current_stage != 'Deleted_Internal'"
         ).fetchall()
+        of_runs = dict(connection.execute("SELECT run_uuid, artifact_uri FROM runs").fetchall())
+    root = remembered(database.parent)
     elsewhere = []
     for name, version, place in rows:
-        _, inside, path = (place or "").rpartition("/artifacts/models/")
-        if not inside:
+        place = place or ""
+        if place.startswith("runs:/"):
+            run_id, _, path = place.removeprefix("runs:/").partition("/")
+            place = f"{of_runs.get(run_id)}/{path}"
+        folder = place.removeprefix(f"{root}/")
+        is_logged_model = folder.startswith(f"{ARTIFACTS}/models/")
+        if folder == place or not (is_logged_model or any(file.startswith(f"{folder}/") for file in files)):
             elsewhere.append(f"{name}/{version}")
             continue
-        folder = f"artifacts/models/{path}"
-        if f"{folder}/MLmodel" not in files:
+        if is_logged_model and f"{folder}/MLmodel" not in files:
             raise StoreError(f"the files of {name}/{version} are missing in {folder}")
         present = [part for part in LARGEST_FILES if f"{folder}/{EXTRA_FILES}/{part}" in files]
         if present and len(present) < len(LARGEST_FILES):
