@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.config import Config
 from trainer.contract import Tag
-from trainer.store.location import open_store
+from trainer.store.location import Store, open_store
 from trainer.store.registry import find_version
 from trainer.store.repeats import trained_before
 
@@ -24,3 +24,9 @@ def test_a_training_is_known_by_its_configuration_seed_and_data(trained, tmp_pat
     for other in ({"seed": 1}, {"dropout": 0.111}, {"epochs": 3}):
         assert trained_before(store, dataclasses.replace(config, **other), data) is None
     assert trained_before(store, config, data | {"train": "0" * 32}) is None
+
+
+def test_a_server_that_is_down_knows_of_no_training(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    gone = Store("http://127.0.0.1:9", None)
+    assert trained_before(gone, Config(), {"train": "0" * 32, "test": "1" * 32}) is None

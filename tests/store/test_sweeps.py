@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from trainer.store.location import Store, StoreError, open_store
-from trainer.store.sweeps import BEST_SO_FAR, begin_sweep, log_best, set_state
+from trainer.store.sweeps import BEST_SO_FAR, begin_sweep, begin_trial, end_lost, log_best, set_state
 from trainer.store.writer import RunWriter
 
 GONE = Store("http://127.0.0.1:9", None)
@@ -41,3 +41,14 @@ def test_the_best_so_far_arrives_once_the_server_answers_again(stocked, impatien
 def test_an_experiment_that_may_not_be_made_is_told_with_the_reason(stocked):
     with pytest.raises(StoreError, match=r"neither be found nor made in .*: .*name"):
         open_store().experiment_id("x" * 1000)
+
+
+def test_a_lost_trial_whose_run_is_gone_is_no_reason_to_stop(stocked, impatient):
+    store = open_store()
+    deleted = begin_trial(store, "sketch", "0" * 32, 0, {}).run_id
+    store.client().delete_run(deleted)
+    for place, run_id in ((store, deleted), (store, "1" * 32), (GONE, deleted)):
+        end_lost(place, run_id, 1)
+    store.client().restore_run(deleted)
+    end_lost(store, deleted, 1)
+    assert store.client().get_run(deleted).info.status == "KILLED"

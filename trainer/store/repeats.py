@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlflow.exceptions import MlflowException
+
 from trainer.config import Config
 from trainer.contract import Tag
 from trainer.store.location import Store
@@ -22,21 +24,27 @@ class Repeat:
 
 
 def trained_before(store: Store, config: Config, fingerprints: Mapping[str, str]) -> Repeat | None:
-    """The latest finished run of this configuration, seed included, on the same images; None where there is none."""
+    """The latest finished run of this configuration, seed included, on the same images.
+
+    None where there is none, or the store does not answer: a training does not fail for this.
+    """
     wanted = {
         name: "" if value is None else str(value)
         for name, value in dataclasses.asdict(config).items()
         if name not in _ELSEWHERE
     }
-    found = store.client().search_runs(
-        [store.experiment_id(config.dataset)],
-        filter_string=(
-            f"attributes.status = '{FINISHED}' and params.seed = '{config.seed}' "
-            f"and tags.{Tag.TRAIN_FINGERPRINT} = '{fingerprints['train']}' "
-            f"and tags.{Tag.TEST_FINGERPRINT} = '{fingerprints['test']}'"
-        ),
-        max_results=100,
-    )
+    try:
+        found = store.client().search_runs(
+            [store.experiment_id(config.dataset)],
+            filter_string=(
+                f"attributes.status = '{FINISHED}' and params.seed = '{config.seed}' "
+                f"and tags.{Tag.TRAIN_FINGERPRINT} = '{fingerprints['train']}' "
+                f"and tags.{Tag.TEST_FINGERPRINT} = '{fingerprints['test']}'"
+            ),
+            max_results=100,
+        )
+    except MlflowException:
+        return None
     for run in found:
         if all(run.data.params.get(name) == value for name, value in wanted.items()):
             return Repeat(run.info.run_id, run.info.run_name or run.info.run_id[:8])

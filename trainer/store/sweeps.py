@@ -1,5 +1,6 @@
 """The runs of a sweep: one parent, and a child for each trial, in an experiment of their own."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -9,6 +10,8 @@ from mlflow.exceptions import MlflowException
 from trainer.contract import Tag, sweep_experiment
 from trainer.store.location import Store, StoreError, is_missing, reason
 from trainer.store.writer import KILLED, RunWriter
+
+log = logging.getLogger(__name__)
 
 BEST_SO_FAR = "best_validation_accuracy"
 _PARENT = "mlflow.parentRunId"
@@ -48,11 +51,17 @@ def set_state(store: Store, run_id: str, state: Literal["RUNNING", "FINISHED", "
 
 
 def end_lost(store: Store, run_id: str, number: int) -> None:
-    """End the run of a trial whose worker died; `number` is that of the trial that tries again."""
+    """End the run of a trial whose worker died; `number` is that of the trial that tries again.
+
+    A run that was deleted meanwhile, or cannot be written to, is no reason not to try again.
+    """
     client = store.client()
-    if client.get_run(run_id).info.status == "RUNNING":
-        client.set_tag(run_id, Tag.REASON, f"its worker died: trial {number} tries again")
-        client.set_terminated(run_id, KILLED)
+    try:
+        if client.get_run(run_id).info.status == "RUNNING":
+            client.set_tag(run_id, Tag.REASON, f"its worker died: trial {number} tries again")
+            client.set_terminated(run_id, KILLED)
+    except MlflowException as error:
+        log.info("How the lost run %s ended could not be logged: %s", run_id, reason(error))
 
 
 def log_best(store: Store, run_id: str, accuracy: float) -> None:
