@@ -152,11 +152,41 @@ def test_what_a_store_refuses_is_not_kept_but_said(store):
         "postgresql://ann:topsecret@db:5432/x",
         "postgresql+psycopg2://a:topsecret@h/x",
         "postgresql://ann:with/a/slash/topsecret@db/x",
+        "postgresql://ann:with a blank, topsecret@db/x",
+        "http://ann:with a blank, topsecret@host:1/x",
+        "http://ann:with/a/slash/topsecret@host:1/x",
+        "http://ann:p@ss/topsecret@host:1/x",
     ],
 )
 def test_no_message_holds_a_password(text: str):
     assert "topsecret" not in redacted(f"the store {text} is down")
     assert "topsecret" not in str(StoreError(f"API request to {text}/api failed"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the server http://127.0.0.1:5000 has no fer2013-emotion@champion",
+        "http://host:5000/models/x@champion and https://host/models:/x@champion",
+        "there is no fer2013-emotion in http://host: name another than fer2013-emotion@champion",
+        "http://[::1]:5000/x@champion",
+        "sqlite:////home/ann@work/mlflow.db",
+    ],
+)
+def test_what_is_no_password_stays_in_a_message(text: str):
+    assert redacted(text) == text
+
+
+@pytest.mark.parametrize("password", ["top secret", "top/secret", "t@p secret"])
+def test_a_password_with_any_character_goes_to_where_mlflow_looks_for_it(monkeypatch, password: str):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:{password}@host:5000/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    assert store_uri() == "http://host:5000/mlflow"
+    assert (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"]) == (
+        "ann",
+        password,
+    )
 
 
 def test_a_password_in_the_address_goes_to_where_mlflow_looks_for_it(monkeypatch):

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import mlflow
 import sqlalchemy
@@ -39,8 +39,12 @@ File = tuple[int, int]
 _opened: dict[str, File | None] = {}
 """SQLite store → its file when MLflow opened it here."""
 
+# A name and a password reach to the last @, whatever stands in the password, unless what follows the colon is a port.
+_PAIR = r"[^/\s:@\[]*:(?!\s|\d+(?:[/\s?#'\"),;:]|$))(?:(?!://)[^\n])*"
 # SQLAlchemy takes a database's password with slashes in it as it is written.
-_CREDENTIALS = re.compile(rf"((?:{'|'.join(_DATABASES)})[+\w]*://)(?:[^/\s]*|[^@\s]*)@|(://)[^/\s]*@")
+_CREDENTIALS = re.compile(
+    rf"((?:{'|'.join(_DATABASES)})[+\w]*://)(?:{_PAIR}|[^/\s]*|[^@\s]*)@|(://)(?:{_PAIR}|[^/\s]*)@"
+)
 
 
 def redacted(text: str) -> str:
@@ -106,11 +110,15 @@ def store_uri() -> str:
     A name and a password in a server's address go to where MLflow looks for them as well: it writes the address
     into its messages.
     """
-    parts = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if parts.scheme in ("http", "https") and parts.password is not None:
-        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "")
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
-        os.environ["MLFLOW_TRACKING_URI"] = redacted(parts.geturl())
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    plain = redacted(address)
+    if address.startswith(("http://", "https://")) and plain != address:
+        credentials = address.partition("://")[2][: len(address) - len(plain) - len("@")]
+        name, has_password, password = credentials.partition(":")
+        if has_password:
+            os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(name)
+            os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+            os.environ["MLFLOW_TRACKING_URI"] = plain
     return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
 
 
