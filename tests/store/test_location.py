@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import make_run
@@ -80,6 +81,28 @@ def test_a_file_that_is_no_database_is_refused_in_one_line(workplace, monkeypatc
     with pytest.raises(StoreError, match="cannot be opened"):
         open_store()
     assert path.read_text().startswith("not a database")
+
+
+@pytest.mark.parametrize("name", ["my%20project", "what?"])
+def test_a_folder_that_mlflow_would_take_for_another_is_refused_and_nothing_is_made(
+    workplace, monkeypatch, capsys, name
+):
+    (workplace / name).mkdir()
+    monkeypatch.chdir(workplace / name)
+    for arguments in (["runs"], ["train", "--dataset", "sketch"]):
+        assert main(arguments) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"{name}/mlruns/mlflow.db cannot be used" in line
+    assert list((workplace / name).iterdir()) == []
+
+
+def test_what_sqlalchemy_makes_of_a_store_is_told_in_one_line(stocked, monkeypatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr("trainer.store.location.MlflowClient.search_experiments", fail)
+    with pytest.raises(StoreError, match=r"cannot be opened: .*disk I/O error"):
+        open_store()
 
 
 def test_a_server_that_is_down_is_named_at_once(workplace, monkeypatch):

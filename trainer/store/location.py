@@ -193,7 +193,13 @@ def refusal(error: Exception) -> str | None:
 def _database(uri: str) -> Path | None:
     """The file of a SQLite store; None for a server or another database. Raises StoreError for what is neither."""
     if uri.startswith(SQLITE_PREFIX):
-        return Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
+        database = Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
+        if unquote(str(database)) != str(database) or "?" in str(database):
+            raise StoreError(
+                f"the store {database} cannot be used: MLflow reads a '?' and codes such as %20 in a path as something "
+                "else; give the folder another name"
+            )
+        return database
     if uri.startswith(("http://", "https://", *_DATABASES, "databricks")):
         return None
     raise StoreError(
@@ -281,7 +287,7 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
                     connection.execute("PRAGMA journal_mode=WAL")  # it persists
                     _repair_paths(connection, database.parent)
             _opened[uri] = which_file(uri)
-    except (OSError, sqlite3.Error, MlflowException) as error:
+    except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
         raise StoreError(
             f"the tracking store {database} cannot be opened: {error}".splitlines()[0]
         ) from error
