@@ -13,7 +13,7 @@ import pytest
 from tests.extra.grey_faces import Trained
 from trainer.contract import Tag
 from trainer.store.location import Store, StoreError, open_store, redacted, store_uri
-from trainer.store.outbox import JOURNAL_FILE, deliver, outboxes
+from trainer.store.outbox import JOURNAL_FILE, Outbox, deliver, outboxes
 from trainer.store.registry import all_versions
 from trainer.store.writer import RunWriter
 
@@ -74,6 +74,22 @@ def test_what_no_server_takes_is_kept_in_order_and_delivered(store, impatient, c
     assert json.loads(run.inputs.dataset_inputs[0].dataset.profile)["class_counts"] == {"happy": 4}
     assert Path(store.client().download_artifacts(writer.run_id, "a.txt")).read_text() == "kept"
     assert outboxes(store.undelivered) == []
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_line_that_a_full_disk_cut_off_spoils_no_other(store, before: int):
+    run_id = RunWriter.create(store, "odd", "torn", {}).run_id
+    box = Outbox(store.undelivered, run_id)
+    for number in range(before):
+        box.keep(store, {"kind": "batch", "tags": [[f"tag {number}", "kept"]]}, None)
+    box.folder.mkdir(parents=True, exist_ok=True)
+    with (box.folder / JOURNAL_FILE).open("a") as file:
+        file.write('{"kind": "batch", "metr')
+    box.keep(store, {"kind": "end", "status": "FINISHED", "end_ms": 1}, None)
+    assert deliver(store, box) == []
+    run = store.client().get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert [key for key in run.data.tags if key.startswith("tag ")] == [f"tag {n}" for n in range(before)]
 
 
 def test_a_delivery_that_was_cut_short_makes_nothing_twice(trained: Trained, impatient):

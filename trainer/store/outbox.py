@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import mlflow
 import mlflow.pytorch
@@ -81,8 +81,9 @@ class Outbox:
             name = f"files-{time.time_ns()}"
             shutil.copytree(files, self.folder / name)
             record = {**record, "files": name}
-        with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(record) + "\n")
+        with (self.folder / JOURNAL_FILE).open("ab+") as journal:
+            _drop_torn_line(journal)
+            journal.write(json.dumps(record).encode() + b"\n")
             journal.flush()
             os.fsync(journal.fileno())
 
@@ -120,6 +121,15 @@ class Outbox:
         self._lock.release(force=True)
         if not self.folder.exists():
             Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def _drop_torn_line(journal: BinaryIO) -> None:
+    """What a full disk has cut off would spoil the record that follows, and with it the whole journal."""
+    end = journal.seek(0, os.SEEK_END)
+    journal.seek(max(end - 1, 0))
+    if journal.read(1) not in (b"", b"\n"):
+        journal.seek(0)
+        journal.truncate(journal.read().rfind(b"\n") + 1)
 
 
 def outboxes(root: Path) -> list[Outbox]:
