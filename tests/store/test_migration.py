@@ -264,6 +264,21 @@ def test_a_version_whose_model_was_deleted_is_left_out_and_stops_nothing(stocked
     assert report.left_out[1:] == ["b/1: its model was deleted: nothing to compare the copy with"]
 
 
+def test_runs_that_are_deleted_here_or_there_make_no_difference_and_do_not_come_back(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    (gone, _), (kept, _) = add_version(here, "a"), add_version(here, "b")
+    migrate(here, other)
+    here.client().delete_run(gone)
+    report = migrate(here, other, check_all=True)
+    assert (report.left_out, report.different, report.checked_versions) == ([], [], 2)
+    copy = next(key for key, value in originals(other).items() if value == kept)
+    other.client().delete_run(copy)
+    report = migrate(here, other, check_all=True)
+    assert (report.runs, report.different) == (0, [])
+    assert report.left_out == ["run one: its copy was deleted"]
+    assert len(originals(other)) == 1
+
+
 def test_a_model_with_quotes_in_its_name_is_copied(stocked, other: Store):
     here = open_store(uri=embedded_uri())
     for name in ("o'brien", 'a "better" one'):

@@ -122,7 +122,8 @@ class _Migration:
         )
         sources = (_MODEL_SOURCE.match(version.source or "") for version in versions)
         self.registered = {found[1] for found in sources if found}
-        known = _runs(self.there)
+        # Those that are deleted first: of two copies the one that is there counts.
+        known = sorted(_runs(self.there, ViewType.ALL), key=_is_there)
         if not {run.info.run_id for run in known}.isdisjoint(run.info.run_id for run in runs):
             raise StoreError(
                 f"{self.target.uri} holds runs of {self.source.uri} under their own ids: both are one store, or one is "
@@ -134,11 +135,14 @@ class _Migration:
         names = {experiment.experiment_id: experiment for experiment in experiments}
         for run in runs:
             name = run.info.run_name or run.info.run_id[:8]
+            copy = copies.get(run.info.run_id)
             if run.info.run_id in living:
                 self.report.left_out.append(f"run {name}: it goes on; repeat this when it has ended")
+            elif copy is not None and not _is_there(copy):
+                self.report.left_out.append(f"run {name}: its copy was deleted")
             else:
                 with _named(f"run {name}"):
-                    self._run(run, names[run.info.experiment_id], copies.get(run.info.run_id))
+                    self._run(run, names[run.info.experiment_id], copy)
             advance()
         self._models(versions, advance)
         return self.report
@@ -403,7 +407,8 @@ class _Migration:
             for what, one, other in (
                 ("tags", _version_tags(version, copy), _own_tags(copy.tags)),
                 ("description", version.description or "", copy.description or ""),
-                ("run", self.run_ids.get(version.run_id or "", ""), copy.run_id or ""),
+                # Of a run that was deleted since, or was not copied, nothing is known.
+                ("run", self.run_ids.get(version.run_id or "", copy.run_id), copy.run_id),
             )
             if one != other
         ]
@@ -448,16 +453,18 @@ def _pages(ask: Callable[[str | None], Any]) -> list[Any]:
             return found
 
 
-def _runs(client: MlflowClient) -> list[Run]:
-    """Every run that was not deleted."""
-    ids = [e.experiment_id for e in _pages(lambda token: client.search_experiments(page_token=token))]
+def _runs(client: MlflowClient, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """Every run; those that were deleted where `view` says so."""
+    experiments = _pages(lambda token: client.search_experiments(view, page_token=token))
+    ids = [experiment.experiment_id for experiment in experiments]
     if not ids:
         return []
-    return _pages(
-        lambda token: client.search_runs(
-            ids, run_view_type=ViewType.ACTIVE_ONLY, max_results=PAGE, page_token=token
-        )
-    )
+    return _pages(lambda token: client.search_runs(ids, "", view, PAGE, page_token=token))
+
+
+def _is_there(run: Run) -> bool:
+    """Whether it was not deleted."""
+    return run.info.lifecycle_stage == "active"
 
 
 def _living_sweeps(runs: list[Run], living: set[str]) -> set[str]:
