@@ -65,6 +65,16 @@ def test_runs_shows_each_run_with_its_version(trained: Trained, capsys):
     assert "1 more" in shown
 
 
+def test_a_dataset_without_runs_is_told_and_a_limit_below_none_refused(stocked, capsys):
+    assert main(["runs", "--dataset", "fer2013"]) == 0
+    assert "There are no runs yet" in capsys.readouterr().out
+    RunWriter.create(open_store(), "faces", "mine", {})
+    assert main(["runs", "--dataset", "fer2013"]) == 0
+    assert capsys.readouterr().out == "There are no runs on fer2013.\n"
+    assert main(["runs", "--limit", "-1"]) == 2
+    assert "--limit -1: must be 0 or more" in capsys.readouterr().err
+
+
 def test_a_name_with_brackets_is_shown_as_it_is(workplace, capsys):
     store = open_store()
     RunWriter.create(store, "faces", "cnn [best] [/old]", {})

@@ -22,6 +22,8 @@ def runs(
         json: Print a JSON list instead of a table.
         mark_stale: End the runs whose process is gone from this machine as failed, instead of listing.
     """
+    if limit < 0:
+        raise ValueError(f"--limit {limit}: must be 0 or more")
     if mark_stale:
         return mark()
     from rich.console import Console
@@ -52,6 +54,9 @@ def runs(
         table = table.head(limit)
     if json:
         print(table.to_json(orient="records", date_format="iso"))
+        return 0
+    if table.empty and not snapshot.runs.empty:
+        print(f"There are no runs on {dataset}.")
         return 0
     if table.empty:
         print("There are no runs yet: `make train` makes the first ones.")
