@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -94,6 +95,17 @@ def test_of_figures_that_the_new_test_set_has_none_of_nothing_stays(stocked):
     found |= {"test/macro_recall": 0.6, "test/ece": 0.1, "test/support/sad": 40.0}
     text = card("emotion", {}, found | dict.fromkeys(of_before, math.nan), ["sad"])
     assert "nan" not in text
+
+
+def test_what_is_measured_again_counts_also_where_the_clock_is_behind(stocked):
+    store = open_store()
+    client, later = store.client(), int(time.time() * 1000) + 3_600_000
+    run_id = make_run(client, store.experiment_id("x"))
+    client.log_metric(run_id, "test/accuracy", 0.9, later)
+    writer = retest._HoldingWriter(store, run_id)
+    writer.log_metrics({"test/accuracy": 0.5})
+    writer.let_go()
+    assert client.get_run(run_id).data.metrics["test/accuracy"] == 0.5
 
 
 def test_a_run_that_was_tested_on_other_images_is_not_compared(place: Trained, capsys):

@@ -157,6 +157,17 @@ class RunWriter:
         except MlflowException as error:
             raise StoreError(f"run {self.run_id} cannot be read: {reason(error)}") from error
 
+    def last_logged_ms(self) -> int:
+        """The time of the newest metric of the run; 0 where that cannot be told.
+
+        Of one step MLflow shows the value with the latest time: one of a clock that is behind would stay unseen.
+        """
+        try:
+            metrics = self._client.get_run(self.run_id).data._metric_objs
+        except MlflowException:
+            return 0
+        return max((metric.timestamp for metric in metrics), default=0)
+
     def log_evaluation(self, part: str, evaluation: Evaluation) -> None:
         """Every summary and per-class metric of `part`, each under a name of its own."""
         metrics = {metric_key(part, name): value for name, value in evaluation.summary.items()}

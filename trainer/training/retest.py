@@ -46,8 +46,12 @@ class _HoldingWriter(RunWriter):
 
     def let_go(self) -> None:
         """Write all of it; folders that were logged must be there still."""
+        earliest = self.last_logged_ms() + 1
         for record, files in self._held:
-            super()._send(record, files)
+            rows = [
+                [key, value, max(at, earliest), step] for key, value, at, step in record.get("metrics", ())
+            ]
+            super()._send({**record, "metrics": rows} if rows else record, files)
 
 
 def retest(store: Store, version: Version, data_dir: str | None = None) -> Evaluation:
