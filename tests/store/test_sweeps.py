@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from filelock import FileLock
 
 from trainer.store.location import Store, StoreError, open_store
 from trainer.store.sweeps import BEST_SO_FAR, begin_sweep, begin_trial, end_lost, log_best, set_state
@@ -30,6 +31,8 @@ def test_the_best_so_far_arrives_once_the_server_answers_again(stocked, impatien
     store = open_store()
     parent = begin_sweep(store, "sketch", "lr", "", {}, {})
     log_best(GONE, parent, 0.5)
+    with FileLock(GONE.undelivered / f"{parent}.lock"):  # of another worker
+        log_best(GONE, parent, 0.4)
     back = Store(store.uri, None)  # as a server, whose runs are kept here where it does not answer
     for best in (0.6, 0.7):
         log_best(back, parent, best)

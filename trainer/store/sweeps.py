@@ -66,5 +66,11 @@ def end_lost(store: Store, run_id: str, number: int) -> None:
 
 def log_best(store: Store, run_id: str, accuracy: float) -> None:
     """The best of a sweep so far, as a metric of its parent; steps are seconds, so that all workers' fit together."""
-    # Urgent: a new writer does not know when another one has tried last, and would never come to send what was kept.
-    RunWriter(store, run_id).log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()), urgent=True)
+    writer = RunWriter(store, run_id)
+    try:
+        # Urgent: a new writer does not know when another one tried last, and would never come to send what was kept.
+        writer.log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()), urgent=True)
+    except OSError as error:  # another worker keeps what it has to say of this sweep, or the disk is full
+        log.info("The best so far of the sweep %s could not be kept: %s", run_id, error)
+    finally:
+        writer.close()

@@ -117,7 +117,11 @@ class RunWriter:
             # What went wrong first is what the user needs to know.
             log.warning("How run %s ended could not be logged: %s", self.run_id, refusal)
         finally:
-            self._outbox.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let others deliver what is kept here."""
+        self._outbox.close()
 
     def abandon(self) -> None:
         """End a run that was made, and cannot begin."""
