@@ -35,8 +35,9 @@ def flag(name: str) -> str:
 
 def changed(name: str, value: float) -> Config:
     # Without augmentation, so that a value is refused for its range and not for its product with another.
+    owner = next((key for key, entry in ARCHITECTURES.items() if name in entry.options), "cnn")
     return dataclasses.replace(
-        recipe_defaults("fast", "cnn"), **{"augmentation": 0.0, "zoom": 0.0, name: value}
+        recipe_defaults("fast", owner), **{"augmentation": 0.0, "zoom": 0.0, name: value}
     )
 
 
@@ -115,6 +116,7 @@ def test_our_own_recipes_train_resnet18_from_scratch_and_take_imagenets_stem_wit
     scratch = recipe_defaults(recipe, "resnet18")
     assert scratch.pretrained == "none"
     assert scratch.stem != "imagenet"
+    assert scratch.mixup > 0
     for mode, pretrained in (
         ("full", "auto"),
         ("full", "imagenet"),
@@ -123,7 +125,7 @@ def test_our_own_recipes_train_resnet18_from_scratch_and_take_imagenets_stem_wit
         ("layer4", None),
     ):
         tuned = recipe_defaults(recipe, "resnet18", mode, pretrained)
-        assert tuned.stem == "imagenet"
+        assert (tuned.stem, tuned.width, tuned.progressive) == ("imagenet", 64, None)
         assert tuned.pretrained == (pretrained or "auto")
 
 
@@ -158,11 +160,21 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
         ("cnn", {"stem": "small"}, "--stem: cnn takes no such option"),
         ("resnet18", {"blocks": "4 8"}, "--blocks: resnet18 takes no such option"),
         ("resnet18", {"mode": "fc", "pretrained": "none"}, "--mode fc with --pretrained none"),
-        ("resnet18", {"stem": "small", "pretrained": "imagenet"}, "--stem small has no ImageNet weights"),
-        ("resnet18", {"stem": "small", "pretrained": "a.pt"}, "--stem small has no ImageNet weights"),
         (
             "resnet18",
-            {"stem": "full", "pretrained": "auto", "mode": "fc"},
+            {"stem": "small", "width": 64, "pretrained": "imagenet"},
+            "--stem small has no ImageNet weights",
+        ),
+        (
+            "resnet18",
+            {"stem": "small", "width": 64, "pretrained": "a.pt"},
+            "--stem small has no ImageNet weights",
+        ),
+        ("resnet18", {"width": 48, "stem": None, "pretrained": "a.pt"}, "--width 48 has no ImageNet weights"),
+        ("cnn", {"width": 48}, "--width: cnn takes no such option"),
+        (
+            "resnet18",
+            {"stem": "full", "width": 64, "pretrained": "auto", "mode": "fc"},
             "--stem full has no ImageNet weights",
         ),
         (

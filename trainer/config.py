@@ -52,9 +52,11 @@ class Config:
     """cnn: width of each block, `128x2` for two convolutions."""
     layout: Literal["plain", "residual"] | None = None
     """cnn: `plain` (the report's) or `residual` (convolutions are added to their input; learns faster)."""
-    stem: Literal["imagenet", "small", "full"] | None = None
-    """resnet18: `imagenet` (7×7, pooled), `small` (3×3, stride 2: more detail, twice the time) or `full` (3×3,
-    stride 1: for a GPU)."""
+    stem: Literal["imagenet", "small", "pooled", "full"] | None = None
+    """resnet18: `imagenet` (7×7, pooled), `small` (3×3, stride 2: more detail, twice the time), `pooled` (3×3, then a
+    2×2 max-pool instead of the stride) or `full` (3×3, stride 1: for a GPU)."""
+    width: int | None = None
+    """resnet18: channels of the first stage, doubled by each of the three others; 64 is ImageNet's."""
     hidden: int | None = None
     """Width of the hidden layer in the head; 0 for none."""
     dropout: float | None = None
@@ -196,13 +198,14 @@ _FAST: dict[str, dict[str, Any]] = {
         "progressive": "32:0.34", "image_size": 40,
     },
     "resnet18": {
-        "stem": "small", "hidden": 0, "dropout": 0.3, "epochs": 28, "progressive": "32:0.5", "image_size": 40,
+        "stem": "pooled", "width": 48, "hidden": 0, "dropout": 0.3, "epochs": 45, "mixup": 0.2, "progressive": "32:0.5",
+        "image_size": 40,
     },
 }  # fmt: skip
 # ImageNet's weights come with its stem, and want a lower rate.
 _FAST_PRETRAINED = {
-    "stem": "imagenet", "image_size": 48, "epochs": 6, "progressive": None, "optimizer": "adamw", "learning_rate": 1e-3,
-    "batch_size": 128,
+    "stem": "imagenet", "width": 64, "image_size": 48, "epochs": 6, "mixup": 0.0, "progressive": None,
+    "optimizer": "adamw", "learning_rate": 1e-3, "batch_size": 128,
 }  # fmt: skip
 # For a GPU: many epochs of strongly augmented images, against learning by heart; smaller images first, as in `fast`.
 _BEST: dict[str, Any] = {
@@ -211,7 +214,7 @@ _BEST: dict[str, Any] = {
 }  # fmt: skip
 _BEST_NETWORK: dict[str, dict[str, Any]] = {
     "cnn": {"blocks": "64x2 128x2 256x2 512x2", "layout": "plain", "dropout": 0.4},
-    "resnet18": {"stem": "full", "dropout": 0.4},
+    "resnet18": {"stem": "full", "width": 64, "dropout": 0.4},
 }
 
 
@@ -278,15 +281,18 @@ def _mistakes(config: Config) -> Iterator[str]:
             map_side(len(parse_blocks(config.blocks)), max(config.image_size, 32))
         except ValueError as error:
             yield f"--blocks: {error}"
-    for name in ("blocks", "layout", "stem", "hidden", "dropout"):
+    for name in ("blocks", "layout", "stem", "width", "hidden", "dropout"):
         if getattr(config, name) is not None and name not in entry.options:
             yield f"--{name}: {config.architecture} takes no such option"
     if config.pretrained != "none" and not entry.imagenet:
         yield f"--pretrained {config.pretrained}: there are no pretrained weights for {config.architecture}"
     if config.pretrained == "none" and entry.modes.get(config.mode):
         yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
-    if config.stem in ("small", "full") and config.pretrained != "none" and not _may_fall_back(config):
-        yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
+    if config.pretrained != "none" and not _may_fall_back(config):
+        if config.stem in ("small", "pooled", "full"):
+            yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
+        if config.width not in (None, 64):
+            yield f"--width {config.width} has no ImageNet weights: take --width 64, or --pretrained none"
     if config.mixup and config.cutmix:
         yield f"--mixup {config.mixup} with --cutmix {config.cutmix}: give one of them"
     for name in ("mixup", "cutmix"):
@@ -321,6 +327,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "validation_fraction": (0.01, 0.5),
     "validation_seed": (0, 2**31 - 1),
     "image_size": (32, 512),
+    "width": (8, 256),
     "hidden": (0, 8192),
     "dropout": (0, 0.95),
     "epochs": (1, 10_000),

@@ -81,7 +81,7 @@ def test_the_dropout_rate_is_the_one_that_was_asked_for(architecture):
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} == {0.25}
 
 
-@pytest.mark.parametrize(("stem", "side"), [("imagenet", 12), ("small", 24), ("full", 48)])
+@pytest.mark.parametrize(("stem", "side"), [("imagenet", 12), ("small", 24), ("pooled", 24), ("full", 48)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_small_stem_keeps_twice_the_detail_and_the_full_one_all(stem, side, channels):
     classifier = make("resnet18", stem=stem, channels=channels, image_size=48)
@@ -89,6 +89,18 @@ def test_the_small_stem_keeps_twice_the_detail_and_the_full_one_all(stem, side, 
     classifier.network.layer1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     assert classifier.eval()(torch.rand(2, 1, 48, 48)).shape == (2, 3)
     assert seen == [(2, 64, side, side)]
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "pooled"])
+def test_a_narrower_resnet18_is_torchvisions_with_fewer_channels(stem):
+    wide, narrow = (make("resnet18", stem=stem, width=width, channels=1).network for width in (64, 16))
+    assert list(narrow.state_dict()) == list(wide.state_dict())
+    ratios = [
+        len(theirs) / len(ours) for ours, theirs in zip(narrow.parameters(), wide.parameters(), strict=True)
+    ]
+    assert ratios == [4] * (len(ratios) - 2) + [1, 1]  # the head has the classes
+    spreads = [network.layer3[0].conv1.weight.std() for network in (wide, narrow)]
+    assert 0.9 < 2 * spreads[0] / spreads[1] < 1.1  # both begin with He's rule for what goes out
 
 
 def test_the_colour_network_without_options_is_torchvisions_but_for_the_head():
@@ -135,7 +147,9 @@ def test_what_an_architecture_does_not_take_is_refused():
         ValueError, match="cnn takes no depth, stem; it takes blocks, layout, hidden, dropout"
     ):
         make("cnn", stem="small", depth=3)
-    with pytest.raises(ValueError, match="there is no stem 'tiny'; choose one of imagenet, small, full"):
+    with pytest.raises(
+        ValueError, match="there is no stem 'tiny'; choose one of imagenet, small, pooled, full"
+    ):
         make("resnet18", stem="tiny")
     with pytest.raises(ValueError, match="there is no layout 'wide'; choose one of plain, residual"):
         make("cnn", layout="wide")

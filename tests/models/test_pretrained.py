@@ -331,8 +331,9 @@ def test_auto_without_imagenet_keeps_a_rate_of_the_users_own(hub):
     assert make(config)[1].learning_rate == 3e-4
 
 
-def test_the_small_stem_has_no_imagenet_weights_and_trains_from_scratch_at_the_rate_for_that():
-    config = dataclasses.replace(recipe_defaults("report", "resnet18"), image_size=32, stem="small")
+@pytest.mark.parametrize("change", [{"stem": "small"}, {"width": 48}])
+def test_other_stems_and_widths_have_no_imagenet_weights_and_train_from_scratch_at_the_rate_for_that(change):
+    config = dataclasses.replace(recipe_defaults("report", "resnet18"), image_size=32, **change)
     _, made = make(config)
     assert (made.pretrained, made.mode) == ("none", "full")
     assert made.learning_rate == recipe_defaults("report", "resnet18", "full", "none").learning_rate == 1e-3

@@ -25,7 +25,7 @@ ARCHITECTURES: dict[str, Listing] = {
     "resnet18": Listing(
         "trainer.models.resnet",
         modes={"full": (), "layer4": ("layer4", "fc"), "fc": ("fc",)},
-        options=("stem", "hidden", "dropout"),
+        options=("stem", "width", "hidden", "dropout"),
         imagenet=True,
     ),
 }

@@ -7,12 +7,15 @@ from pickle import UnpicklingError
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet, ResNet18_Weights, resnet18
+from torchvision.models.resnet import BasicBlock
 
 log = logging.getLogger(__name__)
 
-SMALL_STEMS = {"small": 2, "full": 1}
-"""Stem of one 3×3 convolution and no pool → its stride."""
+SMALL_STEMS = {"small": 2, "pooled": 1, "full": 1}
+"""Stem of one 3×3 convolution → its stride."""
+WIDTH = 64
+"""Of torchvision's first stage; ImageNet's weights have it."""
 
 
 def build(
@@ -20,6 +23,7 @@ def build(
     channels: int,
     image_size: int,
     stem: str = "imagenet",
+    width: int = WIDTH,
     hidden: int = 0,
     dropout: float = 0.0,
 ) -> nn.Module:
@@ -28,22 +32,26 @@ def build(
     Args:
         image_size: any from 32 px; the network pools globally.
         stem: `imagenet`, 7×7 with stride 2 and a max-pool (a map of 1/4); `small`, 3×3 with stride 2 and no
-            pool (a map of 1/2: keeps detail at 48 px, costs twice the time); or `full`, 3×3 with stride 1 and no
-            pool (nothing is lost, eight times the time: for a GPU).
+            pool (a map of 1/2: keeps detail at 48 px, costs twice the time); `pooled`, 3×3 with stride 1 and a 2×2
+            max-pool (the same map, from every place of the image); or `full`, 3×3 with stride 1 and no pool (nothing is
+            lost, eight times the time: for a GPU).
+        width: channels of the stem and of the first stage, doubled by each of the three others.
         hidden: width of a hidden layer in the head; 0 for a linear head.
         dropout: rate in the head.
     """
     network = resnet18(num_classes=num_classes)
     if stem in SMALL_STEMS:
-        network.conv1 = nn.Conv2d(channels, 64, 3, stride=SMALL_STEMS[stem], padding=1, bias=False)
-        network.maxpool = nn.Identity()
+        network.conv1 = nn.Conv2d(channels, width, 3, stride=SMALL_STEMS[stem], padding=1, bias=False)
+        network.maxpool = nn.MaxPool2d(2) if stem == "pooled" else nn.Identity()
     elif stem == "imagenet":
-        if channels != 3:
-            network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        if channels != 3 or width != WIDTH:
+            network.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
     else:
         raise ValueError(f"there is no stem '{stem}'; choose one of imagenet, {', '.join(SMALL_STEMS)}")
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    features = network.fc.in_features
+    if width != WIDTH:
+        _set_width(network, width)
+    features = width * 8
     if hidden:
         network.fc = nn.Sequential(
             nn.Dropout(dropout),
@@ -55,6 +63,26 @@ def build(
     else:
         network.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, num_classes))
     return network
+
+
+def _set_width(network: ResNet, width: int) -> None:
+    """Put stages of that width in the place of torchvision's, which knows one alone."""
+    network.bn1 = nn.BatchNorm2d(width)
+    network.layer1 = _stage(width, width, stride=1)
+    network.layer2 = _stage(width, 2 * width, stride=2)
+    network.layer3 = _stage(2 * width, 4 * width, stride=2)
+    network.layer4 = _stage(4 * width, 8 * width, stride=2)
+
+
+def _stage(width_in: int, width: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride > 1:
+        shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+    stage = nn.Sequential(BasicBlock(width_in, width, stride, shortcut), BasicBlock(width, width))
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return stage
 
 
 def imagenet_state() -> dict[str, Tensor]:

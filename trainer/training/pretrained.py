@@ -69,10 +69,12 @@ def _load(network: nn.Module, pretrained: str) -> None:
 
 def _settle(config: Config) -> Config:
     """Turn `auto` into `imagenet` or `none`, and say so loudly where it is `none`."""
-    from trainer.models.resnet import SMALL_STEMS
+    from trainer.models.resnet import SMALL_STEMS, WIDTH
 
     if config.stem in SMALL_STEMS:
         reason = f"there are none for --stem {config.stem}"
+    elif config.width not in (None, WIDTH):
+        reason = f"there are none for --width {config.width}"
     else:
         try:
             _imagenet()
