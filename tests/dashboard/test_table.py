@@ -128,7 +128,7 @@ def test_the_findings_of_two_trained_runs(trained: Trained):
     assert "seed" not in parameter_table(snapshot, chosen).index
     assert "seed" in parameter_table(snapshot, chosen, everything=True).index
     costs = cost_table(runs, chosen)
-    assert costs["parameters"].tolist()[1] == "11 M"
+    assert costs["parameters"].tolist()[1] == "6.3 M"
 
 
 def test_the_table_calls_accuracy_decided_where_the_headline_does():
