@@ -99,10 +99,7 @@ def headline(
     order = reference_order(list(runs.loc[comparable, "test_accuracy"]))
     best, second = (comparable[order[i]] for i in (0, 1))
     pair = cache.comparison(second, best)
-    return (
-        plain(verdict(pair, labels[second], labels[best])).removesuffix("\\.")
-        + f", the next best of {len(comparable)} runs."
-    )
+    return plain(verdict(pair, f"{labels[second]}, the next best of {len(comparable)} runs,", labels[best]))
 
 
 def _one_configuration(accuracies: np.ndarray, size: int) -> str:

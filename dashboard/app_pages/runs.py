@@ -200,8 +200,10 @@ st.dataframe(
 )  # fmt: skip
 
 count_chosen = len(st.session_state[KEY])
+count_hidden = len(ticked.difference(*members))
+hidden = f", {count_hidden} of them not shown by these filters" if count_hidden else ""
 st.caption(
-    f"{several(count_chosen, 'run')} chosen. Tick runs to choose them, then go on:" if count_chosen else
+    f"{several(count_chosen, 'run')} chosen{hidden}. Tick runs to choose them, then go on:" if count_chosen else
     "Tick two or more runs to compare them."
 )  # fmt: skip
 with st.container(horizontal=True):

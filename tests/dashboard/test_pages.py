@@ -297,6 +297,7 @@ def test_the_runs_page_filters_searches_sorts_and_folds(trained: Trained):
     assert list(app.dataframe[0].value["architecture"]) == ["resnet18", "cnn"]
     app.selectbox(key="architecture").select("cnn").run()
     assert list(app.dataframe[0].value["architecture"]) == ["cnn"]
+    assert "2 runs chosen, 1 of them not shown by these filters." in text(app)
     app.selectbox(key="architecture").select("any").run()
     app.text_input(key="text").set_value("RESNET").run()
     assert list(app.dataframe[0].value["architecture"]) == ["resnet18"]
