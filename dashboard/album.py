@@ -13,7 +13,7 @@ from trainer.inference import annotate, faces, quality
 from trainer.inference.answers import Answer, agreement, rows
 from trainer.inference.faces import Face, Photo, Region
 from trainer.inference.model import Model
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from dashboard.models import Candidate, Key

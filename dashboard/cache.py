@@ -21,7 +21,8 @@ from trainer.evaluation.robustness import Robustness
 from trainer.evaluation.slices import Slices, by_condition
 from trainer.search import Dimension, Value
 from trainer.store.location import Store, StoreError, open_store, store_uri, which_file
-from trainer.store.reader import Reader, Snapshot, SweepRun
+from trainer.store.reader import Reader
+from trainer.store.snapshot import Snapshot, SweepRun
 
 T = TypeVar("T")
 NEWEST = 100

@@ -19,7 +19,7 @@ from trainer.evaluation.comparison import (
     verdict,
 )
 from trainer.evaluation.statistics import sampling_error, seed_spread, wilson
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 METRICS = {
     "accuracy": "accuracy",

@@ -15,7 +15,7 @@ from trainer.evaluation.comparison import Predictions, same_images
 from trainer.evaluation.robustness import Robustness
 from trainer.evaluation.slices import Slices
 from trainer.store.location import StoreError, store_uri
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 T = TypeVar("T")
 SHORTEST_ID = 4

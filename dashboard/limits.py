@@ -6,7 +6,7 @@ from trainer.evaluation.comparison import Predictions
 from trainer.evaluation.statistics import wilson
 from trainer.inference.answers import SURE
 from trainer.inference.model import Model
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 ETHICS = (
     "A model names the look of a face, not what somebody feels: people themselves agree on only about 65% of such "

@@ -13,8 +13,8 @@ from dashboard.selection import COLOURS, GREY
 from trainer.contract import CHAMPION, Tag
 from trainer.inference.model import Model
 from trainer.store.location import store_uri
-from trainer.store.reader import Snapshot
 from trainer.store.registry import Version
+from trainer.store.snapshot import Snapshot
 
 KEY = "models"
 LOADED_BYTES = 1024**3

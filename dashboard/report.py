@@ -18,7 +18,7 @@ from trainer.evaluation.comparison import (
     difference_matrix,
     verdict,
 )
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;max-width:1100px;margin:2.5rem auto;padding:0 1.25rem}

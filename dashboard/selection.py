@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.text import short
-from trainer.store.reader import NOT_CONFIGURATION, Snapshot
+from trainer.store.snapshot import NOT_CONFIGURATION, Snapshot
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GREY = "#8A8F98"

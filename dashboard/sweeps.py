@@ -6,7 +6,7 @@ import pandas as pd
 from dashboard.text import number, plain, several
 from trainer.jobs import configuration, flags
 from trainer.search import Dimension, Value, in_full, read_values
-from trainer.store.reader import Snapshot, SweepRun
+from trainer.store.snapshot import Snapshot, SweepRun
 
 
 def trials_of(snapshot: Snapshot, sweep: SweepRun) -> pd.DataFrame:

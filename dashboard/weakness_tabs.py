@@ -8,7 +8,7 @@ from dashboard.selection import Chosen
 from dashboard.text import plain, several
 from dashboard.weaknesses import slice_sentence, slice_tables, slice_text
 from trainer.evaluation.slices import read_groups, recall_table
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 
 def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:

@@ -37,7 +37,7 @@ from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training
 from trainer.training.pretrained import make_classifier
-from trainer.training.run import naming_teachers, teach
+from trainer.training.teachers import naming_teachers, teach
 
 NAMES = sorted(GREY_LEVELS)
 VERSIONS = dict(zip(ARCHITECTURE_FLAGS, (1, 2), strict=True))
@@ -284,7 +284,7 @@ def test_a_teacher_answers_at_a_temperature_of_one_view(store, trained, tmp_path
         write(other, dataclasses.replace(spec, temperature=temperature), classifier.state_dict())
         asked = dataclasses.replace(config, teacher=str(other))
         training = Training(make_classifier(config, len(NAMES), 0.5, 0.25)[0], config, make_fabric(config))
-        answers.append(teach(asked, store, splits, training))
+        answers.append(teach(asked, store, splits, training.fabric.device))
     assert torch.equal(*answers)
 
 

@@ -23,7 +23,7 @@ from trainer.evaluation.audit import (
 )
 from trainer.evaluation.audit_report import findings_html, note
 from trainer.store.location import StoreError
-from trainer.store.reader import AuditRun
+from trainer.store.snapshot import AuditRun
 
 TITLE = "Data audit"
 COMMAND = "python -m trainer audit --dataset fer2013 --folds 4"

@@ -12,7 +12,7 @@ from dashboard.selection import Chosen, choose_runs
 from dashboard.text import plain, several, tag
 from trainer.evaluation.comparison import Predictions, difference_matrix
 from trainer.evaluation.metrics import confused_pairs
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 NORMALISE = {"recall": "truth", "precision": "prediction", "counts": "none"}
 SHOWN_IMAGES = 24

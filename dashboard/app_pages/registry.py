@@ -23,8 +23,8 @@ from trainer.store.promotion import (
     predecessor_unknown,
     promote,
 )
-from trainer.store.reader import Snapshot
 from trainer.store.registry import Version, remove_alias, set_alias
+from trainer.store.snapshot import Snapshot
 
 OTHER = "another alias …"
 

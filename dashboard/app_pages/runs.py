@@ -8,7 +8,7 @@ from dashboard.selection import KEY, after_ticks, full_names, remember, restore
 from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table
 from dashboard.text import duration, number, plain, several, short
 from trainer.store.location import StoreError
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 ANY = "any"
 MOST_FOUND = 200

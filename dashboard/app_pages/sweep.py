@@ -21,7 +21,7 @@ from dashboard.sweeps import (
 from dashboard.text import number, percent, plain, several
 from trainer.search import LEAST_FOR_IMPORTANCE
 from trainer.store.location import StoreError
-from trainer.store.reader import SweepRun
+from trainer.store.snapshot import SweepRun
 
 TITLE = "Sweep"
 COMMAND = "python -m trainer sweep --dataset fer2013 --trials 20"

@@ -35,7 +35,7 @@ from trainer.contract import CONFIG_FILE
 from trainer.data import DATASETS
 from trainer.jobs import Job
 from trainer.store.location import SQLITE_PREFIX, StoreError, open_store, store_uri
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 AGAIN = "again"
 """The run whose configuration fills the form, by the first digits of its id in the URL."""

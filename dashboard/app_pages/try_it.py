@@ -14,7 +14,7 @@ from trainer.inference.answers import csv_text, json_text, table
 from trainer.inference.faces import Region
 from trainer.inference.model import Model
 from trainer.store.location import StoreError
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 SOURCES = ("Photos", "A folder", "The camera")
 TYPES = sorted(suffix.removeprefix(".") for suffix in (*SUFFIXES, *UNREADABLE))

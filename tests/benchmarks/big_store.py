@@ -196,7 +196,7 @@ def run_tags(run: InventedRun) -> dict[str, object]:
 
 
 def run_params(run: InventedRun) -> dict[str, object]:
-    """What `trainer.training.run.log_beginning` logs."""
+    """What `trainer.training.records.log_beginning` logs."""
     sizes = {part: sum(counts) for part, counts in _class_counts().items()}
     return (
         dataclasses.asdict(run.config)

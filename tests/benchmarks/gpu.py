@@ -23,7 +23,8 @@ from trainer.data.base import Split
 from trainer.data.splits import Splits, load_splits
 from trainer.models.base import Probabilities
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Epoch, Training, TrainSet, fit, predict, train_epoch, training_step
+from trainer.training.loop import Epoch, Training, TrainSet, fit, train_epoch, training_step
+from trainer.training.prediction import predict
 from trainer.training.pretrained import make_classifier
 
 EPOCHS = 5

@@ -19,7 +19,8 @@ from tests.benchmarks.images import Source, train_split
 from trainer.config import Config
 from trainer.models.base import Classifier, build_network, to_unit_range
 from trainer.training.environment import in_bf16, make_fabric
-from trainer.training.loop import Training, fit, make_augmentation, make_optimizers
+from trainer.training.loop import Training, fit
+from trainer.training.schedule import make_augmentation, make_optimizers
 
 NUM_CLASSES = 7
 MEAN, STD = 0.5, 0.25

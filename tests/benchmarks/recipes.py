@@ -186,7 +186,8 @@ def train(variant: Variant, seed: int, options: Options) -> Result:
     from trainer.training.allocator import keep_memory
     from trainer.training.data import configured_splits
     from trainer.training.environment import make_fabric
-    from trainer.training.loop import Training, fit, predict_views
+    from trainer.training.loop import Training, fit
+    from trainer.training.prediction import predict_views
     from trainer.training.pretrained import make_classifier
 
     keep_memory()

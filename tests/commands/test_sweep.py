@@ -18,8 +18,9 @@ from trainer.commands.sweep import parse
 from trainer.contract import Tag
 from trainer.search import default_space, parse_space
 from trainer.store.location import StoreError, open_store
-from trainer.store.reader import Reader, Snapshot
+from trainer.store.reader import Reader
 from trainer.store.rows import ClientRows
+from trainer.store.snapshot import Snapshot
 from trainer.training.loop import Epoch, fit
 
 FLAGS = [

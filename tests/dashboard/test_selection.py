@@ -11,7 +11,7 @@ from dashboard.selection import (
     full_names,
     short_names,
 )
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 
 
 def snapshot(*runs: dict, params: list[dict[str, str]] | None = None) -> Snapshot:

@@ -15,8 +15,8 @@ from torchvision.models import resnet18
 from trainer.config import Config, check, recipe_defaults
 from trainer.models import ARCHITECTURES
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD
-from trainer.training.loop import make_optimizers
 from trainer.training.pretrained import make_classifier
+from trainer.training.schedule import make_optimizers
 
 MODES = tuple(ARCHITECTURES["resnet18"].modes)
 HUB_FILE = Path("hub", "checkpoints", "resnet18-f37072fd.pth")

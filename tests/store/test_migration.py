@@ -177,7 +177,7 @@ def test_a_copied_sweep_keeps_its_trials(stocked, other: Store, monkeypatch):
     sweep, _ = add_sweep(here)
     set_state(here, sweep, "FINISHED")
     with monkeypatch.context() as patch:  # as migrations were before they knew of sweeps
-        patch.setattr("trainer.store.migration._PARENTS", set())
+        patch.setattr("trainer.store.migration.runs.PARENTS", set())
         migrate(here, other)
     assert sweep_of_trials(other)[1] == [sweep]
     for copied in (1, 0):

@@ -5,8 +5,8 @@ import pytest
 
 from trainer.contract import CHAMPION, Tag
 from trainer.store.promotion import champion_of, predecessor_unknown
-from trainer.store.reader import Snapshot
 from trainer.store.registry import Version
+from trainer.store.snapshot import Snapshot
 
 
 @pytest.mark.parametrize(

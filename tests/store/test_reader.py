@@ -15,8 +15,9 @@ from tests.extra.odd_runs import add_odd_runs, make_run
 from tests.extra.same_store import assert_same
 from trainer.contract import Tag
 from trainer.store.location import Store, StoreError, open_store
-from trainer.store.reader import Reader, find_run
+from trainer.store.reader import Reader
 from trainer.store.rows import ClientRows
+from trainer.store.snapshot import find_run
 
 
 @pytest.fixture

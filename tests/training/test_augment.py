@@ -7,7 +7,7 @@ import torch
 
 from trainer.config import Config
 from trainer.training.augment import Augmentation, cutmix, mixup
-from trainer.training.loop import make_augmentation
+from trainer.training.schedule import make_augmentation
 
 SIDE = 64
 MIDDLE = (SIDE - 1) / 2

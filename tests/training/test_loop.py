@@ -17,22 +17,11 @@ from trainer.models import ARCHITECTURES
 from trainer.models.base import Probabilities
 from trainer.training import loop
 from trainer.training.environment import make_fabric
-from trainer.training.loop import (
-    Epoch,
-    Training,
-    TrainSet,
-    class_weights,
-    evaluation_batch,
-    fit,
-    learning_rate,
-    make_optimizers,
-    predict,
-    training_side,
-    training_step,
-    validate,
-)
+from trainer.training.loop import Epoch, Training, TrainSet, fit, training_step, validate
 from trainer.training.muon import Muon
+from trainer.training.prediction import evaluation_batch, predict
 from trainer.training.pretrained import make_classifier
+from trainer.training.schedule import class_weights, learning_rate, make_optimizers, training_side
 
 SIDE = 32
 SMALL = {"blocks": "4 8", "hidden": 8}

@@ -102,7 +102,7 @@ def judge(
 
     Args:
         candidate, champion: test_fingerprint, test_accuracy, test_macro_recall, test_ece, robustness, latency_ms,
-            size_bytes and recalls (class → recall), as in a row of `trainer.store.reader.Snapshot.runs`. None: nobody
+            size_bytes and recalls (class → recall), as in a row of `trainer.store.snapshot.Snapshot.runs`. None: nobody
             is champion.
         comparison: The candidate against the champion; ValueError where the two cannot be compared.
     """

@@ -11,8 +11,9 @@ from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.gates import Gates, Verdict, failed, judge
 from trainer.store.location import Store, StoreError
 from trainer.store.location import reason as reason_of
-from trainer.store.reader import Reader, Snapshot
+from trainer.store.reader import Reader
 from trainer.store.registry import Version, set_alias
+from trainer.store.snapshot import Snapshot
 
 LONGEST_REASON = 500
 

@@ -1,21 +1,15 @@
 """Reads all runs of a store at once, their histories and their predictions; hands out DataFrames."""
 
-import dataclasses
-import hashlib
 import json
-import socket
 import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-import psutil
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
@@ -25,102 +19,25 @@ from trainer.contract import (
     AUDIT_FOLDER,
     AUDIT_THUMBNAILS,
     CONDITIONS_FILE,
-    COST_METRICS,
     EPOCH_METRICS,
     PREDICTIONS_FILE,
-    ROBUSTNESS,
     ROBUSTNESS_FILE,
-    SUMMARY_METRICS,
-    TEMPERATURE_METRIC,
     WORST_IMAGES_FILE,
     Tag,
-    metric_key,
 )
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
-from trainer.search import Dimension, read_space
 from trainer.store.location import Store, StoreError, reason
-from trainer.store.registry import Version, all_versions
-from trainer.store.rows import BEST_VALIDATION, NAN, Details, Head, open_rows
+from trainer.store.registry import all_versions
+from trainer.store.rows import open_rows
+from trainer.store.snapshot import ENDED, Record, Snapshot, find_run, is_running, make_record, make_snapshot
 from trainer.store.window import Window
 
 T = TypeVar("T")
 
-SILENCE_SECONDS = 15 * 60
-"""A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
 FEW = 20
 """So many of the newest runs are enough for a command that names the runs that it is about."""
-_CLOCK_SECONDS = 2.0  # two readings of one process's start differ by less
-# Parameters that name a machine or follow from others: runs that differ only in them have one configuration.
 EPOCH_SECONDS = "epoch_seconds"
-NOT_CONFIGURATION = {
-    *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
-    *("torch", "torchvision", "moodify", "skipped_files", "exclude"),
-}
-_ENDED = {"FINISHED", "FAILED", "KILLED"}
-_NOBODY = Head("", "", "", "FINISHED", 0, None, {})
-_STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped", "RUNNING": "running"}
-_TAGS = {
-    "dataset": Tag.DATASET,
-    "architecture": Tag.ARCHITECTURE,
-    "mode": Tag.MODE,
-    "recipe": Tag.RECIPE,
-    "test_fingerprint": Tag.TEST_FINGERPRINT,
-    "train_fingerprint": Tag.TRAIN_FINGERPRINT,
-    "reason": Tag.REASON,
-    "energy_method": "energy_method",
-    "tested_at": Tag.TESTED_AT,
-}
-_NUMBERS = {"seed": "seed", "epochs": "epochs", "parameters": "parameters", "best_epoch": Tag.BEST_EPOCH}
-
-
-@dataclass(frozen=True)
-class AuditRun:
-    """An audit of a dataset that is in the store. made_ms: when, in ms since 1970."""
-
-    run_id: str
-    dataset: str
-    made_ms: int
-
-
-@dataclass(frozen=True)
-class SweepRun:
-    """The parent run of a sweep that is in the store. started_ms: when it began, in ms since 1970."""
-
-    run_id: str
-    name: str
-    dataset: str
-    started_ms: int
-    space: tuple[Dimension, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """All runs and versions of a store at one moment; of a server those that its reader holds.
-
-    runs: one row a run, newest first, the index is run_id. Text is "" and numbers are NaN where unknown.
-        name, experiment, dataset, architecture, mode, recipe, reason, test_fingerprint, train_fingerprint,
-        energy_method, tested_at (where it was tested again), configuration (equal for runs that differ in seed or
-        machine only); status: running, finished, failed, stopped, or stale where its process is gone; is_local (whether
-        that was one of this machine); started (UTC), seconds, seconds_left,
-        seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
-        validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
-        the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
-        versions (list of NAME/NUMBER), registered (the same as text), aliases (list).
-    params: run_id → parameter → value. audits: those that ended well, newest first; they are not among the runs.
-    trials: the trainings of sweeps, as `runs`, with sweep (the id of its SweepRun) and trial (its number); status may
-        also be pruned. They are not among the runs. sweeps: newest first.
-    has_older, has_older_versions: whether a server has more than was read.
-    """
-
-    runs: pd.DataFrame
-    params: dict[str, dict[str, str]] = field(default_factory=dict)
-    versions: tuple[Version, ...] = ()
-    audits: tuple[AuditRun, ...] = ()
-    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
-    sweeps: tuple[SweepRun, ...] = ()
-    has_older: bool = False
-    has_older_versions: bool = False
 
 
 class Reader:
@@ -135,7 +52,7 @@ class Reader:
         is_server = store.artifact_root is None
         self._window = Window(store, newest) if newest and is_server else None
         self._rows = self._window or open_rows(store)
-        self._records: dict[str, tuple[Head, dict[str, Any], dict[str, str]]] = {}
+        self._records: dict[str, Record] = {}
         self._last: tuple[object, Snapshot] | None = None
         self._lock = threading.Lock()
 
@@ -148,7 +65,7 @@ class Reader:
             try:
                 version = self._rows.version()
                 known = self._last is not None and version is not None and self._last[0] == version
-                if self._last is None or not known or _is_running(self._last[1]):
+                if self._last is None or not known or is_running(self._last[1]):
                     self._last = version, self._read()
             except (MlflowException, OSError, sqlite3.Error) as error:
                 if self._window:
@@ -206,44 +123,24 @@ class Reader:
         changed = [
             head
             for head in heads
-            if head.status not in _ENDED
+            if head.status not in ENDED
             or head.run_id not in self._records
-            or self._records[head.run_id][0] != head
+            or self._records[head.run_id].head != head
         ]
         details = self._rows.details([head.run_id for head in changed]) if changed else {}
         now = time.time() * 1000
         for head in changed:
             if head.run_id not in details and head.run_id in self._records:
                 continue  # it goes on, and this reading did not come to it
-            found = details[head.run_id]
-            found = dataclasses.replace(found, params=_params(head, found))
-            self._records[head.run_id] = head, _record(head, found, now), found.params
+            self._records[head.run_id] = make_record(head, details[head.run_id], now)
         self._records = {head.run_id: self._records[head.run_id] for head in heads}
         versions = tuple(self._window.versions() if self._window else all_versions(self.store))
-        of_run: dict[str, list[Version]] = {}
-        for version in versions:
-            of_run.setdefault(version.run_id or "", []).append(version)
-        rows = [
-            record | _registered(of_run.get(run_id, [])) for run_id, (_, record, _) in self._records.items()
-        ]
-        columns = [*_record(_NOBODY, Details(), now), *_registered([])]
-        table = pd.DataFrame(
-            rows, index=pd.Index(list(self._records), name="run_id", dtype=str), columns=columns
-        )
-        table["started"] = pd.to_datetime(table["started"], unit="ms")
-        table = table.sort_values("started", ascending=False, kind="stable")
-        tags = {run_id: head.tags for run_id, (head, _, _) in self._records.items()}
-        kinds = [self._records[run_id][0].kind for run_id in table.index]
-        is_trial = np.array([kind == Tag.SWEEP_RUN for kind in kinds], dtype=bool)
-        return Snapshot(
-            table[~is_trial],
-            {run_id: params for run_id, (_, _, params) in self._records.items()},
+        return make_snapshot(
+            every,
+            self._records,
             versions,
-            _audits(every),
-            _trials(table[is_trial], tags),
-            _sweeps(every),
-            self._window is not None and self._window.has_older,
-            self._window is not None and self._window.has_older_versions,
+            has_older=self._window is not None and self._window.has_older,
+            has_older_versions=self._window is not None and self._window.has_older_versions,
         )
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:
@@ -342,33 +239,6 @@ class Reader:
             raise StoreError(f"{path} of run {run_id[:8]} cannot be fetched: {reason(error)}") from error
 
 
-def find_run(snapshot: Snapshot, reference: str) -> str:
-    """The id of the run that an id or its beginning, a name, NAME@ALIAS or NAME/VERSION stands for.
-
-    Raises StoreError where there is none, or more than one.
-    """
-    runs = snapshot.runs
-    for version in snapshot.versions:
-        names = {
-            f"{version.name}/{version.version}",
-            *(f"{version.name}@{alias}" for alias in version.aliases),
-        }
-        if reference.removeprefix("models:/") in names:
-            if version.run_id in runs.index:
-                return str(version.run_id)
-            raise StoreError(f"the run of {reference} is not in the store any more")
-    found = list(runs.index[(runs["name"] == reference) | (runs.index == reference)])
-    if not found and len(reference) >= 4:
-        found = [run_id for run_id in runs.index if run_id.startswith(reference)]
-    if len(found) == 1:
-        return str(found[0])
-    if found:
-        raise StoreError(
-            f"'{reference}' could be any of {len(found)} runs: {', '.join(run_id[:8] for run_id in found[:5])}"
-        )
-    raise StoreError(f"there is no run '{reference}': `python -m trainer runs` lists those that there are")
-
-
 def _reading(read: Callable[[Path], T], file: Path, run_id: str, path: str) -> T:
     try:
         return read(file)
@@ -378,145 +248,3 @@ def _reading(read: Callable[[Path], T], file: Path, run_id: str, path: str) -> T
 
 def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _audits(heads: Sequence[Head]) -> tuple[AuditRun, ...]:
-    found = [
-        AuditRun(head.run_id, head.tags.get(Tag.DATASET, ""), head.started_ms)
-        for head in heads
-        if head.kind == Tag.AUDIT and head.status == "FINISHED"
-    ]
-    return tuple(sorted(found, key=lambda audit: audit.made_ms, reverse=True))
-
-
-def _trials(table: pd.DataFrame, tags: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-    """`Snapshot.trials`, of the rows of trials alone."""
-    of = [tags[run_id] for run_id in table.index]
-    pruned = np.array([Tag.PRUNED in one for one in of], dtype=bool)
-    return table.assign(
-        sweep=[one[Tag.SWEEP_RUN] for one in of],
-        trial=[_number(one.get(Tag.TRIAL)) for one in of],
-        status=table["status"].where(~pruned, "pruned"),
-    )
-
-
-def _sweeps(heads: Sequence[Head]) -> tuple[SweepRun, ...]:
-    found = [
-        SweepRun(
-            head.run_id,
-            head.tags[Tag.SWEEP],
-            head.tags.get(Tag.DATASET, ""),
-            head.started_ms,
-            read_space(head.tags.get(Tag.SEARCH, "")),
-        )
-        for head in heads
-        if head.kind == Tag.SWEEP
-    ]
-    return tuple(sorted(found, key=lambda sweep: sweep.started_ms, reverse=True))
-
-
-def _is_running(snapshot: Snapshot) -> bool:
-    return "running" in {*snapshot.runs["status"], *snapshot.trials["status"]}
-
-
-def _params(head: Head, details: Details) -> dict[str, str]:
-    """As they were logged; those of the test set, which MLflow lets nobody change, are of the last one."""
-    if Tag.TESTED_AT not in head.tags:
-        return details.params
-    images = sum(_by_class(details.metrics, "test/support/").values())
-    now = {"test_fingerprint": head.tags.get(Tag.TEST_FINGERPRINT, ""), "test_images": f"{images:.0f}"}
-    return {key: now.get(key, value) for key, value in details.params.items()}
-
-
-def _record(head: Head, details: Details, now_ms: float) -> dict[str, Any]:
-    """The row of a run in `Snapshot.runs`, without what the registry says of it."""
-    tags, params, metrics = head.tags, details.params, details.metrics
-    curve = [details.curve[step] for step in sorted(details.curve)]
-    best = _number(metrics.get(BEST_VALIDATION))
-    recalls, supports = (_by_class(metrics, f"test/{name}/") for name in ("recall", "support"))
-    last = details.active_ms or head.started_ms
-    status = _STATES.get(head.status, head.status.lower())
-    if status == "running" and not _lives(tags, last, now_ms):
-        status = "stale"
-    ended = {"stale": last, "running": now_ms}.get(status, head.ended_ms)
-    record: dict[str, Any] = {"name": head.name, "experiment": head.experiment}
-    record |= {column: tags.get(key, "") for column, key in _TAGS.items()}
-    record["dataset"] = record["dataset"] or head.experiment
-    record |= {column: _number(tags.get(key, params.get(key))) for column, key in _NUMBERS.items()}
-    record |= {f"test_{name}": _number(metrics.get(metric_key("test", name))) for name in SUMMARY_METRICS}
-    record |= {key.rpartition("/")[2]: _number(metrics.get(key)) for key in COST_METRICS}
-    record["robustness"] = _number(metrics.get(ROBUSTNESS))
-    record["temperature"] = _number(metrics.get(TEMPERATURE_METRIC))
-    left = (record["epochs"] - len(curve)) * _number(metrics.get("epoch_seconds"))
-    return record | {
-        "curve": curve,
-        "epochs_done": len(curve),
-        "validation_accuracy": best if best == best else max((v for v in curve if v == v), default=NAN),
-        "recalls": recalls,
-        "supports": supports,
-        "test_images": sum(supports.values()) if supports else NAN,
-        "status": status,
-        "is_local": tags.get(Tag.HOST) == socket.gethostname(),
-        "started": head.started_ms,
-        # Where the clock was set back meanwhile, nobody knows.
-        "seconds": (ended - head.started_ms) / 1000 if ended and ended >= head.started_ms else NAN,
-        "seconds_left": left if status == "running" else NAN,
-        "configuration": _configuration(head.run_id, record, params),
-    }
-
-
-def _number(value: object) -> float:
-    """NaN for what is no number; infinity, which MLflow stores as the largest float, is none to compare either."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return NAN
-    return number if abs(number) < 1e300 else NAN
-
-
-def _by_class(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """class → value, by class name."""
-    return {key.removeprefix(prefix): metrics[key] for key in sorted(metrics) if key.startswith(prefix)}
-
-
-def _lives(tags: Mapping[str, str], last_ms: float, now_ms: float) -> bool:
-    """Whether the process of a running run is still there, as far as it can be told."""
-    here = has_process_here(tags, last_ms)
-    return now_ms - last_ms < SILENCE_SECONDS * 1000 if here is None else here
-
-
-def has_process_here(tags: Mapping[str, str], last_ms: float) -> bool | None:
-    """Whether the process of a run is still there, and its number is not another's by now; None if not on this machine.
-
-    last_ms: When the run is known to have lived.
-    """
-    pid = tags.get(Tag.PID, "")
-    if tags.get(Tag.HOST) != socket.gethostname() or not pid.isdigit():
-        return None
-    started = _number(tags.get(Tag.PROCESS_STARTED))
-    try:
-        found = psutil.Process(int(pid)).create_time()
-    except psutil.Error:
-        return False
-    # The time of what was logged tells it where the start was not kept, unless the clock was set.
-    return abs(found - started) < _CLOCK_SECONDS if started == started else found * 1000 <= last_ms + 5000
-
-
-def _configuration(run_id: str, record: Mapping[str, Any], params: Mapping[str, str]) -> str:
-    """Ten hex digits; the run's own id where it logged no parameters."""
-    kept = [f"{key}={params[key]}" for key in sorted(params) if key not in NOT_CONFIGURATION]
-    return _digest("\x1f".join((record["dataset"], record["test_fingerprint"], *kept))) if kept else run_id
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
-
-
-def _registered(versions: Sequence[Version]) -> dict[str, Any]:
-    """What the registry says of a run."""
-    pairs = [f"{version.name}/{version.version}" for version in versions]
-    return {
-        "registered": ", ".join(pairs),
-        "versions": pairs,
-        "aliases": sorted({alias for version in versions for alias in version.aliases}),
-    }

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from trainer.contract import LOCK_FILE, Tag
 from trainer.store.location import Store, StoreError
 from trainer.store.outbox import Outbox
-from trainer.store.reader import Snapshot
+from trainer.store.snapshot import Snapshot
 from trainer.store.writer import FAILED, RUNNING
 
 GONE = "its process ended without a word (killed, out of memory, or the machine stopped)"

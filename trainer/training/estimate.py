@@ -11,8 +11,9 @@ from trainer.models.base import VIEWS
 from trainer.training.allocator import keep_memory
 from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Training, fit, training_side
+from trainer.training.loop import Training, fit
 from trainer.training.pretrained import make_classifier
+from trainer.training.schedule import training_side
 
 STEPS = 3
 # Evaluation is a forward pass only; the rest is what logging and registering take.

@@ -12,7 +12,8 @@ from trainer.config import Config, recipe_defaults
 from trainer.data.base import Split
 from trainer.training.allocator import keep_memory
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Epoch, Training, fit, predict
+from trainer.training.loop import Epoch, Training, fit
+from trainer.training.prediction import predict
 from trainer.training.pretrained import make_classifier
 
 

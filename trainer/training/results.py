@@ -40,7 +40,7 @@ from trainer.inference.conditions import conditions
 from trainer.models.base import Classifier, Probabilities
 from trainer.store.writer import RunWriter
 from trainer.training.allocator import return_memory
-from trainer.training.loop import predict_views
+from trainer.training.prediction import predict_views
 from trainer.training.stress import stress
 
 WORST_IMAGES = 256

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import random
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +17,6 @@ from lightning_fabric import Fabric, seed_everything
 from trainer import torchrun
 from trainer.config import Config, check
 from trainer.contract import (
-    CONFIG_FILE,
     CURVES_PICTURE,
     Tag,
     model_name,
@@ -29,10 +27,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.pictures import curves_figure
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
-from trainer.inference.predictor import Predictor
 from trainer.store.location import Store, open_store
-from trainer.store.models import load_bundle
-from trainer.store.registry import find_version
 from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
 from trainer.torchrun import Launch
@@ -40,12 +35,14 @@ from trainer.training.allocator import keep_memory, return_memory
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.data import configured_splits
 from trainer.training.energy import EnergyMeter, check_country
-from trainer.training.environment import environment, make_fabric, part
-from trainer.training.loop import Epoch, Step, Training, fit, predict
+from trainer.training.environment import make_fabric, part
+from trainer.training.loop import Epoch, Step, Training, fit
 from trainer.training.memory import telling_out_of_memory
 from trainer.training.pretrained import make_classifier
+from trainer.training.records import epoch_metrics, log_beginning, run_name
 from trainer.training.results import log_test, log_validation, view_logits
 from trainer.training.shares import gathered, is_loss_of_a_process
+from trainer.training.teachers import naming_teachers, teach
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +152,9 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     soft_targets = None
     if config.teacher:
         progress.doing("Asking the teachers about every training image")
-        soft_targets = fabric.broadcast(teach(config, store, splits, training).cpu() if store else None)
+        soft_targets = fabric.broadcast(
+            teach(config, store, splits, training.fabric.device).cpu() if store else None
+        )
     if store is None:
         follow(training, splits, soft_targets)
         return None
@@ -327,93 +326,6 @@ def conclude(
     )
 
 
-def teach(config: Config, store: Store, splits: Splits, training: Training) -> torch.Tensor:
-    """Mean probabilities of the teachers for the images of train, float32 (N, K), on the training's device.
-
-    Raises ValueError where a teacher knows other classes, or learned from other images: from those of our validation,
-    perhaps, which would then choose nothing.
-    """
-    assert config.teacher is not None
-    answers = []
-    for reference in map(str.strip, config.teacher.split(",")):
-        folder = Path(reference)
-        teacher = (
-            Predictor.load(folder) if folder.is_dir() else load_bundle(store, find_version(store, reference))
-        )
-        spec = teacher.spec
-        if set(spec.class_names) != set(splits.class_names):
-            raise ValueError(
-                f"--teacher {reference} knows the classes {', '.join(spec.class_names)}, not the data's"
-            )
-        if spec.train_fingerprint != splits.train.fingerprint(splits.class_names):
-            raise ValueError(f"--teacher {reference} was not trained on the same part of train")
-        # Of one view: ten of every training image would take as long as several epochs. The temperature of its mean
-        # over ten would make the answers of one too sure of themselves.
-        device = training.fabric.device
-        classifier = teacher.network.classifier.to(device)
-        order = [spec.class_names.index(name) for name in splits.class_names]
-        validation = predict(classifier, splits.validation.images, device)[:, order]
-        temperature = fit_temperature(validation[None].cpu().numpy(), splits.validation.target.numpy())
-        logits = predict(classifier, splits.train.images, device)[:, order]
-        answers.append(torch.softmax(logits / temperature, dim=1))
-    return torch.stack(answers).mean(dim=0)
-
-
-def naming_teachers(config: Config, store: Store) -> Config:
-    """With the versions that aliases among the teachers point to now: a run that is resumed learns from the same."""
-    if config.teacher is None or "@" not in config.teacher:
-        return config
-    names = []
-    for reference in map(str.strip, config.teacher.split(",")):
-        if "@" in reference and not Path(reference).is_dir():
-            version = find_version(store, reference)
-            reference = f"{version.name}/{version.version}"
-        names.append(reference)
-    return dataclasses.replace(config, teacher=",".join(names))
-
-
-def log_beginning(
-    writer: RunWriter,
-    config: Config,
-    splits: Splits,
-    fingerprints: Mapping[str, str],
-    training: Training,
-) -> None:
-    """Parameters, environment and data: everything that is known before the first step."""
-    writer.log_params(
-        dataclasses.asdict(config)
-        | training.classifier.parameter_counts()
-        | environment(training.fabric)
-        | {f"{part}_images": len(split) for part, split in splits.parts().items()}
-        | {f"{part}_fingerprint": value for part, value in fingerprints.items()}
-        | {"skipped_files": len(splits.skipped)}
-        | exclusion_parameters(splits)
-    )
-    names = splits.class_names
-    writer.log_dataset(
-        splits.dataset,
-        splits.source,
-        {
-            part: (fingerprints[part], dict(zip(names, split.class_counts(len(names)), strict=True)))
-            for part, split in splits.parts().items()
-        },
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        Path(scratch, CONFIG_FILE).write_text(config.to_json())
-        writer.log_folder(Path(scratch))
-
-
-def exclusion_parameters(splits: Splits) -> dict[str, object]:
-    """What was left out of train on purpose; nothing where there was no list."""
-    if splits.exclusion is None:
-        return {}
-    return {
-        "excluded_images": splits.exclusion.images,
-        "excluded_list": splits.exclusion.name,
-        "excluded_digest": splits.exclusion.digest,
-    }
-
-
 def restore(
     checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
 ) -> set[int]:
@@ -448,24 +360,3 @@ def keep_best(writer: RunWriter, training: Training, spec: ModelSpec) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write(Path(scratch), spec, training.best_weights)
         writer.log_best(Path(scratch))
-
-
-def epoch_metrics(epoch: Epoch) -> dict[str, float]:
-    """Under the names of `contract.EPOCH_METRICS`."""
-    return {
-        "train/loss": epoch.train_loss,
-        "train/accuracy": epoch.train_accuracy,
-        "validation/loss": epoch.validation_loss,
-        "validation/accuracy": epoch.validation_accuracy,
-        "validation/macro_recall": epoch.validation_macro_recall,
-        "learning_rate": epoch.learning_rate,
-        "images_per_second": epoch.images_per_second,
-        "epoch_seconds": epoch.seconds,
-    }
-
-
-def run_name(config: Config) -> str:
-    """Short and telling, with a word that keeps equal configurations apart: `resnet18-layer4-s3-4f2a`."""
-    mode = "" if config.mode == "full" else f"-{config.mode}"
-    word = f"{random.SystemRandom().getrandbits(16):04x}"
-    return f"{config.architecture}{mode}-{config.recipe}-s{config.seed}-{word}"

@@ -11,7 +11,7 @@ from trainer.data.corruptions import corrupted
 from trainer.evaluation.robustness import CLEAN, answer_table, column
 from trainer.models.base import Classifier
 from trainer.training.environment import computes_bf16
-from trainer.training.loop import predict
+from trainer.training.prediction import predict
 
 IMAGES = 500
 """As many test images are asked about at most, in 51 versions each."""

@@ -34,7 +34,8 @@ from trainer.training.data import configured_splits
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Training, fit
 from trainer.training.pretrained import make_classifier
-from trainer.training.run import Progress, epoch_metrics
+from trainer.training.records import epoch_metrics
+from trainer.training.run import Progress
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,59 @@
+"""Models that a training learns from, beside the labels."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from trainer.config import Config
+from trainer.data.splits import Splits
+from trainer.evaluation.calibration import fit_temperature
+from trainer.inference.predictor import Predictor
+from trainer.store.location import Store
+from trainer.store.models import load_bundle
+from trainer.store.registry import find_version
+from trainer.training.prediction import predict
+
+
+def naming_teachers(config: Config, store: Store) -> Config:
+    """With the versions that aliases among the teachers point to now: a run that is resumed learns from the same."""
+    if config.teacher is None or "@" not in config.teacher:
+        return config
+    names = []
+    for reference in map(str.strip, config.teacher.split(",")):
+        if "@" in reference and not Path(reference).is_dir():
+            version = find_version(store, reference)
+            reference = f"{version.name}/{version.version}"
+        names.append(reference)
+    return dataclasses.replace(config, teacher=",".join(names))
+
+
+def teach(config: Config, store: Store, splits: Splits, device: torch.device) -> torch.Tensor:
+    """Mean probabilities of the teachers for the images of train, float32 (N, K), on `device`.
+
+    Raises ValueError where a teacher knows other classes, or learned from other images: from those of our validation,
+    perhaps, which would then choose nothing.
+    """
+    assert config.teacher is not None
+    answers = []
+    for reference in map(str.strip, config.teacher.split(",")):
+        folder = Path(reference)
+        teacher = (
+            Predictor.load(folder) if folder.is_dir() else load_bundle(store, find_version(store, reference))
+        )
+        spec = teacher.spec
+        if set(spec.class_names) != set(splits.class_names):
+            raise ValueError(
+                f"--teacher {reference} knows the classes {', '.join(spec.class_names)}, not the data's"
+            )
+        if spec.train_fingerprint != splits.train.fingerprint(splits.class_names):
+            raise ValueError(f"--teacher {reference} was not trained on the same part of train")
+        # Of one view: ten of every training image would take as long as several epochs. The temperature of its mean
+        # over ten would make the answers of one too sure of themselves.
+        classifier = teacher.network.classifier.to(device)
+        order = [spec.class_names.index(name) for name in splits.class_names]
+        validation = predict(classifier, splits.validation.images, device)[:, order]
+        temperature = fit_temperature(validation[None].cpu().numpy(), splits.validation.target.numpy())
+        logits = predict(classifier, splits.train.images, device)[:, order]
+        answers.append(torch.softmax(logits / temperature, dim=1))
+    return torch.stack(answers).mean(dim=0)
