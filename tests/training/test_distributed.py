@@ -117,7 +117,10 @@ def test_ctrl_c_stops_all_processes_and_the_run_is_resumed_by_two_or_by_one(work
         assert open_store(create=False).client().get_run(found[1]).info.status == "KILLED"
         resumed = finish(begin(processes, "--resume", found[1]))
         assert re.search(r"Resuming after epoch \d+ of 40", resumed), resumed
-        assert all(len(values) == 40 for values in curves(found[1]).values())
+        # By one process epochs come to slightly other figures than those that two had logged, and are logged anew.
+        losses = open_store(create=False).client().get_metric_history(found[1], "validation/loss")
+        steps = [metric.step for metric in losses]
+        assert (sorted(steps) if processes == 2 else sorted({*steps})) == list(range(1, 41))
     assert len(runs()) == 2
 
 

@@ -155,9 +155,10 @@ class RunWriter:
         values = [[row.key, row.value, row.timestamp, row.step] for row in rows]
         self._send({"kind": "batch", "metrics": values}, urgent=urgent)
 
-    def logged_steps(self, key: str) -> set[int]:
+    def logged(self, key: str) -> dict[int, float]:
+        """Step → the value that the store has of it."""
         try:
-            return {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
+            return {metric.step: metric.value for metric in self._client.get_metric_history(self.run_id, key)}
         except MlflowException as error:
             raise StoreError(f"run {self.run_id} cannot be read: {reason(error)}") from error
 

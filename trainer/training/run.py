@@ -186,7 +186,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         Launch(store.checkpoints).remember(writer.run_id)
         with writer, telling_out_of_memory(config):
             try:
-                logged: set[int] = set()
+                logged: dict[int, float] = {}
                 if checkpoint.exists():
                     logged = restore(checkpoint, training, fingerprints, writer)
                 else:
@@ -207,7 +207,8 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
                     ):
                         if checkpoint.is_due() or training.finished:
                             checkpoint.save(fingerprints, training.state_dict())
-                        if epoch.number not in logged:
+                        # A device of another kind comes to other figures than those before the interruption.
+                        if logged.get(epoch.number) != epoch.train_loss:
                             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)
                         progress.epoch(epoch)
                 progress.doing("Evaluating on test, logging and registering")
@@ -328,15 +329,18 @@ def conclude(
 
 def restore(
     checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
-) -> set[int]:
-    """Go back to the end of the last epoch that was kept; log those that the store missed. Returns what it has."""
+) -> dict[int, float]:
+    """Go back to the end of the last epoch that was kept; log those that the store missed.
+
+    Returns the training losses that it has, which may be of later epochs, too.
+    """
     before, state = checkpoint.load()
     if before != fingerprints:
         changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
         raise ValueError(f"the data have changed since this run began ({changed}): it cannot be resumed")
     training.fabric.broadcast(state)
     training.load_state_dict(state)
-    logged = writer.logged_steps("validation/accuracy")
+    logged = writer.logged("train/loss")
     for epoch in training.history:
         if epoch.number not in logged:
             writer.log_metrics(epoch_metrics(epoch), step=epoch.number)

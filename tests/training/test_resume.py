@@ -1,0 +1,33 @@
+"""A run that goes on where it was interrupted."""
+
+import pytest
+
+from tests.extra.grey_faces import write_grey_folder
+from trainer.commands.progress import Silent
+from trainer.config import Config
+from trainer.store.location import open_store
+from trainer.store.reader import Reader
+from trainer.training.loop import Epoch
+from trainer.training.run import train
+
+
+class Impatient(Silent):
+    def epoch(self, epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise KeyboardInterrupt
+
+
+def test_epochs_that_another_device_had_logged_before_the_interruption_are_told_anew(workplace):
+    config = Config(
+        data_dir=str(write_grey_folder(workplace / "faces")), blocks="8", hidden=8, batch_size=16, epochs=3
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Impatient())
+    client = open_store(create=False).client()
+    [run] = client.search_runs(["1"])
+    for key, value in {"train/loss": 9.0, "validation/accuracy": 0.5, "validation/loss": 9.0}.items():
+        client.log_metric(run.info.run_id, key, value, timestamp=run.info.start_time, step=3)
+    train(config, Silent(), resume=run.info.run_id)
+    losses = Reader(open_store(create=False)).histories([run.info.run_id], ["train/loss", "validation/loss"])
+    assert len(losses) == 6
+    assert losses["value"].max() < 9
