@@ -15,6 +15,7 @@ from PIL import Image
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from trainer.__main__ import COMMANDS, main
+from trainer.commands.report import difference
 from trainer.contract import Tag
 from trainer.evaluation.gates import GATES_FILE
 from trainer.store.location import open_store
@@ -281,6 +282,19 @@ def test_predict_draws_over_its_own_pictures(trained: Trained, photos, tmp_path)
         assert {path.name for path in (tmp_path / "seen").iterdir()} == {"one.jpg", "two.jpg", "two-2.jpg"}
 
 
+def test_predict_never_draws_over_a_photo(trained: Trained, photos):
+    Image.open(photos / "two.jpg").save(photos / "one.png")
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    main(["predict", "fer2013-emotion/1", str(photos), "--annotate", str(photos)])
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in photos.iterdir() if path not in before} >= {"one-2.jpg", "two-2.jpg"}
+
+
+def test_models_may_be_named_with_blanks_after_the_commas(trained: Trained, photos, capsys):
+    main(["predict", "fer2013-emotion/1, fer2013-emotion/2", str(photos / "two.jpg")])
+    assert "no model" not in capsys.readouterr().err
+
+
 def test_predict_looks_first_whether_it_may_write(trained: Trained, photos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("trainer.inference.stream.ask_all", lambda *_, **__: pytest.fail("a photo was read"))
     (tmp_path / "taken").write_text("a file")
@@ -436,3 +450,7 @@ def test_training_fer2013_without_data_is_an_error(workplace, capsys):
     assert "data/fer2013" in error
     assert "kaggle datasets download" in error
     assert not (workplace / "mlruns" / "artifacts").exists()
+
+
+def test_a_difference_of_what_was_not_measured_is_a_dash():
+    assert [difference(value) for value in (0.05, -0.05, float("nan"))] == ["+0.050", "-0.050", "–"]

@@ -76,7 +76,7 @@ def load_any(reference: str) -> "tuple[Model, str]":
 def load_all(references: str) -> "dict[str, Model]":
     """Name → model, of several with commas between them. Raises ValueError where none is named."""
     models = {}
-    for reference in filter(None, references.split(",")):
+    for reference in filter(None, map(str.strip, references.split(","))):
         found, name = load_any(reference)
         models[name.removeprefix("models:/")] = found
     if not models:

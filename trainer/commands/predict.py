@@ -106,7 +106,8 @@ def answer_here(
     from trainer.inference.stream import ask_all
 
     answers, failed = [], {}
-    drawn: set[str] = set()
+    # A picture never takes the place of a photo.
+    drawn = names_in(annotate, photos) if annotate is not None else set()
     with drafted(output) as draft:
         with progress(len(photos), quiet=json) as advance:
             for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
@@ -145,8 +146,14 @@ def drafted(output: Path | None) -> Iterator[Path | None]:
         draft.unlink(missing_ok=True)
 
 
+def names_in(folder: Path, photos: Sequence[str]) -> set[str]:
+    """Of those photos that lie in it, in small letters: to some file systems A.JPG and a.jpg are one."""
+    here = folder.resolve()
+    return {Path(photo).name.lower() for photo in photos if Path(photo).parent.resolve() == here}
+
+
 def write_annotated(item: "Item", folder: Path, taken: set[str]) -> None:
-    """taken: names of this command's pictures; photos of several folders may share theirs."""
+    """taken: names, in small letters, of photos there and of this command's pictures: several folders share theirs."""
     from trainer.inference.annotate import annotated, encoded
 
     assert item.photo is not None
@@ -158,10 +165,10 @@ def write_annotated(item: "Item", folder: Path, taken: set[str]) -> None:
     picture = annotated(item.photo, item.faces, labels, ANNOTATED_PX)
     stem = Path(item.path).stem
     name, count = f"{stem}.jpg", 1
-    while name in taken:
+    while name.lower() in taken:
         count += 1
         name = f"{stem}-{count}.jpg"
-    taken.add(name)
+    taken.add(name.lower())
     (folder / name).write_bytes(encoded(picture, "JPEG"))
 
 

@@ -97,7 +97,7 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
     for row in comparison.metrics.itertuples():
         interval = "–" if math.isnan(row.low) else f"{row.low:+.3f} to {row.high:+.3f}"
         metrics.add_row(
-            row.metric.replace("_", " "), number(row.a), number(row.b), f"{row.difference:+.3f}", interval
+            row.metric.replace("_", " "), number(row.a), number(row.b), difference(row.difference), interval
         )
     console.print(metrics)
     console.print(CALIBRATION_NOTE, highlight=False, soft_wrap=True)
@@ -108,7 +108,7 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
         interval = "–" if math.isnan(row["low"]) else f"{row['low']:+.3f} to {row['high']:+.3f}"
         classes.add_row(
             escape(row["class"]), f"{row['support']:,}", number(row["a"]), number(row["b"]),
-            f"{row['difference']:+.3f}", interval, p_value(row["p"], row["decided"]),
+            difference(row["difference"]), interval, p_value(row["p"], row["decided"]),
         )  # fmt: skip
     console.print(classes)
     c = comparison
@@ -183,6 +183,10 @@ def p_value(p: float, decided: bool) -> str:
     """With a star where it decides; as it stands in the last column, figures stay below each other."""
     shown = "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
     return f"{shown} {'*' if decided else ' '}"
+
+
+def difference(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.3f}"
 
 
 def number(value: float) -> str:
