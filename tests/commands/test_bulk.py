@@ -1,6 +1,7 @@
 """`predict` into a folder: what it holds, how it goes on, what it refuses."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from tests.extra.drawn_photos import encoded, scene
 from tests.extra.tiny_model import write_tiny_model
 from trainer.__main__ import main
 from trainer.commands import bulk
+from trainer.commands.bulk import Meter
 
 COUNT = 120
 """Three chunks."""
@@ -240,3 +242,13 @@ def test_many_crops_get_the_same_answers_from_the_faster_form_of_the_network(pla
     monkeypatch.setattr(bulk, "MANY", COUNT)
     predict("crops", "--whole", "--output", "fast")
     pd.testing.assert_frame_equal(table("fast"), table("slow"), rtol=0, atol=1e-5)
+
+
+def test_the_meter_waits_for_the_first_photo_before_it_says_how_long_is_left(monkeypatch, caplog):
+    meter = Meter(60)
+    monkeypatch.setattr("trainer.commands.bulk.LINE_SECONDS", 0)
+    with caplog.at_level(logging.INFO):
+        meter.set(0)
+        assert not caplog.messages
+        meter.set(30)
+    assert len(caplog.messages) == 1

@@ -191,7 +191,7 @@ class Meter:
         self._done = max(done, self._done)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done)
-        elif not self._hidden and time.monotonic() - self._said >= LINE_SECONDS:
+        elif self._done and not self._hidden and time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
             left = (self._said - self._started) * (self._total / self._done - 1)
             log.info("%s of %s photos, %s left", f"{self._done:,}", f"{self._total:,}", duration(left))
