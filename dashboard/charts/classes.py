@@ -40,6 +40,9 @@ def class_dots(
         )
     # Runs stand one above the other within a class, so that their intervals can be told apart.
     gap = 0.18 if len(chosen) <= 2 else min(0.16, 0.6 / len(chosen))
+    ends = (
+        " (%{customdata[1]:.3f} to %{customdata[2]:.3f})" if metric != "F1" else ""
+    )  # which has no interval
     for index, run in enumerate(chosen):
         rows = table[table["run_id"] == run.run_id]
         shift = (index - (len(chosen) - 1) / 2) * gap
@@ -51,8 +54,7 @@ def class_dots(
                 "color": run.colour, "thickness": 1.4, "width": 0,
             },
             customdata=np.stack([rows["class"].map(tag), rows["low"], rows["high"]], axis=1) if len(rows) else None,
-            hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}: {metric} %{{x:.3f}} "
-            "(%{customdata[1]:.3f} to %{customdata[2]:.3f})<extra></extra>",
+            hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}: {metric} %{{x:.3f}}{ends}<extra></extra>",
         )  # fmt: skip
     means = [
         (run.colour, macro[run.run_id])

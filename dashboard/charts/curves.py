@@ -68,7 +68,7 @@ def learning_curves(
 
 
 def best_so_far(table: pd.DataFrame, axis: str) -> go.Figure:
-    """Each trial a mark, those that were pruned hollow; the best finished one so far a line.
+    """Each trial a mark, those that were pruned, stopped, lost or failed hollow; the best finished one so far a line.
 
     table: columns trial, minutes, accuracy, best, status, as they ended. axis: `trial` or `time`.
     """
@@ -80,7 +80,7 @@ def best_so_far(table: pd.DataFrame, axis: str) -> go.Figure:
     )  # fmt: skip
     for name, colour, symbol, rows in (
         ("finished", "#0072B2", "circle", table["status"] == "finished"),
-        ("pruned or stopped", GREY, "circle-open", table["status"] != "finished"),
+        ("not finished", GREY, "circle-open", table["status"] != "finished"),
     ):
         figure.add_scatter(
             x=across[rows], y=table.loc[rows, "accuracy"], mode="markers", name=name,

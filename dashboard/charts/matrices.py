@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.charts.style import style
+from dashboard.charts.style import readable, style
 from dashboard.selection import GREY
-from dashboard.text import DASH, percent, tag
+from dashboard.text import DASH, percent, several, tag
 
 SEQUENTIAL = {
     "light": ((0, "#F4F7FA"), (0.25, "#C3DAEA"), (0.5, "#7FB2D3"), (0.75, "#2F7FB3"), (1, "#063F66")),
@@ -18,6 +18,9 @@ DIVERGING = {
     "light": ((0, "#B35806"), (0.25, "#F1A35F"), (0.5, "#F7F7F7"), (0.75, "#6BAED6"), (1, "#08519C")),
     "dark": ((0, "#F0A04B"), (0.25, "#8A5A2B"), (0.5, "#20262B"), (0.75, "#2C6E9B"), (1, "#7CC0EC")),
 }
+INK = {"light": "#14171A", "dark": "#E7EAED"}
+ON_COLOUR = ("#000000", "#FFFFFF")
+"""Of which one can be read on every colour."""
 UNDECIDED = {"light": "#D9DDE1", "dark": "#3A4147"}
 DIFFERENCE_LIMIT = 20
 """Points at which the colours of a difference matrix end; larger differences are written in the cell."""
@@ -38,12 +41,16 @@ def confusion_matrix(
         ]
         for i in range(len(counts))
     ]
-    ends = ("#14171A", "#FFFFFF") if theme == "light" else ("#E7EAED", "#0B1014")
-    colours = [[ends[int(value > 0.62)] if value == value else ends[0] for value in row] for row in share]
-    words = {"truth": "of the truth", "prediction": "of the prediction", "none": "of the largest cell"}[
-        normalise
+    colours = [
+        [INK[theme] if value != value else readable(SEQUENTIAL[theme], value, ON_COLOUR) for value in row]
+        for row in share
     ]
-    return _matrix(share, text, colours, class_names, title, SEQUENTIAL[theme], (0, 1), f"share {words}")
+    of = {"truth": " of the truth", "prediction": " of the prediction", "none": ""}[normalise]
+    told = [
+        [(f"{percent(share[i, j])}{of}, " if of else "") + several(n, "image") for j, n in enumerate(row)]
+        for i, row in enumerate(counts.tolist())
+    ]
+    return _matrix(share, text, told, colours, class_names, title, SEQUENTIAL[theme], (0, 1))
 
 
 def difference_matrix(
@@ -55,24 +62,25 @@ def difference_matrix(
     """
     shown = np.where(decided, np.clip(points, -DIFFERENCE_LIMIT, DIFFERENCE_LIMIT), np.nan)
     text = [[DASH if v != v else f"{v:+.1f}".replace("-", "−") for v in row] for row in points]
-    dark_text, light_text = ("#14171A", "#FFFFFF") if theme == "light" else ("#0B1014", "#E7EAED")
-    strong = np.abs(np.nan_to_num(shown)) > 0.6 * DIFFERENCE_LIMIT
     quiet = "#5B636B" if theme == "light" else "#A7AFB6"
-    on_colour = dark_text if theme == "light" else light_text
-    on_strong = light_text if theme == "light" else dark_text
     colours = [
-        [quiet if not decided[i, j] else on_strong if strong[i, j] else on_colour for j in range(len(points))]
-        for i in range(len(points))
+        [
+            quiet
+            if value != value
+            else readable(DIVERGING[theme], 0.5 + value / (2 * DIFFERENCE_LIMIT), ON_COLOUR)
+            for value in row
+        ]
+        for row in shown
     ]
     figure = _matrix(
         shown,
         text,
+        [[f"{words} points" for words in row] for row in text],
         colours,
         class_names,
         title,
         DIVERGING[theme],
         (-DIFFERENCE_LIMIT, DIFFERENCE_LIMIT),
-        "points",
     )
     figure.update_layout(plot_bgcolor=UNDECIDED[theme])
     return figure
@@ -90,13 +98,14 @@ def shares(counts: np.ndarray, normalise: str) -> np.ndarray:
 def _matrix(
     values: np.ndarray,
     text: list[list[str]],
+    told: list[list[str]],
     text_colours: list[list[str]],
     class_names: Sequence[str],
     title: str,
     scale: Sequence[tuple[float, str]],
     limits: tuple[float, float],
-    unit: str,
 ) -> go.Figure:
+    """text: in the cells; told: of the one that is pointed at."""
     size, names = len(class_names), [tag(name) for name in class_names]
     figure = go.Figure()
     figure.add_heatmap(
@@ -116,8 +125,8 @@ def _matrix(
         x=columns, y=rows, mode="markers+text", text=cells,
         textfont={"color": [text_colours[i][j] for i, j in zip(rows, columns, strict=True)], "size": 11},
         marker={"size": 34, "symbol": "square", "opacity": 0.0, "color": GREY},
-        customdata=[[names[i], names[j], text[i][j].replace("<br>", ", ")] for i, j in zip(rows, columns, strict=True)],
-        hovertemplate=f"%{{customdata[0]}} taken for %{{customdata[1]}}: %{{customdata[2]}} {unit}<extra></extra>",
+        customdata=[[names[i], names[j], told[i][j]] for i, j in zip(rows, columns, strict=True)],
+        hovertemplate="%{customdata[0]} taken for %{customdata[1]}: %{customdata[2]}<extra></extra>",
         selected={"marker": {"opacity": 0.25}}, unselected={"marker": {"opacity": 0.0}},
     )  # fmt: skip
     outline = {"type": "rect", "line": {"color": GREY, "width": 1.6}}

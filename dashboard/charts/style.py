@@ -1,6 +1,9 @@
 """What all charts have in common."""
 
+from collections.abc import Sequence
+
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
 CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "toImageButtonOptions": {"scale": 2}}
 """Of every chart: its picture can be downloaded, and nothing else clutters it."""
@@ -22,3 +25,23 @@ def style(figure: go.Figure, title: str, height: int) -> None:
 def title_of(figure: go.Figure) -> str:
     """What a chart shows, as HTML; it stands above the chart, where it can wrap."""
     return (figure.layout.meta or {}).get("title", "")
+
+
+def readable(scale: Sequence[tuple[float, str]], place: float, inks: Sequence[str]) -> str:
+    """The ink that stands out most from the colour at `place`, in [0, 1], of a colour scale.
+
+    Contrast as WCAG 2.2 defines it. inks, and the colours of the scale, in hex.
+    """
+    [found] = sample_colorscale([list(stop) for stop in scale], float(place))
+    below = _luminance(unlabel_rgb(found))
+
+    def contrast(ink: str) -> float:
+        over = _luminance(hex_to_rgb(ink))
+        return (max(over, below) + 0.05) / (min(over, below) + 0.05)
+
+    return max(inks, key=contrast)
+
+
+def _luminance(rgb: Sequence[float]) -> float:
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 from dashboard import charts
+from dashboard.charts import matrices
+from dashboard.charts.style import readable
 from dashboard.recalls import class_table, macro_values, sort_classes, worst_class
 from dashboard.selection import Chosen
 from tests.extra.odd_runs import predictions
@@ -99,7 +102,10 @@ def test_precision_divides_by_what_was_predicted_and_f1_has_no_interval(found):
     np.testing.assert_allclose(
         precision[precision["run_id"] == "a"]["value"], np.diag(confusion) / confusion.sum(0)
     )
-    assert class_table(found, "F1")["low"].isna().all()
+    table = class_table(found, "F1")
+    assert table["low"].isna().all()
+    figure = charts.class_dots(table, [A, B], "F1", {})
+    assert not any(" to " in trace.hovertemplate for trace in figure.data if trace.hovertemplate)
 
 
 def test_the_worst_class_is_told_with_what_it_is_taken_for(found):
@@ -125,6 +131,7 @@ def test_a_confusion_matrix_has_one_scale_and_says_share_and_count(normalise: st
         np.testing.assert_allclose(np.array(heat.z, float), counts / counts.sum(axis, keepdims=True))
     assert cells.text[0] == ("80%<br>8" if normalise == "truth" else "89%<br>8")
     assert cells.text[8] == "–<br>0"
+    assert cells.customdata[0][2] == f"{'80' if axis else '89'}% of the {normalise}, 8 images"
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first class is on top
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("prediction", "truth")
 
@@ -210,3 +217,26 @@ def test_coverage_curves_end_at_the_accuracy_of_all_with_the_threshold_marked(fo
     assert "<A>" not in str(figure)
     nobody = charts.coverage_curves(reliabilities, [A], coverage=0.8, threshold=1.1)
     assert len(nobody.data) == 1
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("scale", ["SEQUENTIAL", "DIVERGING"])
+def test_the_text_of_a_cell_can_be_read_on_every_colour(scale: str, theme: str):
+    colours = getattr(matrices, scale)[theme]
+    for place in np.linspace(0, 1, 101):
+        [found] = sample_colorscale([list(stop) for stop in colours], float(place))
+        below = luminance("#" + "".join(f"{round(part):02X}" for part in unlabel_rgb(found)))
+        ink = luminance(readable(colours, place, matrices.ON_COLOUR))
+        assert (max(ink, below) + 0.05) / (min(ink, below) + 0.05) > 4.5, place
+
+
+def test_a_matrix_of_counts_speaks_of_images():
+    counts = np.array([[8, 2], [1, 1]])
+    _, cells = charts.confusion_matrix(counts, NAMES[:2], "t", normalise="none", theme="light").data
+    assert [cell[2] for cell in cells.customdata] == ["8 images", "2 images", "1 image", "1 image"]

@@ -24,7 +24,7 @@ def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         text = f"{share[row, column]:.0%}\n({counts[row, column]})" if support[row, 0] else "–"
-        color = "white" if share[row, column] > 0.55 else INK
+        color = "white" if share[row, column] > 0.62 else INK  # where both can be read alike
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
         if row == column:
             axes.add_patch(
