@@ -11,20 +11,27 @@ from trainer.evaluation.robustness import Robustness, by_kind, compare_robustnes
 
 
 def robustness_sentence(found: Mapping[str, Robustness], chosen: Sequence[Chosen]) -> str:
-    """What each run keeps, and which corruption costs the first one most; Markdown."""
+    """What each run keeps, and which corruption costs most; Markdown."""
     labels = {run.run_id: plain(run.label) for run in chosen}
     scores = {run_id: relative(answers) for run_id, answers in found.items()}
     order = sorted(scores, key=lambda run_id: (math.isnan(scores[run_id].value), -scores[run_id].value))
-    kept = [
-        f"{labels[run_id]} {percent(score.value)}"
+    shares = [
+        percent(score.value)
         + ("" if math.isnan(score.low) else f" ({100 * score.low:.0f} to {percent(score.high)})")
-        for run_id, score in ((run_id, scores[run_id]) for run_id in order)
+        for score in (scores[run_id] for run_id in order)
     ]
-    kinds = by_kind(found[order[0]])
-    worst = min(kinds, key=lambda kind: kinds[kind])
+    several = len(order) > 1
+    left = {(run_id, kind): share for run_id in order for kind, share in by_kind(found[run_id]).items()}
+    run_id, kind = min(left, key=lambda one: left[one])
+    worst = f"{percent(left[run_id, kind])} right are left"
+    if several:
+        kept = ", ".join(f"{labels[one]} {share}" for one, share in zip(order, shares, strict=True))
+        said, worst = f"the runs keep: {kept}", f"{worst} of {labels[run_id]}"
+    else:
+        said = f"{labels[run_id]} keeps {shares[0]}"
     return (
-        f"Of their accuracy, on {len(found[order[0]]):,} test images that are made worse in {len(kinds)} ways, the "
-        f"runs keep: {', '.join(kept)}. Most is lost to {plain(worst)}: {percent(kinds[worst])} right are left."
+        f"Of {'their' if several else 'its'} accuracy, on {len(found[order[0]]):,} test images that are made worse in "
+        f"{len(by_kind(found[order[0]]))} ways, {said}. Most is lost to {plain(kind)}: {worst}."
     )
 
 

@@ -10,6 +10,9 @@ from dashboard.weaknesses import slice_sentence, slice_tables, slice_text
 from trainer.evaluation.slices import read_groups, recall_table
 from trainer.store.snapshot import Snapshot
 
+MOST_LOOKS = 6
+"""Runs whose maps are shown: each has a picture for every class."""
+
 
 def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """Where each run is weak, by what the test images are like or by groups that are brought along."""
@@ -109,7 +112,7 @@ def show_worse_images(snapshot: Snapshot, chosen: list[Chosen]) -> None:
 
 def show_attention(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """What each network looks at, class by class."""
-    looks = frame.load_attention(snapshot, chosen[:6])
+    looks = frame.load_attention(snapshot, chosen[:MOST_LOOKS])
     for run in chosen:
         if run.run_id not in looks:
             continue
@@ -121,8 +124,10 @@ def show_attention(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     if looks:
         st.caption(
             "Means over test images that were answered rightly, turned upright and laid over each other "
-            "(LayerCAM; each row is scaled to its strongest place). Two networks may look at the same places and "
+            "(LayerCAM; each picture is scaled to its strongest place). Two networks may look at the same places and "
             "still differ in what they see there."
         )
     else:
         st.markdown("A training keeps what its network looks at; none of these runs has done so.")
+    if len(chosen) > MOST_LOOKS:
+        st.caption(f"Only the first {MOST_LOOKS} of {len(chosen)} runs are looked at here.")

@@ -57,3 +57,19 @@ def test_what_a_run_keeps_that_gets_nothing_right_is_a_dash_at_the_end():
         found, CHOSEN
     )
     assert robustness_table(found, CHOSEN)["difference"].tolist() == ["+1.000 *", "+1.000 *"]
+
+
+def test_what_costs_most_is_told_with_the_run_that_it_costs_most():
+    ids, kinds = tuple(map(str, range(40))), ("blur", "noise")
+    clean = np.ones(40, dtype=bool)
+
+    def kept(blur: int, noise: int) -> Robustness:
+        right = np.zeros((40, 2, 5), dtype=bool)
+        right[:blur, 0], right[:noise, 1] = True, True
+        return Robustness(ids, kinds, clean, right)
+
+    said = robustness_sentence({"A": kept(20, 30), "B": kept(18, 2)}, CHOSEN)
+    assert "Most is lost to noise: 5% right are left of B." in said
+    alone = robustness_sentence({"A": kept(20, 30)}, CHOSEN[:1])
+    assert alone.startswith("Of its accuracy, on 40 test images that are made worse in 2 ways, A keeps 62%")
+    assert alone.endswith("Most is lost to blur: 50% right are left.")
