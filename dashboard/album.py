@@ -237,6 +237,8 @@ def sentence(album: Album, chosen: "Sequence[Candidate]") -> str:
         return "This photo cannot be read." if failed == 1 else f"None of {failed} photos can be read."
     lost = f" {failed} cannot be read." if failed else ""
     many = len(album.seen) > 1
+    if not spots and (found := sum(len(seen.spots) for seen in readable)):
+        return f"The only face is left out.{lost}" if found == 1 else f"All {found} faces are left out.{lost}"
     if not spots:
         return f"No face was found on {len(readable)} photos.{lost}" if many else "No face was found."
     number = _number(len(spots))
@@ -267,7 +269,9 @@ def _tally(spots: Sequence[Spot], chosen: "Sequence[Candidate]") -> str:
     ranked = sorted(counts.items(), key=lambda item: (item[0] == "not sure", -item[1]))
     several = len(chosen) > 1
     disagree = sum(len({answer.best for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
-    rest = f"; the models disagree on {disagree}" if disagree else "; all models agree" if several else ""
+    doubt = any(len({answer.sure for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
+    alike = "; all models agree" if several and not doubt else ""
+    rest = f"; the models disagree on {disagree}" if disagree else alike
     says = f" {chosen[0].label} says" if several else ""
     return f":{says} " + ", ".join(f"{count} {name}" for name, count in ranked) + rest
 
@@ -277,7 +281,7 @@ def _said(spot: Spot, chosen: "Sequence[Candidate]") -> str:
     if not answers:
         return ""
     together = agreement(answers)
-    if len({answer.best for answer in answers}) > 1:
+    if len({(answer.best, answer.sure) for answer in answers}) > 1:
         labels = [candidate.label for candidate in chosen if candidate.key in spot.answers]
         return ", ".join(f"{a.words()} says {label}" for a, label in zip(answers, labels, strict=True))
     return f"{answers[0].words()}{f', {together}' if together else ''}"

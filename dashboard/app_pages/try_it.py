@@ -79,7 +79,11 @@ def choose_photo(album: Album) -> Seen:
 
 
 def verdict(seen: Seen) -> str:
-    return "cannot be read" if seen.failure else several(len(seen.used), "face") if seen.used else "no face"
+    if seen.failure:
+        return "cannot be read"
+    if seen.spots and not seen.used:
+        return "left out"
+    return several(len(seen.used), "face") if seen.used else "no face"
 
 
 def controls(album: Album, seen: Seen, spot: Spot) -> None:

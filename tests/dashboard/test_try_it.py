@@ -176,6 +176,21 @@ def test_a_face_that_was_drawn_on_the_left_of_another_is_told_as_the_left_one():
     assert sentence(drawn_on, [candidate]) == "Two faces. Left: sad (0.80). Right: happy (0.90)."
 
 
+def test_a_doubt_of_one_model_is_not_told_of_the_other():
+    version = Version("faces", 1, None, (), {})
+    both = [models.Candidate(version, f"faces/{number}", f"m{number}", "#000") for number in (1, 2)]
+    region = Region(60, 100, 50)
+    said = {
+        one.key: Answer(one.name, ("happy", "sad", "fear"), np.array(shares))
+        for one, shares in zip(both, ([0.36, 0.34, 0.3], [0.95, 0.03, 0.02]), strict=True)
+    }
+    album = Album()
+    album.seen["a"] = Seen("a", "a.jpg", spots=[Spot(1, Face(region), region, [], answers=said)])
+    assert sentence(album, both) == "One face: not sure: happy or sad says m1, happy (0.95) says m2."
+    album.seen["b"] = Seen("b", "b.jpg")
+    assert "agree" not in sentence(album, both)
+
+
 def test_many_photos_are_counted_and_what_cannot_be_read_is_named(store):
     app = try_it(
         CNN, a_dot_jpg=photo(), b_dot_jpg=photo(TWO), broken_dot_jpg=photo()[:900], empty_dot_png=b""
@@ -193,6 +208,9 @@ def test_a_face_is_left_out_and_comes_back(store):
     press(app, app.checkbox[0].set_value(False))
     assert answer(app).startswith("One face: ")
     assert cards(app).count('class="said"') == 1
+    press(app, app.checkbox[1].set_value(False))
+    assert answer(app) == "All 2 faces are left out."
+    press(app, app.checkbox[1].set_value(True))
     press(app, app.checkbox[0].set_value(True))
     assert answer(app).startswith("Two faces. ")
 
