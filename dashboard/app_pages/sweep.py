@@ -48,6 +48,24 @@ def watch(sweep: SweepRun, state: frozenset[tuple[str, str]]) -> None:
         st.rerun()
 
 
+def every_trial(trials: pd.DataFrame, table: pd.DataFrame) -> None:
+    """The trials with their settings, the best first."""
+    shown = trials.assign(accuracy=trials["validation_accuracy"].map(number)).sort_values(
+        "validation_accuracy", ascending=False, kind="stable"
+    )[["trial", "status", "accuracy", "epochs_done", "reason"]]
+    shown = shown.join(table.drop(columns="validation accuracy"))
+    st.dataframe(
+        shown.head(MOST_ROWS).rename(
+            columns={"epochs_done": "epochs done", "accuracy": "validation accuracy"}
+        ),
+        hide_index=True,
+        height=frame.height(min(len(shown), MOST_ROWS)),
+        alt="Each trial with its settings",
+    )
+    if len(shown) > MOST_ROWS:
+        st.caption(f"The best {MOST_ROWS} of {len(shown):,} trials.")
+
+
 snapshot = frame.load(TITLE, without_runs=True)
 if not snapshot.sweeps:
     frame.answer(TITLE, "No settings have been searched yet.")
@@ -90,7 +108,11 @@ if (best := best_trial(trials)) is not None:
 progress = progress_table(trials)
 table = values_table(snapshot, sweep, trials)
 if progress.empty:
-    st.markdown("No trial has ended yet.")
+    if (trials["status"] == "running").all():
+        st.markdown("No trial has ended yet.")
+    else:
+        st.markdown("No trial came to the end of its first epoch:")
+        every_trial(trials, table)
     st.stop()
 left, right = st.columns([3, 2], gap="large")
 with left:
@@ -130,17 +152,4 @@ if tabs[0].open:
             )
 if tabs[1].open:
     with tabs[1]:
-        shown = trials.assign(accuracy=trials["validation_accuracy"].map(number)).sort_values(
-            "validation_accuracy", ascending=False, kind="stable"
-        )[["trial", "status", "accuracy", "epochs_done", "reason"]]
-        shown = shown.join(table.drop(columns="validation accuracy"))
-        st.dataframe(
-            shown.head(MOST_ROWS).rename(
-                columns={"epochs_done": "epochs done", "accuracy": "validation accuracy"}
-            ),
-            hide_index=True,
-            height=frame.height(min(len(shown), MOST_ROWS)),
-            alt="Each trial with its settings",
-        )
-        if len(shown) > MOST_ROWS:
-            st.caption(f"The best {MOST_ROWS} of {len(shown):,} trials.")
+        every_trial(trials, table)

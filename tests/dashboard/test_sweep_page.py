@@ -9,7 +9,7 @@ from tests.extra.grey_faces import Trained
 from trainer.__main__ import main
 from trainer.search import Dimension, importances
 from trainer.store.location import open_store
-from trainer.store.sweeps import begin_sweep
+from trainer.store.sweeps import begin_sweep, begin_trial
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +58,17 @@ def test_importance_finds_the_setting_that_decides():
     assert list(found) == ["dropout", "mixup"]
     assert found["dropout"] > 0.8
     assert importances(space, trials[:5]) == {}
+
+
+def test_trials_that_all_failed_are_shown_with_their_reasons(trained: Trained):
+    store = open_store()
+    parent = begin_sweep(store, "fer2013", "all failed", "dropout=0:0.5", {}, {})
+    for number in range(2):
+        writer = begin_trial(store, "fer2013", parent, number, {})
+        with pytest.raises(ValueError, match="cannot be"), writer:
+            raise ValueError("that cannot be trained")
+    st.cache_resource.clear()
+    app = open_page("sweep.py", sweep=parent)
+    assert "No trial came to the end of its first epoch" in text(app)
+    [table] = app.dataframe
+    assert list(table.value["reason"]) == ["ValueError: that cannot be trained"] * 2
