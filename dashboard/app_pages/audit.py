@@ -1,5 +1,6 @@
 """Data audit: what is wrong with the images and labels of a dataset, and a list of what training may leave out."""
 
+import shlex
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -84,9 +85,10 @@ def leave_out(audit: Audit) -> None:
     st.caption(
         "Only images of train leave; validation and test stay as they are. The run says what it left out."
     )
-    st.code(
-        f"python -m trainer train --dataset {audit.facts['dataset']} --exclude {AUDIT_LIST}", language="bash"
-    )
+    if size:
+        where = ["--data-dir", audit.facts["data_dir"]] if "data_dir" in audit.facts else []
+        words = ["--dataset", audit.facts["dataset"], *where, "--exclude", AUDIT_LIST]
+        st.code(shlex.join(["python", "-m", "trainer", "train", *words]), language="bash", wrap_lines=True)
 
 
 snapshot = frame.load(TITLE, without_runs=True)

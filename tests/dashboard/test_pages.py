@@ -542,7 +542,9 @@ def audited(workplace) -> str:
 
     twins = twin_findings(SAMPLES, np.array([[0, 1], [2, 4], [3, 6]]), np.array([1.0, 2.0, 3.0]))
     blank = image_findings(BLANK, SAMPLES, np.array([4]), np.array([0.0]))
-    return log_audit(open_store(), audit_of(twins, blank), ("blank",), {"folds": 0})
+    audit = audit_of(twins, blank)
+    audit.facts["data_dir"] = "my faces"
+    return log_audit(open_store(), audit, ("blank",), {"folds": 0})
 
 
 def test_an_audit_is_shown_with_its_findings_and_a_list_to_leave_out(audited: str):
@@ -556,10 +558,12 @@ def test_an_audit_is_shown_with_its_findings_and_a_list_to_leave_out(audited: st
     ]  # fmt: skip
     assert list(app.dataframe[0].value.index) == ["happy", "sad", HOSTILE, "all"]
     assert [code.value for code in app.code] == [
-        "python -m trainer train --dataset faces --exclude exclude.txt"
+        "python -m trainer train --dataset faces --data-dir 'my faces' --exclude exclude.txt"
     ]
     for element in [*app.header, *app.caption, *app.markdown]:
         assert "<script" not in element.value.replace("\\<", "")
+    app.multiselect(key="leave-out").set_value([]).run()
+    assert not app.code  # an empty list leaves nothing out
     assert answer(open_page("runs.py")) == "There are no runs yet."
 
 

@@ -76,6 +76,8 @@ def audit(
         data = source.load(data_dir, ("train", "test"))
         judge = Folds(folds, epochs, seed) if folds else answers
         result = inspect(data, judge=judge, judge_name=model or "", faces=faces, say=progress.doing)
+        if data_dir is not None:
+            result.facts["data_dir"] = str(data_dir)
         progress.doing("Writing and logging")
         reasons = excludable(result)
         chosen = [reason for reason in reasons if reason in drop]
@@ -98,10 +100,11 @@ def audit(
         f"On the screen:       make dashboard, page Data audit"
     )
     if size:
+        listed = ", ".join(reason for reason in chosen if reasons[reason])
         print(
             f"Train without them:  python -m trainer train --dataset {dataset}"
             f"{f' --data-dir {quote(str(data_dir))}' if data_dir else ''} --exclude {quote(str(output / AUDIT_LIST))}\n"
-            f"                     (lists {size:,} images: {', '.join(chosen)}; those that validation takes stay)"
+            f"                     (lists {size:,} images: {listed}; those that validation takes stay)"
         )
     if not result.facts["labels_judged"]:
         print(
