@@ -155,6 +155,7 @@ def test_a_users_groups_are_read_and_what_is_no_such_file_is_told_in_a_line():
         ("id,group\n1,a\n", "must be CSV with the column sample_id"),
         ("sample_id\nx\n", "must be CSV with the column sample_id"),
         ("sample_id,g\nnowhere,a\n", f"one of these is {IDS[0]}"),
+        (f"sample_id,g\n{IDS[0]},\n{IDS[1]}, \n", "no test image has a value in the groups' column g"),
         (f"sample_id,g\n{IDS[0]},a\n{IDS[0]},b\n", "line 3 of the groups"),
         ('sample_id,g\n"open,a\n', "cannot be read as CSV"),
         ("sample_id," + ",".join(f"g{i}" for i in range(11)) + f"\n{IDS[0]}" + ",a" * 11, "11 groupings"),

@@ -100,6 +100,8 @@ def read_groups(text: str, sample_ids: Sequence[str]) -> Slices:
             f"none of the {len(rows):,} sample ids of the groups is among the test images; one of these is "
             f"{next(iter(position), 'missing')}"
         )
+    if all((label == NOT_MEASURED).all() for label in groupings.values()):
+        raise ValueError(f"no test image has a value in the groups' column {' or '.join(names)}")
     for name, label in groupings.items():
         if (found := len(set(label) - {NOT_MEASURED})) > MOST_GROUPS:
             raise ValueError(f"{name} has {found} groups; at most {MOST_GROUPS} are compared")
