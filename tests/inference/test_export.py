@@ -160,3 +160,12 @@ def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(
     assert [path.name for path in tmp_path.iterdir()] == ["fer2013-emotion-1.onnx"]
     assert "No 8-bit file: its scales come from training images" in capsys.readouterr().out
     assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path), "--data-dir", "nowhere"]) == 2
+
+
+def test_data_with_a_class_that_the_model_does_not_know_are_refused_before_a_file_is_written(
+    trained: Trained, tmp_path, capsys
+):
+    names = ["export", "fer2013-emotion/1", "--dataset", "sketch", "--output", str(tmp_path / "out")]
+    assert main(names) == 2
+    assert "which the model does not know" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())

@@ -47,6 +47,7 @@ def export(
         data_dir: Folder, archive or CSV of the dataset.
         json: Print one JSON object instead of a table.
     """
+    from trainer.commands.evaluate import output_index
     from trainer.commands.models import chosen_by_test, load_predictor
     from trainer.data import dataset_source
     from trainer.data.splits import group_positions
@@ -56,7 +57,6 @@ def export(
     stem = re.sub(r"\W+", "-", name.removeprefix("models:/")).strip("-") or "model"
     output.mkdir(parents=True, exist_ok=True)
     files = {"onnx": output / f"{stem}.onnx", "int8": output / f"{stem}.int8.onnx"}
-    write_onnx(predictor, files["onnx"])
     data, missing, caveat = None, "", ""
     try:
         source = dataset_source(dataset or predictor.spec.dataset)
@@ -65,6 +65,9 @@ def export(
         if dataset or data_dir:
             raise
         missing = str(error).splitlines()[0]
+    if data is not None:
+        output_index(predictor.spec.class_names, data.class_names)  # before anything is written
+    write_onnx(predictor, files["onnx"])
     models: dict[str, Any] = {"torch": predictor, "onnx": OnnxModel(files["onnx"])}
     if data is not None:
         caveat = chosen_by_test(predictor, name, data.name, group_positions(data.parts["test"], source))
