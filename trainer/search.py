@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from trainer.config import Config, check
+from trainer.config import LEAST_ALPHA, Config, check
 from trainer.jobs import defaults_of, parse_value
 from trainer.models import listing
 
@@ -91,6 +91,15 @@ def parse_space(texts: Sequence[str], base: Config) -> tuple[Dimension, ...]:
         if names.count(name) > 1:
             raise ValueError(f"--search {name}: it is given twice")
     for dimension in space:
+        if (
+            dimension.name in ("mixup", "cutmix")
+            and dimension.low is not None
+            and dimension.low < LEAST_ALPHA
+        ):
+            raise ValueError(
+                f"--search {dimension}: between 0 and {LEAST_ALPHA} nothing can be trained; begin there, or name "
+                f"choices such as {dimension.name}=0,0.1,0.2"
+            )
         for value in dimension.ends():
             try:
                 check(applied(base, {dimension.name: value}))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -286,6 +287,7 @@ def wait_for_an_epoch(trial: int) -> str:
         (["--search", "dropout=low:high"], "'low:high' is no range of numbers"),
         (["--search", "batch_size=1.5:8"], "is no range of whole numbers"),
         (["--search", "optimizer=sgd,sdg"], "optimizer takes no such value"),
+        (["--search", "mixup=0:0.4"], "begin there, or name choices such as mixup=0,0.1,0.2"),
         (["--search", "optimizer=sgd"], "there is nothing to choose between; give --optimizer instead"),
         (["--search", "dropout=0:0.1", "--search", "dropout=0:0.2"], "it is given twice"),
         (["--search", "seed=0:9"], "seed is not searched"),
@@ -333,3 +335,18 @@ def test_without_a_search_what_matters_varies_around_the_recipe():
     ]  # fmt: skip
     texts = [str(one) for one in default_space(config)]
     assert [str(one) for one in parse_space(texts, config)] == texts
+
+
+def test_a_sweep_settles_once_where_its_networks_begin_and_varies_what_it_says(trained: Trained, monkeypatch):
+    monkeypatch.setattr(
+        "trainer.models.resnet.imagenet_state", Mock(side_effect=OSError("there is no network"))
+    )
+    flags = ["--data-dir", str(trained.data_dir), "--architecture", "resnet18", "--pretrained", "auto"]
+    flags += ["--width", "8", "--search", "optimizer=adamw,sgd", "--trials", "2", "--epochs", "1"]
+    assert main(["sweep", *flags, "--study", "settled"]) == 0
+    snapshot = Reader(open_store(create=False)).snapshot()
+    sweep = next(one for one in snapshot.sweeps if one.name == "settled")
+    trials = snapshot.trials[snapshot.trials["sweep"] == sweep.run_id]
+    tried = [snapshot.params[run_id] for run_id in trials.index]
+    assert {params["pretrained"] for params in tried} == {"none"}
+    assert {params["optimizer"] for params in tried} <= {"adamw", "sgd"}

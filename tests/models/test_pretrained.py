@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 from trainer.config import Config, check, recipe_defaults
 from trainer.models import ARCHITECTURES
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD
-from trainer.training.pretrained import make_classifier
+from trainer.training.pretrained import make_classifier, settled
 from trainer.training.schedule import make_optimizers
 
 MODES = tuple(ARCHITECTURES["resnet18"].modes)
@@ -352,3 +352,13 @@ def test_code_in_the_hub_cache_is_not_run(hub, tmp_path):
     torch.save({"conv1.weight": Bomb(tmp_path / "trace")}, hub)
     refusal("imagenet")
     assert not (tmp_path / "trace").exists()
+
+
+def test_auto_without_imagenet_mixes_in_one_way_alone(hub):
+    config = dataclasses.replace(
+        recipe_defaults("fast", "resnet18", pretrained="auto"), image_size=32, cutmix=1.0
+    )
+    check(config)
+    made = settled(config)
+    check(made)
+    assert (made.cutmix, made.mixup) == (1.0, 0.0)

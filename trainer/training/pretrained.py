@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from trainer.config import Config, recipe_defaults
+from trainer.config import Config, check, recipe_defaults
 from trainer.models import listing
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD, Classifier, build_network
 
@@ -21,8 +21,7 @@ def make_classifier(
 ) -> tuple[Classifier, Config]:
     """The classifier at the start of a training, and the configuration that it was really made with.
 
-    That differs from `config` where `auto` found no ImageNet weights: then everything is trained, with what the
-    recipe has for `--pretrained none` in place of its own values, but not of the user's.
+    That differs from `config` where it leaves the weights to `auto`; see `settled`.
 
     Args:
         mean, std: of the training images, in [0, 1]; ImageNet's own are taken with its weights.
@@ -30,8 +29,7 @@ def make_classifier(
 
     Raises ValueError where weights that were asked for cannot be had or do not fit.
     """
-    if config.pretrained == "auto":
-        config = _settle(config)
+    config = settled(config)
     network = build_network(
         config.architecture,
         num_classes=num_classes,
@@ -67,8 +65,14 @@ def _load(network: nn.Module, pretrained: str) -> None:
         ) from error
 
 
-def _settle(config: Config) -> Config:
-    """Turn `auto` into `imagenet` or `none`, and say so loudly where it is `none`."""
+def settled(config: Config) -> Config:
+    """With `imagenet` or `none` in place of `auto`; said loudly where it is `none`.
+
+    Then everything is trained, with what the recipe has for `--pretrained none` wherever `config` holds what it has for
+    ImageNet's weights. Raises ValueError where that cannot be trained.
+    """
+    if config.pretrained != "auto":
+        return config
     from trainer.models.resnet import SMALL_STEMS, WIDTH
 
     if config.stem in SMALL_STEMS:
@@ -88,13 +92,17 @@ def _settle(config: Config) -> Config:
         for field in dataclasses.fields(config)
         if getattr(config, field.name) == getattr(asked, field.name) != getattr(scratch, field.name)
     } | {"pretrained": "none", "mode": "full"}
+    if config.cutmix:
+        changes.pop("mixup", None)  # whose place it takes
     log.warning(
         "NO IMAGENET WEIGHTS (%s). All layers of %s are trained from scratch instead: %s.",
         reason,
         config.architecture,
         ", ".join(f"{name} {value}" for name, value in sorted(changes.items())),
     )
-    return dataclasses.replace(config, **changes)
+    config = dataclasses.replace(config, **changes)
+    check(config)
+    return config
 
 
 def _imagenet() -> dict:

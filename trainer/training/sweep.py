@@ -33,7 +33,7 @@ from trainer.training.allocator import keep_memory
 from trainer.training.data import configured_splits
 from trainer.training.environment import environment, make_fabric
 from trainer.training.loop import Training, fit
-from trainer.training.pretrained import make_classifier
+from trainer.training.pretrained import make_classifier, settled
 from trainer.training.records import epoch_metrics
 from trainer.training.run import Progress
 
@@ -100,7 +100,8 @@ def sweep(plan: Plan, progress: Progress) -> SweepResult:
     store = open_store()
     storage = open_storage(store, plan.patience)
     keep_memory()
-    config = plan.config
+    config = settled(plan.config)  # once: trials are compared, and vary what the recipe sets
+    plan = dataclasses.replace(plan, config=config)
     progress.doing(f"Loading {config.dataset}")
     splits = configured_splits(config)
     try:
