@@ -106,6 +106,10 @@ def test_a_configuration_is_read_back_from_what_its_run_logged(config):
         ({}, "the run logged no configuration"),
         ({"recipe": "fast", "architecture": "cnn", "epochs": "many"}, "epochs of the run is 'many'"),
         ({"recipe": "slow", "architecture": "cnn"}, "recipe of the run is 'slow'"),
+        (
+            {"recipe": "fast", "architecture": "cnn", "teacher": "elsewhere: faces/1"},
+            "learned from models that are not in this store",
+        ),
     ],
 )
 def test_parameters_that_are_no_configuration_are_refused(params, message):
@@ -115,8 +119,20 @@ def test_parameters_that_are_no_configuration_are_refused(params, message):
 
 def test_settings_that_a_run_did_not_know_are_the_recipes():
     params = {"recipe": "report", "architecture": "resnet18", "mode": "layer4", "seed": "7"}
-    expected = Config(**(vars(recipe_defaults("report", "resnet18", "layer4")) | {"seed": 7}))
-    assert jobs.configuration(params) == expected
+    usual = recipe_defaults("report", "resnet18", "layer4")
+    assert jobs.configuration(params | {"hidden": "256", "dropout": "0.5"}) == Config(
+        **(vars(usual) | {"seed": 7})
+    )
+
+
+def test_a_run_from_before_a_network_had_a_setting_is_trained_again_as_the_network_that_it_was():
+    then = recipe_defaults("fast", "resnet18")
+    logged = {name: "" if value is None else str(value) for name, value in vars(then).items()}
+    assert then.width == 48
+    again = jobs.configuration({name: value for name, value in logged.items() if name != "width"})
+    assert again.width is None
+    assert "width" not in again.options()
+    assert parse(jobs.flags(again)) == (again, None)
 
 
 def test_what_cannot_be_trained_is_refused_line_by_line_and_nothing_is_started(tmp_path):

@@ -20,7 +20,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import psutil
 
 from trainer.config import Config, check, recipe_defaults
-from trainer.contract import Tag
+from trainer.contract import ELSEWHERE, Tag
+from trainer.models import listing
 
 COMMAND = ("-m", "trainer", "train")
 RESUME = "--resume"
@@ -159,13 +160,17 @@ def defaults_of(config: Config) -> Config:
 def configuration(params: Mapping[str, str]) -> Config:
     """The configuration among the parameters that a run logged; others are passed over.
 
-    What the run did not log, because its version had no such setting, is the recipe's default.
-    Raises ValueError where it logged no recipe, or a value that cannot be read.
+    What the run did not log, because its version had no such setting, is the recipe's default; of its network, the
+    architecture's own, which it had by then.
+    Raises ValueError where it logged no recipe, a value that cannot be read, or teachers of another store.
     """
     kinds = get_type_hints(Config)
     values = {name: parse_value(name, params[name], kind) for name, kind in kinds.items() if name in params}
     if "recipe" not in values or "architecture" not in values:
         raise ValueError("the run logged no configuration of Moodify's")
+    if (values.get("teacher") or "").startswith(ELSEWHERE):
+        raise ValueError("it learned from models that are not in this store")
+    values = dict.fromkeys(listing(values["architecture"]).options) | values
     mode, pretrained = values.get("mode", "full"), values.get("pretrained")
     return dataclasses.replace(
         recipe_defaults(values["recipe"], values["architecture"], mode, pretrained), **values

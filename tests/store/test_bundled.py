@@ -8,9 +8,9 @@ import pytest
 
 from tests.extra.grey_faces import Trained
 from trainer.__main__ import main
-from trainer.contract import CHAMPION, PREDICTIONS_FILE, Tag
+from trainer.contract import CHAMPION, ELSEWHERE, PREDICTIONS_FILE, Tag
 from trainer.jobs import _is_empty
-from trainer.store.bundled import FOLDER, RECORD_FILE, install, keep
+from trainer.store.bundled import ARTIFACTS, FOLDER, RECORD_FILE, install, keep
 from trainer.store.location import StoreError, open_store
 from trainer.store.models import load_bundle
 from trainer.store.reader import Reader
@@ -150,3 +150,17 @@ def test_what_cannot_be_registered_leaves_no_run_that_seems_to_go_on(kept):
     [run] = store.client().search_runs([store.experiment_id("fer2013")])
     assert run.info.status == "FAILED"
     assert not store.client().search_registered_models()
+
+
+def test_what_is_kept_replaces_all_that_was_kept_before(trained: Trained, tmp_path):
+    store = open_store(create=False)
+    version = find_version(store, "fer2013-emotion/1")
+    for path in ARTIFACTS:
+        (tmp_path / Path(path).name).write_text("of the one before")
+    keep(store, version, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.read_bytes() == b"of the one before"]
+
+
+def test_the_teachers_of_the_model_in_the_box_are_not_looked_for_in_the_store():
+    record = json.loads((FOLDER / RECORD_FILE).read_text())
+    assert record["params"]["teacher"].startswith(ELSEWHERE)

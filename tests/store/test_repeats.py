@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from trainer.config import Config
 from trainer.contract import Tag
 from trainer.store.location import Store, open_store
@@ -30,3 +32,17 @@ def test_a_server_that_is_down_knows_of_no_training(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     gone = Store("http://127.0.0.1:9", None)
     assert trained_before(gone, Config(), {"train": "0" * 32, "test": "1" * 32}) is None
+
+
+def test_a_run_from_before_a_setting_is_the_repeat_of_one_that_leaves_it_out(trained, tmp_path, monkeypatch):
+    store = open_store(create=False)
+    version = find_version(store, "fer2013-emotion/1")
+    file = store.client().download_artifacts(version.run_id, "config.json", str(tmp_path))
+    config = Config.from_json(Path(file).read_text())
+    data = {"train": version.tags[Tag.TRAIN_FINGERPRINT], "test": version.tags[Tag.TEST_FINGERPRINT]}
+    run = store.client().get_run(version.run_id)
+    assert run.data.params["width"] == ""
+    del run.data.params["width"]
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *_, **__: [run])
+    assert trained_before(store, config, data) is not None
+    assert trained_before(store, dataclasses.replace(config, width=48), data) is None

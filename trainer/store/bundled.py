@@ -22,6 +22,7 @@ from trainer.contract import (
     CONFUSION_FILE,
     CONFUSION_PICTURE,
     CURVES_PICTURE,
+    ELSEWHERE,
     LARGEST_FILES,
     PREDICTIONS_FILE,
     ROBUSTNESS_FILE,
@@ -66,10 +67,11 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     except MlflowException as error:
         raise StoreError(f"{version.uri} has no run in this store: {error.message}") from error
+    teacher = run.data.params.get("teacher", "").removeprefix(ELSEWHERE)
     record = {
         "run_name": (name := f"bundled-{version.tags[Tag.ARCHITECTURE]}"),
         "dataset": version.tags[Tag.DATASET],
-        "params": run.data.params,
+        "params": run.data.params | ({"teacher": ELSEWHERE + teacher} if teacher else {}),
         "tags": _without_machine(run.data.tags),
         "version_tags": version.tags,
         "metrics": {
@@ -90,6 +92,8 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
+    for path in ARTIFACTS:  # of the one before, which may have had more
+        Path(folder, Path(path).name).unlink(missing_ok=True)
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
     with tempfile.TemporaryDirectory() as scratch:
         bundle = bundle_folder(version, Path(scratch))

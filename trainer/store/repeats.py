@@ -46,6 +46,6 @@ def trained_before(store: Store, config: Config, fingerprints: Mapping[str, str]
     except MlflowException:
         return None
     for run in found:
-        if all(run.data.params.get(name) == value for name, value in wanted.items()):
+        if all(run.data.params.get(name, "") == value for name, value in wanted.items()):
             return Repeat(run.info.run_id, run.info.run_name or run.info.run_id[:8])
     return None

@@ -250,8 +250,11 @@ def has_process_here(tags: Mapping[str, str], last_ms: float) -> bool | None:
 
 
 def _configuration(run_id: str, record: Mapping[str, Any], params: Mapping[str, str]) -> str:
-    """Ten hex digits; the run's own id where it logged no parameters."""
-    kept = [f"{key}={params[key]}" for key in sorted(params) if key not in NOT_CONFIGURATION]
+    """Ten hex digits; the run's own id where it logged no parameters.
+
+    A setting that was left out, and one that a version did not know yet, are the same.
+    """
+    kept = [f"{key}={params[key]}" for key in sorted(params) if params[key] and key not in NOT_CONFIGURATION]
     return _digest("\x1f".join((record["dataset"], record["test_fingerprint"], *kept))) if kept else run_id
 
 
