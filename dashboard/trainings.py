@@ -144,10 +144,15 @@ def ending(run: pd.Series) -> str:
     return f"{words.get(run['status'], run['status'])} {after}{reason[:300]}"
 
 
-def proposed(source: Config | None, recipe: Recipe, architecture: str, mode: str) -> Config:
-    """The form before it is edited: what the recipe says, and what `source` set otherwise than its own recipe."""
+def proposed(
+    source: Config | None, recipe: Recipe, architecture: str, mode: str, weights: str | None = None
+) -> Config:
+    """The form before it is edited: what the recipe says, and what `source` set otherwise than its own recipe.
+
+    weights: initial weights that were chosen, which decide other settings, too.
+    """
     if source is None:
-        return recipe_defaults(recipe, architecture, mode)
+        return recipe_defaults(recipe, architecture, mode, weights)
     standard = recipe_defaults(source.recipe, source.architecture, source.mode)
     pretrained = source.pretrained if source.pretrained != standard.pretrained else None
     if not listing(architecture).imagenet:
@@ -158,7 +163,7 @@ def proposed(source: Config | None, recipe: Recipe, architecture: str, mode: str
         *listing(architecture).options
     }
     kept = {name: value for name, value in own.items() if name not in foreign}
-    return dataclasses.replace(recipe_defaults(recipe, architecture, mode, pretrained), **kept)
+    return dataclasses.replace(recipe_defaults(recipe, architecture, mode, weights or pretrained), **kept)
 
 
 def mistakes(config: Config) -> list[str]:

@@ -193,30 +193,31 @@ def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
         )  # fmt: skip
         return value if given is None else given
 
-    with st.container(horizontal=True):
+    row = st.container(horizontal=True)
+    more = st.expander("Learning rate, batch size, augmentation, initial weights, data folder")
+    fields = more.container(horizontal=True)
+    with row:
         dataset = choice("Dataset", list(DATASETS), start.dataset, "dataset")
         architecture = choice("Architecture", list(ARCHITECTURES), start.architecture, "architecture")
         mode = choice("Mode", list(listing(architecture).modes), start.mode, f"mode:{architecture}")
         recipe = cast(Recipe, choice("Recipe", list(get_args(Recipe)), start.recipe, "recipe"))
-        settings = proposed(source, recipe, architecture, mode)
-        where = f"{recipe}:{architecture}:{mode}"
-        epochs = numeric("Epochs", "epochs", where)
-        seed = numeric("Seed", "seed", "")
-    with (
-        st.expander("Learning rate, batch size, augmentation, initial weights, data folder"),
-        st.container(horizontal=True),
-    ):
+    settings = proposed(source, recipe, architecture, mode)
+    where = f"{recipe}:{architecture}:{mode}"
+    with fields:
         weights = list(dict.fromkeys(["none", "auto", "imagenet", settings.pretrained]))
         pretrained = st.selectbox(
             "Pretrained", weights, weights.index(settings.pretrained), key=f"pretrained:{run_id}:{where}",
             accept_new_options=True, persist_state="session", width=150,
             help="auto takes ImageNet's weights where they can be had; or the path of a file with weights.",
         )  # fmt: skip
-        if settings.learning_rate == jobs.defaults_of(settings).learning_rate:  # it follows the weights
-            settings = dataclasses.replace(settings, pretrained=pretrained)
-            settings = dataclasses.replace(settings, learning_rate=jobs.defaults_of(settings).learning_rate)
+    settings = proposed(source, recipe, architecture, mode, pretrained)  # others follow the weights
+    where = f"{where}:{pretrained}"
+    with row:
+        epochs = numeric("Epochs", "epochs", where)
+        seed = numeric("Seed", "seed", "")
+    with fields:
         rate = numeric(
-            "Learning rate", "learning_rate", f"{where}:{pretrained}", hint="The highest one.",
+            "Learning rate", "learning_rate", where, hint="The highest one.",
             step=10.0 ** math.floor(math.log10(settings.learning_rate)),
         )  # fmt: skip
         batch_size = numeric("Batch size", "batch_size", where, hint="Images per step.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -166,6 +167,21 @@ def test_the_form_begins_with_the_recipe_and_follows_it(place):
     choose(app, "Epochs", 3)
     assert command(app) == (
         "python -m trainer train --recipe=report --architecture=resnet18 --pretrained=none --epochs=3"
+    )
+
+
+@pytest.mark.parametrize("recipe", ["fast", "best"])
+@pytest.mark.parametrize("weights", ["imagenet", "auto"])
+def test_initial_weights_bring_what_the_recipe_has_for_them(place, recipe, weights):
+    app = opened()
+    for label, value in {"Recipe": recipe, "Architecture": "resnet18", "Pretrained": weights}.items():
+        choose(app, label, value)
+    wanted = recipe_defaults(recipe, "resnet18", pretrained=weights)
+    assert (filled(app, "Epochs"), filled(app, "Mixup")) == (wanted.epochs, wanted.mixup)
+    assert not app.error
+    words = [] if recipe == "fast" else [f"--recipe={recipe}"]
+    assert command(app) == shlex.join(
+        ["python", "-m", "trainer", "train", *words, "--architecture=resnet18", f"--pretrained={weights}"]
     )
 
 
