@@ -158,10 +158,13 @@ def main() -> None:
     print_table(chosen, results, options)
 
 
-def kind(options: Options) -> dict[str, str | int | None]:
+def kind(options: Options) -> dict[str, Any]:
     """What results must have in common to stand in one table."""
+    from trainer.config import recipe_defaults
+
     common = {name: getattr(options, name) for name in ("architecture", "recipe", "epochs", "device")}
     paths = {"data_dir": options.data_dir, "exclude": options.exclude}
+    common["settings"] = dataclasses.asdict(recipe_defaults(options.recipe, options.architecture))
     return common | {name: str(path) for name, path in paths.items() if path is not None}
 
 
