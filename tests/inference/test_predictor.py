@@ -1,5 +1,7 @@
 """A model that answers: what it takes, and that its answers do not depend on how it is asked."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from trainer.inference.bundle import BundleError, ModelSpec, write
 from trainer.inference.predictor import BATCH_SIZE, Predictor
 from trainer.models import ARCHITECTURES
+from trainer.models.base import VIEWS
 
 SIDE = 24
 SMALL = {"blocks": "4 8", "hidden": 8, "dropout": 0.5}
@@ -105,3 +108,17 @@ def test_a_stored_model_answers_as_the_one_that_was_stored(tmp_path, architectur
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(BundleError, match="this is not a model of Moodify's format"):
         Predictor.load(tmp_path)
+
+
+@pytest.mark.parametrize("averaging", VIEWS)
+def test_no_more_views_than_pay_go_through_the_network_at_once(averaging):
+    spec = dataclasses.replace(make_spec("cnn"), averaging=averaging)
+    predictor = Predictor(make_classifier(), spec)
+    sizes = []
+    predictor.network.classifier.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    found = predictor(FACES)
+    assert max(sizes) <= BATCH_SIZE
+    assert sum(sizes) == len(FACES) * VIEWS[averaging]
+    with torch.inference_mode():
+        at_once = predictor.network(torch.from_numpy(FACES) / 255).numpy()
+    np.testing.assert_allclose(found, at_once, atol=1e-5)

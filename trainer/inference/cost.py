@@ -2,14 +2,15 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.contract import WEIGHTS_FILE
-from trainer.inference.bundle import read
+from trainer.inference.predictor import Predictor
+from trainer.models.base import to_unit_range
 
 WARM_UPS = 3
 REPEATS = {1: 20, 32: 5}
@@ -25,16 +26,16 @@ def serving_cost(folder: Path) -> dict[str, float]:
 
     Raises BundleError where there is no usable model.
     """
-    classifier, spec = read(folder)
-    model = spec.answering(classifier)
+    model = Predictor.load(folder)
+    images = torch.randint(256, (max(REPEATS), 1, model.size, model.size), dtype=torch.uint8)
+    one = to_unit_range(images[:1])
     with torch.inference_mode():
         latencies = {
-            batch: _milliseconds(model, torch.rand(batch, 1, spec.source_size, spec.source_size), repeats)
-            for batch, repeats in REPEATS.items()
+            batch: _milliseconds(model, images[:batch], repeats) for batch, repeats in REPEATS.items()
         }
-        one_view = _milliseconds(classifier, torch.rand(1, 1, spec.source_size, spec.source_size), REPEATS[1])
+        one_view = _milliseconds(model.network.classifier, one, REPEATS[1])
         with FlopCounterMode(display=False) as counter:
-            model(torch.rand(1, 1, spec.source_size, spec.source_size))
+            model.network(one)
     return {
         "cost/size_bytes": float((folder / WEIGHTS_FILE).stat().st_size),
         "cost/gmacs": counter.get_total_flops() / 2e9,
@@ -44,7 +45,7 @@ def serving_cost(folder: Path) -> dict[str, float]:
     }
 
 
-def _milliseconds(model: nn.Module, images: torch.Tensor, repeats: int) -> float:
+def _milliseconds(model: Callable[[torch.Tensor], object], images: torch.Tensor, repeats: int) -> float:
     times = []
     for index in range(WARM_UPS + repeats):
         started = time.perf_counter()

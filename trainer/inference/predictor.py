@@ -11,9 +11,10 @@ from torch import Tensor
 
 from trainer.inference.bundle import ModelSpec, read
 from trainer.inference.saliency import layer_cam
-from trainer.models.base import Classifier, to_unit_range
+from trainer.models.base import VIEWS, Classifier, to_unit_range
 
 BATCH_SIZE = 64
+"""Views in one pass: on a CPU more take longer for each, and more memory."""
 _AVERAGED = {
     "flip": "Each answer is the mean over the face and its mirror image.",
     "ten": "Each answer is the mean over ten views: the face, shifted to four corners, and mirrored.",
@@ -50,7 +51,8 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, K), of images, uint8 (N, 1, S, S), S being `spec.source_size`."""
-        answers = [self.network(to_unit_range(batch)) for batch in self._checked(images).split(BATCH_SIZE)]
+        batches = self._checked(images).split(max(1, BATCH_SIZE // VIEWS[self.spec.averaging]))
+        answers = [self.network(to_unit_range(batch)) for batch in batches]
         return torch.cat(answers).numpy() if answers else np.empty((0, len(self.class_names)), np.float32)
 
     def fingerprint(self) -> str:
