@@ -177,8 +177,10 @@ def test_a_face_that_was_drawn_on_the_left_of_another_is_told_as_the_left_one():
 
 
 def test_a_doubt_of_one_model_is_not_told_of_the_other():
-    version = Version("faces", 1, None, (), {})
-    both = [models.Candidate(version, f"faces/{number}", f"m{number}", "#000") for number in (1, 2)]
+    both = [
+        models.Candidate(Version("faces", number, None, (), {}), f"faces/{number}", f"m{number}", "#000")
+        for number in (1, 2)
+    ]
     region = Region(60, 100, 50)
     said = {
         one.key: Answer(one.name, ("happy", "sad", "fear"), np.array(shares))

@@ -1,5 +1,6 @@
 """`audit`: what is wrong with the images and labels of a dataset, as a report with pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +78,7 @@ def audit(
         judge = Folds(folds, epochs, seed) if folds else answers
         result = inspect(data, judge=judge, judge_name=model or "", faces=faces, say=progress.doing)
         if data_dir is not None:
-            result.facts["data_dir"] = str(data_dir)
+            result = replace(result, facts={**result.facts, "data_dir": str(data_dir)})
         progress.doing("Writing and logging")
         reasons = excludable(result)
         chosen = [reason for reason in reasons if reason in drop]
