@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from trainer.config import Config
@@ -81,14 +81,15 @@ class Training:
         optimizers = make_optimizers(classifier, config, bf16=in_bf16(fabric))
         if fabric.world_size > 1:
             share_layers(classifier.to(fabric.device), self.share)
-        self.model, *self.optimizers = fabric.setup(classifier, *optimizers)
         # Shares differ in size, and layers wait for others.
         self.compiled = config.compile and fabric.world_size == 1
-        self.forward = self.model
+        network: nn.Module = classifier
         if self.compiled:
             torch.compiler.reset()  # it compiles only so many graphs of a function, and a sweep has many trainings
-            # One graph for each side: what suits any side is slower.
-            self.forward = torch.compile(self.model, dynamic=False)
+            # One graph for each side: what suits any side is slower. Fabric keeps its own wrapper, which would break
+            # the graph where precision is mixed, around what is compiled.
+            network = cast(nn.Module, torch.compile(classifier, dynamic=False))
+        self.model, *self.optimizers = fabric.setup(network, *optimizers)
         self.average: WeightAverage | None = None
         if config.ema_decay:
             self.average = WeightAverage(self.classifier, config.ema_decay)
@@ -302,7 +303,7 @@ def warm_up(training: Training, train_set: TrainSet) -> float:
         training.classifier.side = side
         augmentation = train_set.augmentation_of(config, number)
         inputs = augmentation(to_unit_range(images), seeded(config.seed, number, device), side)
-        logits = training.forward(inputs.contiguous(memory_format=torch.channels_last))
+        logits = training.model(inputs.contiguous(memory_format=torch.channels_last))
         training.fabric.backward(functional.cross_entropy(logits.float(), labels))
     training.classifier.side = config.image_size
     training.classifier.zero_grad(set_to_none=True)
@@ -325,7 +326,7 @@ def training_step(
     """
     config = training.config
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    logits = training.forward(inputs)
+    logits = training.model(inputs)
     losses = functional.cross_entropy(
         logits.float(), labels, weight=weights, label_smoothing=config.label_smoothing, reduction="none"
     )
