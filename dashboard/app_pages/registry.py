@@ -233,6 +233,7 @@ st.dataframe(
     column_config={
         "version": st.column_config.NumberColumn("version", width=70),
         "label": st.column_config.TextColumn("what it is", width="medium"),
+        "aliases": st.column_config.TextColumn("aliases", width=90),
         "test_accuracy": st.column_config.NumberColumn("test accuracy", format="%.3f"),
         "test_macro_recall": st.column_config.NumberColumn("macro recall", format="%.3f"),
         "test_macro_f1": st.column_config.NumberColumn("macro F1", format="%.3f"),
