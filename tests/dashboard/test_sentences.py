@@ -69,7 +69,7 @@ def test_what_costs_most_is_told_with_the_run_that_it_costs_most():
         return Robustness(ids, kinds, clean, right)
 
     said = robustness_sentence({"A": kept(20, 30), "B": kept(18, 2)}, CHOSEN)
-    assert "Most is lost to noise: 5% right are left of B." in said
+    assert "Most is lost to noise by B: 5% right are left." in said
     alone = robustness_sentence({"A": kept(20, 30)}, CHOSEN[:1])
     assert alone.startswith("Of its accuracy, on 40 test images that are made worse in 2 ways, A keeps 62%")
     assert alone.endswith("Most is lost to blur: 50% right are left.")
