@@ -17,7 +17,7 @@ from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
 
 from dashboard.cache import FRESH_SECONDS
-from dashboard.trainings import is_forwarded
+from dashboard.trainings import is_forwarded, proposed
 from tests.extra.grey_faces import write_grey_folder
 from trainer import jobs
 from trainer.config import Config, recipe_defaults
@@ -183,6 +183,12 @@ def test_initial_weights_bring_what_the_recipe_has_for_them(place, recipe, weigh
     assert command(app) == shlex.join(
         ["python", "-m", "trainer", "train", *words, "--architecture=resnet18", f"--pretrained={weights}"]
     )
+
+
+def test_weights_that_are_chosen_bring_their_settings_to_a_run_that_is_trained_again():
+    source = dataclasses.replace(recipe_defaults("fast", "resnet18"), dropout=0.1)
+    wanted = dataclasses.replace(recipe_defaults("fast", "resnet18", pretrained="imagenet"), dropout=0.1)
+    assert proposed(source, "fast", "resnet18", "full", "imagenet") == wanted
 
 
 @pytest.mark.parametrize(
