@@ -158,7 +158,7 @@ def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int 
         if failed(verdicts):
             reason = st.text_input(
                 "Why it becomes champion all the same", key="reason", max_chars=LONGEST_REASON,
-                help="Kept with the version, with your name and the time",
+                help="Kept with the version, with the name of the account and the time",
             )  # fmt: skip
     columns = ["test_accuracy", "test_macro_recall", "test_ece", "latency_ms"]
     both = table.loc[[v for v in (now, version) if v is not None], columns].T

@@ -1,6 +1,7 @@
 """A shared server: refused where its settings are not whole, silent about secrets, strict about who may do what."""
 
 import importlib.util
+import socket
 from io import StringIO
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import psutil
 import pytest
 import requests
 import streamlit as st
+from mlflow.exceptions import MlflowException
 from streamlit.testing.v1 import AppTest
 
 from tests.extra.odd_runs import make_run
@@ -22,9 +24,10 @@ from tests.extra.servers import (
 )
 from trainer.__main__ import main
 from trainer.commands.user import new_password
-from trainer.contract import CHAMPION
+from trainer.contract import CHAMPION, Tag
 from trainer.store.accounts import delete_account, set_account
 from trainer.store.location import StoreError, open_store
+from trainer.store.registry import VersionWindow
 from trainer.store.server import ServerError, read_settings, write_login
 
 WHOLE = {
@@ -54,6 +57,15 @@ def test_the_databases_password_leaves_its_address(tmp_path):
     login = write_login(tmp_path, settings).read_text()
     assert "s3cr" not in login
     assert ADMIN_PASSWORD not in login
+
+
+@pytest.mark.parametrize("query", ["password=s3cret", "sslmode=require&password=s3cret"])
+def test_so_does_one_that_stands_behind_the_address(tmp_path, query):
+    address = f"postgresql://moodify@db.example/moodify?{query}"
+    settings = read_settings(write(tmp_path / "env", WHOLE | {"MLFLOW_BACKEND_STORE_URI": address}), {})
+    assert settings["PGPASSWORD"] == "s3cret"
+    assert "s3cret" not in settings["MLFLOW_BACKEND_STORE_URI"]
+    assert settings["MLFLOW_BACKEND_STORE_URI"].endswith("?sslmode=require") == ("sslmode" in query)
 
 
 def test_what_is_set_already_counts_instead_of_the_file(tmp_path):
@@ -198,10 +210,22 @@ def test_a_viewer_reads_everything_and_changes_nothing(viewed, server: Server, c
     assert answers == dict.fromkeys(tries, "refused")
     capsys.readouterr()
     assert main(["promote", name, "2", "--alias", "challenger"]) == 2
-    refused = "version 2 cannot become challenger: the account 'viewer' may not do that on this server"
-    assert capsys.readouterr().err.strip() == f"error: fer2013-emotion {refused}"
+    refused = "the account 'viewer' may not do that on this server, or there is no such thing"
+    shown = capsys.readouterr().err.strip()
+    assert shown == f"error: fer2013-emotion version 2 cannot become challenger: {refused}"
     assert main(["user", "viewer", "--role", "trainer", "--keep-password"]) == 2
     assert "the account 'viewer' may not do that" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_host_name_that_the_server_does_not_have_is_told(server: Server, monkeypatch):
+    really = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo",
+        lambda host, *rest, **more: really("127.0.0.1" if host == "moodify.example" else host, *rest, **more),
+    )  # fmt: skip
+    with pytest.raises(StoreError, match="MLFLOW_SERVER_ALLOWED_HOSTS does not have it"):
+        open_store(uri=server.uri.replace("127.0.0.1", "moodify.example"))
 
 
 @pytest.mark.slow
@@ -219,6 +243,77 @@ def test_the_dashboard_reads_as_a_viewer_and_tells_what_is_refused(viewed):
     assert "the account" in error.value
     assert "may not do that on this server" in error.value
     assert "challenger" in open_store().client().get_registered_model("fer2013-emotion").aliases
+
+
+@pytest.mark.slow
+def test_a_model_that_is_gone_stops_no_viewers_dashboard(viewed, server: Server, capsys):
+    """A server tells all but administrators that they may not see it."""
+    window = VersionWindow(open_store(), most=1)
+    assert window.want("fer2013-emotion/1") == viewed["run"]
+    assert window.want("fer2013-emotion/9") is None
+    assert window.want("faces/1") is None
+    window.read({}, anew=True)
+    assert [version.version for version in window.versions()] == [1, 2]
+    with pytest.MonkeyPatch.context() as as_admin:
+        for name, value in client_environment(server.uri, ADMIN, ADMIN_PASSWORD).items():
+            as_admin.setenv(name, value)
+        open_store().client().delete_registered_model("fer2013-emotion")
+    window.read({}, anew=True)
+    assert window.versions() == []
+    capsys.readouterr()
+    assert main(["promote", "fer2013-emotoin", "1", "--check"]) == 2
+    assert "there is no registered model 'fer2013-emotoin'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_who_is_a_viewer_from_now_on_may_not_change_what_they_have_made_either(
+    server: Server, monkeypatch, capsys
+):
+    store = open_store()
+    set_account(store, "anna", "trainer", VIEWER_PASSWORD)
+    with monkeypatch.context() as as_anna:
+        for name, value in client_environment(server.uri, "anna", VIEWER_PASSWORD).items():
+            as_anna.setenv(name, value)
+        client = open_store().client()
+        run_id = make_run(client, open_store().experiment_id("hers"), "hers")
+        model = client.create_logged_model(client.get_run(run_id).info.experiment_id, "model", run_id)
+        client.create_registered_model("hers")
+        client.create_model_version("hers", f"models:/{model.model_id}", run_id, model_id=model.model_id)
+        assert main(["promote", "hers", "1", "--reason", "the first"]) == 0
+    tags = store.client().get_model_version("hers", "1").tags
+    assert tags[Tag.PROMOTED_BY] == "anna"
+    assert main(["user", "anna", "--role", "viewer", "--keep-password"]) == 0
+    for name, value in client_environment(server.uri, "anna", VIEWER_PASSWORD).items():
+        monkeypatch.setenv(name, value)
+    for attempt in (
+        lambda: client.log_metric(run_id, "x", 1.0),
+        lambda: client.delete_run(run_id),
+        lambda: client.set_registered_model_alias("hers", CHAMPION, "1"),
+        lambda: client.delete_model_version("hers", "1"),
+        lambda: client.create_run(client.get_run(run_id).info.experiment_id),
+    ):
+        with pytest.raises(MlflowException, match="Permission denied"):
+            attempt()
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_an_administrator_changes_their_own_password_and_is_given_no_role(
+    server: Server, monkeypatch, capsys
+):
+    monkeypatch.setenv("MOODIFY_NEW_PASSWORD", "quite another password")
+    assert main(["user", ADMIN]) == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "quite another password")
+    assert main(["user", ADMIN, "--role", "viewer", "--keep-password"]) == 2
+    assert (
+        "'admin' is an administrator, who may do everything: no role changes that" in capsys.readouterr().err
+    )
+    monkeypatch.setenv("MOODIFY_NEW_PASSWORD", ADMIN_PASSWORD)
+    assert main(["user", ADMIN]) == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN_PASSWORD)
+    assert open_store().uri == server.uri
+    assert main(["user", "an:na"]) == 2
+    assert "has a colon: nobody could log in by it" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import mlflow
@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._model_registry import utils as registry_stores
 from mlflow.tracking._tracking_service import utils as tracking_stores
+from mlflow.utils.credentials import MlflowCreds, read_mlflow_creds
 from sqlalchemy.exc import SQLAlchemyError
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def open_store(*, create: bool = True, uri: str | None = None) -> Store:
     Raises StoreError where it cannot be used, or where there is none and `create` is false.
     """
     uri = uri or store_uri()
-    database = _database(uri)
+    database = embedded_database(uri)
     artifact_root = None
     if database is not None:
         artifact_root = database.parent / "artifacts"
@@ -177,20 +178,28 @@ def is_missing(error: MlflowException) -> bool:
     return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
+def credentials() -> MlflowCreds:
+    """Name and password that a server is given: of the environment, or of ~/.mlflow/credentials."""
+    return cast(MlflowCreds, read_mlflow_creds())
+
+
 def refusal(error: Exception) -> str | None:
     """What it means that a server lets the user not in, or not do something; None for any other error."""
-    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    name = credentials().username
     code = error.error_code if isinstance(error, MlflowException) else ""
     status = getattr(getattr(error, "response", None), "status_code", None)  # artifacts go by HTTP alone
     if code == "UNAUTHENTICATED" or status == 401 or "error code 401" in str(error):
         who = f"'{name}' with this password" if name else "anybody without a name"
         return f"it does not let in {who} (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
     if code == "PERMISSION_DENIED" or status == 403 or "error code 403" in str(error):
-        return f"the account '{name}' may not do that on this server"
+        if "Invalid Host header" in str(error):
+            return "it is not to be asked by this name: its MLFLOW_SERVER_ALLOWED_HOSTS does not have it"
+        # It says the same of what is not there to all but administrators.
+        return f"the account '{name}' may not do that on this server, or there is no such thing"
     return None
 
 
-def _database(uri: str) -> Path | None:
+def embedded_database(uri: str) -> Path | None:
     """The file of a SQLite store; None for a server or another database. Raises StoreError for what is neither."""
     if uri.startswith(SQLITE_PREFIX):
         database = Path(uri.removeprefix(SQLITE_PREFIX)).absolute()

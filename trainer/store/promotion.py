@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from trainer.contract import CHAMPION, Tag
 from trainer.evaluation.comparison import Comparison, Predictions, compare
 from trainer.evaluation.gates import Gates, Verdict, failed, judge
-from trainer.store.location import Store, StoreError
+from trainer.store.location import Store, StoreError, credentials
 from trainer.store.location import reason as reason_of
 from trainer.store.reader import Reader
 from trainer.store.registry import Version, set_alias
@@ -86,7 +86,7 @@ def promote(
         raise ValueError(f"not passed: {', '.join(lost)}; a promotion all the same needs a reason")
     tags = {
         Tag.PROMOTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
-        Tag.PROMOTED_BY: _user(),
+        Tag.PROMOTED_BY: _user(store),
         Tag.PROMOTED_OVER: str(over.version) if over else "",
         Tag.PROMOTION_GATES: f"not passed: {', '.join(lost)}" if lost else "passed",
         Tag.PROMOTION_REASON: reason,
@@ -100,7 +100,10 @@ def promote(
     set_alias(store, version.name, version.version, CHAMPION)
 
 
-def _user() -> str:
+def _user(store: Store) -> str:
+    """On a server the account, else that of the operating system."""
+    if store.uri.startswith("http") and (name := credentials().username):
+        return name
     try:
         return getuser()
     except (OSError, KeyError, ImportError):

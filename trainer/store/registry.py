@@ -21,7 +21,8 @@ STEP = 10
 PAGE = 10_000
 RUNS_ASKED = 200
 """Of the runs whose versions are asked for at once."""
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
+"""A server with accounts, where everyone may read, says the last of what is gone to all but administrators."""
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 
 
