@@ -29,9 +29,9 @@ def user(
 
     Args:
         name: Of the account.
-        role: A viewer reads (the dashboard needs no more); a promoter also changes registered models and their
-            aliases; a trainer logs and registers as well. Without it a new account is a viewer's, and another keeps
-            its role.
+        role: A viewer reads (the dashboard needs no more); a promoter also changes registered models and sets their
+            aliases; a trainer logs and registers as well. What somebody has made may be managed by them until their
+            role is set anew. Without it a new account is a viewer's, and another keeps its role.
         keep_password: Change only the role.
         delete: Remove the account.
     """

@@ -1,18 +1,20 @@
 """Who may do what on a shared server: accounts of MLflow's own login, each with one of three roles."""
 
+import re
 import warnings
 from collections.abc import Callable
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 from mlflow.exceptions import MlflowException
 
-from trainer.store.location import Store, StoreError, reason
+from trainer.store.location import Store, StoreError, credentials, is_missing, reason
 from trainer.store.server import SHORTEST_PASSWORD
 
 with warnings.catch_warnings(
     action="ignore"
 ):  # the server, which comes with it, uses what Starlette will drop
     from mlflow.server.auth.client import AuthServiceClient
+    from mlflow.server.auth.entities import User
 
 T = TypeVar("T")
 Role = Literal["viewer", "promoter", "trainer"]
@@ -23,16 +25,23 @@ PERMISSIONS: dict[Role, dict[str, str]] = {
 }
 """Role → what it may do with every thing of a kind; who may use the workspace may make new ones in it."""
 _PREFIX, _WORKSPACE = "moodify-", "default"
+_OF_ONE_USER = re.compile(r"__user_\d+__")
+"""MLflow's hidden role of an account: it may manage what it has made, and what is in it."""
 
 
 def set_account(store: Store, name: str, role: Role | None, password: str | None) -> bool:
-    """Make the account where it is missing, and give it this role alone of ours; returns whether it is new.
+    """Make the account where it is missing, and let it do what this role may, and no more; returns whether it is new.
 
     role, password: None leaves that of an account as it is; a new one is a viewer's. Raises StoreError where the server
     refuses.
     """
+    if ":" in name:
+        raise StoreError(f"the name '{name}' has a colon: nobody could log in by it")
     client = AuthServiceClient(store.uri)
-    known = _exists(store, client, name)
+    account = _find(store, client, name)
+    known = account is not None
+    if role is not None and account is not None and account.is_admin:
+        raise StoreError(f"'{name}' is an administrator, who may do everything: no role changes that")
     if password is None and not known:
         raise StoreError(f"there is no account '{name}' yet: a new one needs a password")
     if password is not None:
@@ -41,7 +50,9 @@ def set_account(store: Store, name: str, role: Role | None, password: str | None
                 f"the password has {len(password)} characters; at least {SHORTEST_PASSWORD} are needed"
             )
         if known:
-            _asked(store, lambda: client.update_user_password(name, password))
+            own = credentials()
+            current = own.password if name == own.username else None  # asked for where it is one's own
+            _asked(store, lambda: client.update_user_password(name, password, current))
         else:
             _asked(store, lambda: client.create_user(name, password))
     if role is None:
@@ -50,6 +61,9 @@ def set_account(store: Store, name: str, role: Role | None, password: str | None
     for one in _asked(store, lambda: client.list_user_roles(name)):
         if one.name.startswith(_PREFIX) and one.name != f"{_PREFIX}{role}":
             client.unassign_role(name, one.id)
+        if _OF_ONE_USER.fullmatch(one.name):
+            for permission in client.list_role_permissions(one.id):
+                client.remove_role_permission(permission.id)
     if not PERMISSIONS[role]:
         return not known
     if (found := ours.get(f"{_PREFIX}{role}")) is None:
@@ -57,9 +71,9 @@ def set_account(store: Store, name: str, role: Role | None, password: str | None
             store, lambda: client.create_role(_WORKSPACE, f"{_PREFIX}{role}", f"Moodify's {role}s")
         )
     granted = {one.resource_type for one in client.list_role_permissions(found.id)}
-    for kind, permission in PERMISSIONS[role].items():
+    for kind, allowed in PERMISSIONS[role].items():
         if kind not in granted:
-            client.add_role_permission(found.id, kind, "*", permission)
+            client.add_role_permission(found.id, kind, "*", allowed)
     if f"{_PREFIX}{role}" not in {one.name for one in client.list_user_roles(name)}:
         client.assign_role(name, found.id)
     return not known
@@ -70,14 +84,13 @@ def delete_account(store: Store, name: str) -> None:
     _asked(store, lambda: AuthServiceClient(store.uri).delete_user(name))
 
 
-def _exists(store: Store, client: AuthServiceClient, name: str) -> bool:
+def _find(store: Store, client: AuthServiceClient, name: str) -> User | None:
     try:
-        client.get_user(name)
+        return cast(User, client.get_user(name))
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
+        if is_missing(error):
+            return None
         raise StoreError(f"accounts of {store.uri} cannot be read: {reason(error)}") from error
-    return True
 
 
 def _asked(store: Store, ask: Callable[[], T]) -> T:
