@@ -140,12 +140,12 @@ def _without_password(settings: dict[str, str]) -> dict[str, str]:
             f"{_DATABASE} names {address.get_backend_name()}; a shared server keeps its runs in PostgreSQL "
             "(postgresql://USER:PASSWORD@HOST/NAME)"
         )
-    password = address.password
-    if password:
+    query = dict(address.query)
+    if password := query.pop("password", None) or address.password:
         settings = settings | {"PGPASSWORD": str(password)}
     # Without a driver's name SQLAlchemy 2.1 takes psycopg 3, which is not installed here.
     driver = address.drivername if "+" in address.drivername else "postgresql+psycopg2"
     bare = sqlalchemy.URL.create(
-        driver, address.username, None, address.host, address.port, address.database, address.query
+        driver, address.username, None, address.host, address.port, address.database, query
     )
     return settings | {_DATABASE: bare.render_as_string(hide_password=False)}
