@@ -1,6 +1,7 @@
 """The embedded store in one file: whole, or refused."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -122,6 +123,40 @@ def test_a_version_is_looked_for_where_it_lies(stocked, other: Store, tmp_path: 
     folder.mkdir(parents=True)
     client.create_model_version("faces", str(folder))
     assert back_up(store, tmp_path / "other.tar").elsewhere == ("faces/5",)
+
+
+def test_a_version_whose_files_the_store_has_lost_keeps_nothing_else_from_being_saved(
+    trained: Trained, tmp_path: Path, monkeypatch, capsys
+):
+    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", embedded_uri())
+    [first, *_] = sorted((tmp_path / "mlruns/artifacts/models").iterdir())
+    shutil.rmtree(first)
+    assert main(["backup", "store.tar"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "not all there any more" in line]
+    contents = restore(Path("store.tar"), tmp_path / "new" / "mlflow.db")
+    [gone] = contents.gone
+    assert line == f"The files of {gone} are not all there any more: it was copied as it is."
+
+
+@pytest.mark.parametrize("facts", ["[1]", '"x"', '{"format": 1}', '{"format": 1, "files": []}', "{}"])
+def test_a_made_up_list_is_no_list(tmp_path: Path, facts: str):
+    with tarfile.open(tmp_path / "store.tar", "w") as archive:
+        info = tarfile.TarInfo("backup.json")
+        info.size = len(facts)
+        archive.addfile(info, io.BytesIO(facts.encode()))
+    with pytest.raises(StoreError, match="its list of files is missing"):
+        restore(tmp_path / "store.tar", tmp_path / "new" / "mlflow.db")
+
+
+def test_an_address_that_cannot_be_used_is_told_before_anything_is_restored(
+    saved: Path, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/q?x/mlflow.db")
+    assert main(["restore", str(saved)]) == 2
+    assert "cannot be used" in capsys.readouterr().err
+    assert not list(tmp_path.glob("q*"))
 
 
 def test_a_file_with_two_names_is_saved_under_both(stocked, tmp_path: Path):

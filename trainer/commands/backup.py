@@ -23,6 +23,8 @@ def backup(file: tyro.conf.Positional[Path]) -> int:
         f"{file}: {contents.runs:,} runs, {contents.versions:,} versions, {contents.files:,} files, "
         f"{contents.size_bytes / 1e6:,.1f} MB; read again and found whole."
     )
+    for version in contents.gone:
+        print(f"The files of {version} are not all there any more: it was copied as it is.")
     for version in contents.elsewhere:
         print(f"The files of {version} lie outside of the store and are not in it.")
     return 0

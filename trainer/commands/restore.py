@@ -16,14 +16,12 @@ def restore(file: tyro.conf.Positional[Path]) -> int:
         file: What `python -m trainer backup` wrote.
     """
     from trainer.store.backup import restore as restore_store
-    from trainer.store.location import SQLITE_PREFIX, StoreError, open_store, store_uri
+    from trainer.store.location import StoreError, embedded_database, open_store, store_uri
 
-    uri = store_uri()
-    if not uri.startswith(SQLITE_PREFIX):
+    if (database := embedded_database(store_uri())) is None:
         raise StoreError(
             "a backup becomes an embedded store: unset MLFLOW_TRACKING_URI, or name a SQLite file by it"
         )
-    database = Path(uri.removeprefix(SQLITE_PREFIX)).absolute()
     contents = restore_store(file, database)
     open_store(create=False)  # sets its paths right
     print(

@@ -21,7 +21,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -42,7 +42,10 @@ _LARGEST_LIST = 256 * 1024**2
 
 @dataclass(frozen=True)
 class Contents:
-    """What a backup holds, as far as it was found whole. elsewhere: versions whose files lie outside of the store."""
+    """What a backup holds, as far as it was found whole.
+
+    elsewhere: versions whose files lie outside of the store. gone: those whose files the store had lost before.
+    """
 
     runs: int
     versions: int
@@ -50,6 +53,7 @@ class Contents:
     size_bytes: int
     made: str
     elsewhere: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 def back_up(store: Store, file: Path) -> Contents:
@@ -80,7 +84,8 @@ def back_up(store: Store, file: Path) -> Contents:
 
 
 def verify(file: Path) -> Contents:
-    """Read the whole archive: each file is what the list says, and each version in the database has its files.
+    """Read the whole archive: each file is what the list says, and each version in the database has the files that it
+    had in the store.
 
     Raises StoreError where that is not so.
     """
@@ -150,7 +155,13 @@ def _write(archive: tarfile.TarFile, root: Path, live: Path, scratch: Path) -> N
     old = location.read_text() if location.is_file() else f"{root}\n"
     digests[LOCATION_FILE] = _add_bytes(archive, LOCATION_FILE, old.encode())
     digests |= _add_folder(archive, root, ARTIFACTS)
-    facts = {"format": FORMAT, "made": datetime.now(UTC).isoformat(timespec="seconds"), "files": digests}
+    gone = _find_versions(scratch / DATABASE, old.strip(), digests).gone
+    facts = {
+        "format": FORMAT,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": digests,
+        "gone": [version for version, (folder, part) in gone.items() if not (root / folder / part).exists()],
+    }
     _add_bytes(archive, LIST_FILE, json.dumps(facts).encode())
 
 
@@ -209,7 +220,7 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
     """Into `folder`, with every check. Raises StoreError."""
     found: dict[str, str] = {}
     size = 0
-    facts: Mapping[str, object] | None = None
+    facts: Any = None
     try:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
@@ -226,18 +237,31 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
                 size += member.size
     except (tarfile.TarError, OSError, ValueError) as error:
         raise StoreError(f"{file} is no whole backup: {error}") from error
-    if facts is None or facts.get("format") != FORMAT:
+    listed = facts.get("files") if isinstance(facts, dict) and facts.get("format") == FORMAT else None
+    if not isinstance(listed, dict):
         raise StoreError(f"{file} is no whole backup of this format: its list of files is missing")
-    if found != facts["files"]:
-        listed = facts["files"]
-        assert isinstance(listed, dict)
+    if found != listed:
         differing = sorted(name for name in {*found, *listed} if found.get(name) != listed.get(name))
         raise StoreError(f"{file} is damaged: {', '.join(differing[:3])} is not what was backed up")
     if STUDIES in found:
         with closing(sqlite3.connect(folder / STUDIES)) as connection:
             _check_integrity(connection)
-    runs, versions, elsewhere = _check_database(folder / DATABASE, found)
-    return Contents(runs, versions, len(found), size, str(facts["made"]), elsewhere)
+    if DATABASE not in found or LOCATION_FILE not in found:
+        raise StoreError("the backup holds no database")
+    known = facts.get("gone", [])
+    versions = _find_versions(folder / DATABASE, remembered(folder) or "", found)
+    for version, (place, part) in versions.gone.items():
+        if version not in known:
+            raise StoreError(f"{part} of {version} is missing in {place}")
+    return Contents(
+        versions.runs,
+        versions.count,
+        len(found),
+        size,
+        str(facts.get("made")),
+        versions.elsewhere,
+        (*versions.gone,),
+    )
 
 
 def _checked_name(member: tarfile.TarInfo) -> str:
@@ -269,10 +293,21 @@ def _check_integrity(connection: sqlite3.Connection) -> None:
         raise StoreError(f"the database in the backup is damaged: {verdict}")
 
 
-def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int, tuple[str, ...]]:
-    """(runs, versions, versions whose files lie elsewhere). Raises StoreError where something is missing."""
-    if DATABASE not in files or LOCATION_FILE not in files:
-        raise StoreError("the backup holds no database")
+@dataclass(frozen=True)
+class _Versions:
+    """Of a database: how many runs and versions it has, and which versions have files elsewhere, or none.
+
+    gone: version → (the folder in the store where its files should be, what is missing there).
+    """
+
+    runs: int
+    count: int
+    elsewhere: tuple[str, ...]
+    gone: Mapping[str, tuple[str, str]]
+
+
+def _find_versions(database: Path, root: str, files: Mapping[str, str]) -> _Versions:
+    """root: folder of the store, as the database has it. Raises StoreError where the database is damaged."""
     with closing(sqlite3.connect(database)) as connection:
         _check_integrity(connection)
         [[runs]] = connection.execute("SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active'").fetchall()
@@ -280,8 +315,8 @@ def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int,
             "SELECT name, version, storage_location FROM model_versions WHERE current_stage != 'Deleted_Internal'"
         ).fetchall()
         of_runs = dict(connection.execute("SELECT run_uuid, artifact_uri FROM runs").fetchall())
-    root = remembered(database.parent)
     elsewhere = []
+    gone = {}
     for name, version, place in rows:
         place = place or ""
         if place.startswith("runs:/"):
@@ -292,9 +327,9 @@ def _check_database(database: Path, files: Mapping[str, str]) -> tuple[int, int,
         if folder == place or not (is_logged_model or any(file.startswith(f"{folder}/") for file in files)):
             elsewhere.append(f"{name}/{version}")
             continue
-        if is_logged_model and f"{folder}/MLmodel" not in files:
-            raise StoreError(f"the files of {name}/{version} are missing in {folder}")
-        present = [part for part in LARGEST_FILES if f"{folder}/{EXTRA_FILES}/{part}" in files]
-        if present and len(present) < len(LARGEST_FILES):
-            raise StoreError(f"{name}/{version} has only {', '.join(present)} of Moodify's format")
-    return runs, len(rows), tuple(elsewhere)
+        ours = [f"{EXTRA_FILES}/{part}" for part in LARGEST_FILES]
+        needed = ["MLmodel"] if is_logged_model else []
+        needed += ours if any(f"{folder}/{part}" in files for part in ours) else []
+        if missing := [part for part in needed if f"{folder}/{part}" not in files]:
+            gone[f"{name}/{version}"] = (folder, missing[0])
+    return _Versions(runs, len(rows), tuple(elsewhere), gone)
