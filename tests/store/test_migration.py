@@ -6,7 +6,10 @@ import mlflow.pytorch
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import add_odd_runs, make_run
@@ -315,6 +318,28 @@ def test_a_later_promotion_in_the_other_store_is_kept(stocked, other: Store):
         store.client().set_model_version_tag("x-emotion", "1", Tag.PROMOTED_BY, who)
     assert migrate(here, other, check_all=True).different == []
     assert other.client().get_model_version("x-emotion", "1").tags[Tag.PROMOTED_BY] == "pia"
+
+
+def test_who_may_not_delete_leaves_no_version_that_never_was(stocked, other: Store, monkeypatch):
+    here = open_store(uri=embedded_uri())
+    run_id, model_id = add_version(here)
+    for _ in range(2):
+        here.client().create_model_version("x-emotion", f"models:/{model_id}", run_id)
+    here.client().delete_model_version("x-emotion", "2")
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    for _ in range(2):
+        with monkeypatch.context() as as_trainer:
+            as_trainer.setattr(MlflowClient, "delete_model_version", refuse)
+            report = migrate(here, other)
+        [line] = report.left_out
+        assert line.startswith("x-emotion/3: its number needs version 2 to be made and deleted again")
+    assert migrate(here, other).left_out == []
+    found = other.client().search_model_versions("name = 'x-emotion'")
+    assert sorted(int(version.version) for version in found) == [1, 3]
+    assert all(Tag.MIGRATED_FROM in version.tags for version in found)
 
 
 def test_a_store_is_not_copied_into_itself(stocked, capsys):

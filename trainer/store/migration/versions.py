@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
 
 from trainer.contract import Tag
+from trainer.store.location import refusal
 from trainer.store.migration.runs import RunCopies
 from trainer.store.migration.sides import ORIGIN, PAGE, Report, Side, named, own_tags
 
@@ -14,6 +16,8 @@ _PROMOTION = {
     *(Tag.PROMOTED_AT, Tag.PROMOTED_BY, Tag.PROMOTED_OVER),
     *(Tag.PROMOTION_GATES, Tag.PROMOTION_REASON),
 }
+_FILLER = "migration_filler"
+"""Tags a version that uses up a number, for as long as it is there."""
 _FOREIGN_SOURCE = "its run was not copied, its model was deleted, or its files lie elsewhere"
 
 
@@ -60,7 +64,8 @@ class VersionCopies:
         if (source := self._source(version, model_id, run_id)) is None:
             self.report.left_out.append(f"{version.name}/{version.version}: {_FOREIGN_SOURCE}")
             return None
-        self._skip_to(int(version.version), version.name, source, model_id)
+        if not self._skip_to(int(version.version), version.name, source, model_id):
+            return None
         copy = self.there.client.create_model_version(
             version.name, source, run_id, dict(version.tags) | {ORIGIN: origin}, None, version.description or None,
             model_id=model_id,
@@ -104,19 +109,36 @@ class VersionCopies:
                 return f"runs:/{run_id}/{version.source.removeprefix(beginning)}"
         return None
 
-    def _skip_to(self, number: int, name: str, source: str, model_id: str | None) -> None:
-        """Use up the numbers of versions that were deleted, so that the next one is `number`, where that is free."""
+    def _skip_to(self, number: int, name: str, source: str, model_id: str | None) -> bool:
+        """Use up the numbers of versions that were deleted, so that the next one is `number`, where that is free.
+
+        False where the other store lets nobody delete what was made for that, and said so.
+        """
         quote = "'" if "'" not in name else '"'
+        client = self.there.client
         while True:
-            taken = self.there.client.search_model_versions(f"name={quote}{name}{quote}", max_results=PAGE)
-            others = [v for v in taken if ORIGIN not in v.tags]
-            if others or max((int(v.version) for v in taken), default=0) >= number - 1:
-                return
-            filler = self.there.client.create_model_version(name, source, model_id=model_id)
-            last = int(filler.version)
-            self.there.client.delete_model_version(name, str(filler.version))
-            if last >= number - 1:
-                return
+            taken = client.search_model_versions(f"name={quote}{name}{quote}", max_results=PAGE)
+            fillers = [v for v in taken if _FILLER in v.tags]
+            if not fillers:
+                others = [v for v in taken if ORIGIN not in v.tags]
+                if others or max((int(v.version) for v in taken), default=0) >= number - 1:
+                    return True
+                fillers = [
+                    client.create_model_version(name, source, tags={_FILLER: "true"}, model_id=model_id)
+                ]
+            for filler in fillers:
+                try:
+                    client.delete_model_version(name, str(filler.version))
+                except MlflowException as error:
+                    if refusal(error) is None:
+                        raise
+                    self.report.left_out.append(
+                        f"{name}/{number}: its number needs version {filler.version} to be made and deleted again, and "
+                        "only an administrator may delete: migrate as one"
+                    )
+                    return False
+            if max(int(filler.version) for filler in fillers) >= number - 1:
+                return True
 
     def _check_version(self, version: ModelVersion, copy: ModelVersion) -> None:
         self.report.checked_versions += 1
