@@ -8,20 +8,28 @@ import pandas as pd
 
 DASH = "–"
 LONGEST_NAME = 48
-_ACTIVE = re.compile(r"([\[\]<>$:!&~@]|(?<=www)\.)")
+_ACTIVE = re.compile(r"\\*([\[\]<>$:!&~@])")
+_ADDRESS = re.compile(r"https?\\*:(?=\\*/\\*/)|www(?=\\*\.)|@(?=[-\w\\]+\.[-\w\\])", re.IGNORECASE)
+"""What Streamlit's Markdown makes a link of, backslashes or not, by the letters that it ends up with."""
+_WORD_JOINER = "\u2060"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
 def plain(text: object) -> str:
     """Text of a stranger's, so that Markdown shows it as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    return _SPECIAL.sub(r"\\\1", _unlinked(" ".join(str(text).split())))
 
 
 def document(text: str, level: int = 4) -> str:
     """Markdown of a stranger's: paragraphs, lists, tables and headings (from `level` on) are kept, and it can neither
     link, nor fetch a picture, nor hold HTML, formulas or colours."""
-    safe = _ACTIVE.sub(r"\\\1", text)
+    safe = _ACTIVE.sub(r"\\\1", _unlinked(text))
     return re.sub(r"^#+ ", lambda found: "#" * (level - 2) + found[0], safe, flags=re.MULTILINE)
+
+
+def _unlinked(text: str) -> str:
+    """With a mark of no width where an address would begin."""
+    return _ADDRESS.sub(rf"\g<0>{_WORD_JOINER}", text)
 
 
 def tag(text: object) -> str:

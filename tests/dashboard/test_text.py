@@ -1,5 +1,7 @@
 """Numbers and names as people read them, and what strangers write made harmless."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +92,35 @@ def test_a_strangers_document_neither_links_nor_fetches(hostile: str):
     for index, letter in enumerate(written):
         if letter in "[]<>$:!&@":
             assert written[index - 1] == "\\"
-    assert document("see www.b.c") == "see www\\.b.c"
+
+
+LINKS = re.compile(r"https?://[-.\w]+|www\.[-.\w]+|[-.\w+]+@[-\w]+(?:\.[-\w]+)+", re.IGNORECASE)
+"""What mdast-util-gfm-autolink-literal, which Streamlit has, looks for in text that has no backslashes any more."""
+
+
+@pytest.mark.parametrize("write", [plain, document])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "http://b.c/d", "HTTPS://b.c", "see www.b.c", "WWW.b.c", "a@b.c", "a+b@c-d.e", "<http://b.c>", "x_http://b.c",
+        r"http\://b.c", r"http:\//b.c", r"http:/\/b.c", r"www\.b.c", r"a@b\.c", r"a\@b.c", r"a@b\-c.d", r"a@b\_c.d",
+    ],
+)  # fmt: skip
+def test_an_address_of_a_strangers_becomes_no_link(write, hostile: str):
+    shown = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", write(hostile))  # as Markdown takes backslashes away
+    assert not LINKS.search(shown)
+    assert shown.replace("\u2060", "").replace("\\", "") == hostile.replace("\\", "")
+
+
+def test_a_models_reference_can_be_copied():
+    for reference in ("fer2013-emotion@champion", "fer2013-emotion/1", "sketch v1.2@challenger"):
+        assert plain(reference).replace("\\", "") == reference
+
+
+@pytest.mark.parametrize("hostile", [r"\[a](//b)", r"\\[a](//b)", r"\$x$", r"\<b>", r"\\\![i](b)"])
+def test_a_strangers_backslashes_do_not_take_ours_away(hostile: str):
+    for found in re.finditer(r"(\\*)[\[\]<>$!]", document(hostile)):
+        assert len(found[1]) % 2 == 1, document(hostile)
 
 
 @given(st.text())
