@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from trainer import search
+from trainer.data.cache_file import cache_files
 from trainer.data.pictures import find_pictures, png
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
@@ -223,7 +224,10 @@ def _slices(uri: str, run_id: str, status: str) -> Slices | str:
     table = _reader(uri).conditions(run_id)
     if table is None or "sample_id" not in table:
         return "what its test images are like was not measured"
-    return by_condition(table, found.sample_ids)
+    try:
+        return by_condition(table, found.sample_ids)
+    except ValueError as error:
+        return f"what its test images are like cannot be read: {error}"
 
 
 def attention(run_id: str, status: str) -> Attention | str:
@@ -272,13 +276,17 @@ def _figure(uri: str, key: Hashable, _build: Callable[[], go.Figure]) -> go.Figu
 def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":
     """The test images of a run: all where this machine has decoded the dataset, else what it kept."""
     try:
-        return _pictures(_address(), run_id, dataset, fingerprint)
-    except StoreError:
+        decoded = tuple((file.name, file.stat().st_mtime_ns) for file in cache_files(dataset))
+        return _pictures(_address(), run_id, dataset, fingerprint, decoded)
+    except (StoreError, OSError):
         return Pictures({}, None, {})
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _pictures(uri: str, run_id: str, dataset: str, fingerprint: str) -> "Pictures":
+def _pictures(
+    uri: str, run_id: str, dataset: str, fingerprint: str, decoded: tuple[tuple[str, int], ...]
+) -> "Pictures":
+    """decoded: the files of the dataset on this machine, which may have become others."""
     found = _predictions(uri, run_id, "finished")
     images = None
     if isinstance(found, Predictions):

@@ -94,6 +94,7 @@ def test_without_a_face_or_with_another_file_there_is_nothing(tmp_path: Path):
     assert attention(classifier, images, target, target, places() * np.nan, NAMES) is None
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     np.savez(tmp_path / "pickled.npz", class_names=np.array([{}], dtype=object))
-    for name in ("other", "pickled"):
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:100])
+    for name in ("other", "pickled", "cut"):
         with pytest.raises(ValueError, match=r"not what Moodify keeps|pickle"):
             Attention.load(tmp_path / f"{name}.npz")

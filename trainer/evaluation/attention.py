@@ -1,8 +1,10 @@
 """What a network looks at on average, as it is kept with a run."""
 
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -49,7 +51,7 @@ class Attention:
                     maps=found["maps"].astype(np.float32) / 255,
                     random_similarity=float(found["random_similarity"]),
                 )
-        except (KeyError, TypeError, EOFError) as error:
+        except (KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(f"it is not what Moodify keeps: {error}") from error
         count = len(attention.class_names)
         if attention.faces.shape != attention.maps.shape or attention.faces.shape[:1] != (count,) or (
