@@ -33,3 +33,19 @@ def test_a_predecessor_is_unknown_where_no_tag_names_one_that_is_there(
     found = champion_of(snapshot, "faces")
     assert found is not None
     assert predecessor_unknown(snapshot, found) is unknown
+
+
+@pytest.mark.parametrize(("champion", "unknown"), [(1, True), (2, True), (3, False)])
+def test_nor_is_it_known_where_the_alias_was_set_back(champion, unknown):
+    tags = {
+        2: {Tag.PROMOTED_OVER: "1", Tag.PROMOTED_AT: "2026-01-02"},
+        3: {Tag.PROMOTED_OVER: "2", Tag.PROMOTED_AT: "2026-01-03"},
+    }
+    versions = tuple(
+        Version("faces", n, None, (CHAMPION,) if n == champion else (), tags.get(n, {})) for n in (1, 2, 3)
+    )
+    other = Version("cats", 9, None, (CHAMPION,), {Tag.PROMOTED_AT: "2026-02-01"})
+    snapshot = Snapshot(pd.DataFrame(), versions=(*versions, other))
+    found = champion_of(snapshot, "faces")
+    assert found is not None
+    assert predecessor_unknown(snapshot, found) is unknown
