@@ -12,10 +12,13 @@ from mlflow import MlflowClient
 
 from tests.extra.grey_faces import GREY_LEVELS, Trained
 from tests.extra.odd_runs import add_odd_runs, make_run
+from tests.extra.own_store import own_store
 from tests.extra.same_store import assert_same
 from trainer.contract import Tag
+from trainer.store import reader as reading
 from trainer.store.location import Store, StoreError, open_store
 from trainer.store.reader import Reader
+from trainer.store.registry import all_versions
 from trainer.store.rows import ClientRows
 from trainer.store.snapshot import find_run
 
@@ -110,6 +113,31 @@ def test_a_snapshot_is_read_again_only_when_the_store_has_changed(reader: Reader
     finally:
         client.delete_run(run_id)
     assert "new" not in set(reader.snapshot().runs["name"])
+
+
+def test_versions_are_read_again_only_when_something_was_said_of_one(
+    trained_once: Trained, workplace, monkeypatch
+):
+    store = own_store(trained_once)
+    reader, client, asked = Reader(store), store.client(), []
+    monkeypatch.setattr(reading, "all_versions", lambda store: asked.append(store) or all_versions(store))
+    run_id = make_run(client, store.experiment_id("x"), status=None)
+    for value in range(3):
+        client.log_metric(run_id, "train/loss", float(value))
+        version = reader.snapshot().versions[0]
+    assert len(asked) == 1
+    name, number = version.name, str(version.version)
+    for change in (
+        lambda: client.set_model_version_tag(name, number, "a", "b"),
+        lambda: client.set_model_version_tag(name, number, "a", "c"),
+        lambda: client.set_registered_model_alias(name, "other", number),
+        lambda: client.update_model_version(name, number, "another card"),
+        lambda: client.delete_registered_model_alias(name, "other"),
+        lambda: client.delete_model_version(name, number),
+    ):
+        change()
+        assert list(reader.snapshot().versions) == all_versions(store)
+    assert len(asked) == 7
 
 
 def test_an_empty_store_gives_empty_tables(new_store):

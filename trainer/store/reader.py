@@ -28,7 +28,7 @@ from trainer.contract import (
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
 from trainer.store.location import Store, StoreError, reason
-from trainer.store.registry import all_versions
+from trainer.store.registry import Version, all_versions
 from trainer.store.rows import open_rows
 from trainer.store.snapshot import ENDED, Record, Snapshot, find_run, is_running, make_record, make_snapshot
 from trainer.store.window import Window
@@ -53,6 +53,8 @@ class Reader:
         self._window = Window(store, newest) if newest and is_server else None
         self._rows = self._window or open_rows(store)
         self._records: dict[str, Record] = {}
+        self._versions: tuple[Version, ...] = ()
+        self._registry: object = None
         self._last: tuple[object, Snapshot] | None = None
         self._lock = threading.Lock()
 
@@ -134,14 +136,22 @@ class Reader:
                 continue  # it goes on, and this reading did not come to it
             self._records[head.run_id] = make_record(head, details[head.run_id], now)
         self._records = {head.run_id: self._records[head.run_id] for head in heads}
-        versions = tuple(self._window.versions() if self._window else all_versions(self.store))
         return make_snapshot(
             every,
             self._records,
-            versions,
+            self._read_versions(),
             has_older=self._window is not None and self._window.has_older,
             has_older_versions=self._window is not None and self._window.has_older_versions,
         )
+
+    def _read_versions(self) -> tuple[Version, ...]:
+        if isinstance(self._rows, Window):
+            return tuple(self._rows.versions())
+        # MLflow takes half a second for a thousand, and a training writes to the store every few seconds.
+        state = self._rows.registry_version()
+        if state is None or state != self._registry:
+            self._versions, self._registry = tuple(all_versions(self.store)), state
+        return self._versions
 
     def histories(self, run_ids: Sequence[str], keys: Sequence[str] = EPOCH_METRICS) -> pd.DataFrame:
         """Columns run_id, key, step, value, seconds; one row a value.

@@ -94,6 +94,9 @@ class Rows(Protocol):
     def version(self) -> object:
         """Differs from the last one where the store may have changed since; None where that cannot be told."""
 
+    def registry_version(self) -> object:
+        """The same for registered models, their tags and aliases alone."""
+
     def heads(self) -> list[Head]:
         """Of every run."""
 
@@ -127,6 +130,14 @@ class SqliteRows:
 
     def version(self) -> object:
         return self._read("PRAGMA data_version")[0][0]  # SQLite counts the commits of all other connections
+
+    def registry_version(self) -> object:
+        queries = (
+            "SELECT name, version, last_updated_time, current_stage, run_id, length(description) FROM model_versions",
+            "SELECT name, version, key, value FROM model_version_tags",
+            "SELECT name, alias, version FROM registered_model_aliases",
+        )
+        return hash(tuple(tuple(self._read(query)) for query in queries))
 
     def heads(self) -> list[Head]:
         tags: dict[str, dict[str, str]] = {}
@@ -200,6 +211,9 @@ class ClientRows:
         self._found: dict[str, Run] = {}
 
     def version(self) -> object:
+        return None
+
+    def registry_version(self) -> object:
         return None
 
     def heads(self) -> list[Head]:
