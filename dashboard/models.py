@@ -10,6 +10,7 @@ from cachetools import LRUCache
 
 from dashboard import cache
 from dashboard.selection import COLOURS, GREY
+from dashboard.text import plain
 from trainer.contract import CHAMPION, Tag
 from trainer.inference.model import Model
 from trainer.store.location import store_uri
@@ -17,6 +18,7 @@ from trainer.store.registry import Version
 from trainer.store.snapshot import Snapshot
 
 KEY = "models"
+_MISSING = "missing_models"
 LOADED_BYTES = 1024**3
 """Of the weights of all loaded models together; the one that was used longest ago goes first."""
 MOST = len(COLOURS)
@@ -48,6 +50,8 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
     if KEY not in st.session_state:
         wanted = [name for name in st.query_params.get_all(KEY) if name in known]
         st.session_state[KEY] = wanted or default(snapshot.versions)
+        missing = [name for name in st.query_params.get_all(KEY) if name not in known]
+        st.session_state[_MISSING] = missing, st.session_state[KEY]
     elif any(name not in known for name in st.session_state[KEY]):
         st.session_state[KEY] = [name for name in st.session_state[KEY] if name in known]
     chosen = st.multiselect(
@@ -62,6 +66,10 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
     )
     if st.query_params.get_all(KEY) != chosen:
         st.query_params[KEY] = chosen
+    missing, instead = st.session_state.get(_MISSING, ([], []))
+    if missing and chosen == instead:
+        named = ", ".join(plain(name) for name in missing)
+        st.caption(f"The link also names what is not in the registry, or not any more: {named}.")
     return candidates([(name, known[name]) for name in chosen])
 
 
