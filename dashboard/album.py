@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dashboard.text import several
 from trainer.data.images import ImageError
 from trainer.inference import annotate, faces, quality
 from trainer.inference.answers import Answer, agreement, rows
@@ -240,7 +241,9 @@ def sentence(album: Album, chosen: "Sequence[Candidate]") -> str:
     if not spots and (found := sum(len(seen.spots) for seen in readable)):
         return f"The only face is left out.{lost}" if found == 1 else f"All {found} faces are left out.{lost}"
     if not spots:
-        return f"No face was found on {len(readable)} photos.{lost}" if many else "No face was found."
+        return (
+            f"No face was found on {several(len(readable), 'photo')}.{lost}" if many else "No face was found."
+        )
     number = _number(len(spots))
     count = f"{len(album.seen)} photos, {number}" if many else number.capitalize()
     if len(spots) > 2 or many:

@@ -15,6 +15,8 @@ COVERAGE = 0.8
 
 def opening(label: str, found: Reliability, before: Reliability | None) -> str:
     """How far the probabilities are off, whether chance explains it, and what the surest answers gain; Markdown."""
+    if pd.isna(found.error):
+        return f"How far the probabilities of {plain(label)} are off cannot be told: some are no numbers."
     answered, every = surest(found.curve, COVERAGE), surest(found.curve, 1.0)
     chance = "more" if found.error > found.at_most else "no more"
     digits = 2 if _points(found.error) == _points(found.at_most) else 1

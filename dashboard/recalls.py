@@ -85,4 +85,4 @@ def opening(found: Mapping[str, Predictions], chosen: Sequence[Chosen]) -> str:
         )
     if recall == 1:
         return f"Every class is found in every case{where}."
-    return f"{plain(name.capitalize())} is found in {percent(recall)} of cases{where}{mistaken}{other}."
+    return f"{plain(name[:1].upper() + name[1:])} is found in {percent(recall)} of cases{where}{mistaken}{other}."

@@ -50,7 +50,11 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     if len(shown) > 1:
         labels = {run.run_id: run.label for run in shown}
         run_id = st.segmented_control(
-            "Table of", list(labels), default=run.run_id, format_func=labels.__getitem__, required=True
+            "Table of",
+            list(labels),
+            default=run.run_id,
+            format_func=lambda one: plain(labels[one]),
+            required=True,
         )
         run = next(run for run in shown if run.run_id == run_id)
     table = slice_text(tables[run.run_id])

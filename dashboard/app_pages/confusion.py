@@ -136,7 +136,7 @@ with st.container(horizontal=True, vertical_alignment="top"):
             "By",
             list(labels),
             default=of,
-            format_func=labels.__getitem__,
+            format_func=lambda one: plain(labels[one]),
             key="by",
             bind="query-params",
             required=True,

@@ -10,7 +10,7 @@ from dashboard import cache, charts, frame
 from dashboard.address import choose_newest
 from dashboard.links import mlflow_version_url
 from dashboard.selection import short_names
-from dashboard.text import document, number, plain, several
+from dashboard.text import document, number, plain, several, signed
 from trainer.contract import CHALLENGER, CHAMPION, Tag
 from trainer.evaluation.comparison import verdict
 from trainer.evaluation.gates import COMPARING, Verdict, failed, read_gates
@@ -96,9 +96,14 @@ def change(table: pd.DataFrame, now: int | None, version: int, alias: str) -> st
         found = cache.comparison(before["run_id"], after["run_id"])
     except (ValueError, StoreError) as error:
         gain = 100 * (after["test_accuracy"] - before["test_accuracy"])
+        known = (
+            f"Test accuracy changes by {signed(gain, 1)} points"
+            if gain == gain
+            else "By how much is not known"
+        )
         return (
-            f"Version {now} loses {plain(alias)}. Test accuracy changes by {gain:+.1f} points; whether that "
-            f"is more than chance cannot be told: {plain(str(error))}."
+            f"Version {now} loses {plain(alias)}. {known}; whether it is more than chance cannot be told: "
+            f"{plain(str(error))}."
         )
     sentence = verdict(found, *labels)
     return f"Version {now} loses {plain(alias)}. {plain(sentence[0].upper() + sentence[1:])}"

@@ -17,7 +17,8 @@ from dashboard.app import PAGES
 from dashboard.selection import after_ticks
 from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
-from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, make_run
+from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, log_predictions, make_run, predictions
+from tests.extra.own_store import own_store
 from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED, Tag
 from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.reader import Reader
@@ -90,6 +91,55 @@ def test_without_a_store_each_page_says_what_to_do(workplace, page: str):
 def test_an_empty_store_is_no_error(workplace, page: str):
     open_store()
     assert answer(open_page(page))
+
+
+def test_a_link_to_what_is_gone_says_so_until_another_choice_is_made(trained: Trained, ids):
+    said = "The link also names what is not in the store, or not any more: deadbeef."
+    app = open_page("compare.py", runs=[ids[0][:8], "deadbeef"])
+    assert said in text(app)
+    app.multiselect(key="runs").set_value(ids).run()
+    assert said not in text(app)
+    assert "deadbeef" not in text(open_page("compare.py", runs=[one[:8] for one in ids]))
+    app = open_page("try_it.py", models=["nobody/1", "fer2013-emotion@gone"])
+    assert "not in the registry, or not any more: nobody/1, fer2013-emotion@gone." in text(app)
+    assert "not any more" not in text(open_page("try_it.py", models=["fer2013-emotion@champion"]))
+
+
+def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(workplace):
+    store = open_store()
+    runs = []
+    for architecture in ("a*b*c", ":red[x]"):
+        run_id = make_run(
+            store.client(), store.experiment_id("a"), tags={Tag.ARCHITECTURE: architecture, Tag.DATASET: "a"},
+            metrics={"test/accuracy": 0.5}, params={"architecture": architecture},
+        )  # fmt: skip
+        log_predictions(store.client(), run_id, predictions(("cat", "dog")))
+        runs.append(run_id[:8])
+    [by] = [one for one in open_page("confusion.py", runs=runs).get("button_group") if one.key == "by"]
+    assert [option.content for option in by.proto.options] == ["a\\*b\\*c", "\\:red\\[x\\]"]
+
+
+def test_pictures_are_found_when_the_data_are_decoded_after_the_first_look(
+    trained: Trained, ids, monkeypatch
+):
+    run = Reader(open_store(create=False)).snapshot().runs.loc[ids[0]]
+    asked = ids[0], run["dataset"], run["test_fingerprint"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("MOODIFY_CACHE", str(trained.root / "empty"))
+        assert not cache.pictures(*asked).complete
+    assert cache.pictures(*asked).complete
+
+
+def test_a_run_that_was_tested_again_is_read_again(trained_once: Trained, workplace):
+    store = own_store(trained_once)
+    [run_id, *_] = Reader(store).snapshot().runs.index
+    before = cache.predictions(run_id, "finished")
+    assert cache.snapshot() is not None
+    assert cache.predictions(run_id, "finished") is before
+    store.client().set_tag(run_id, Tag.TESTED_AT, "2026-11-27T06:00:00+00:00")
+    cache._snapshot.clear()
+    cache.snapshot()
+    assert cache.predictions(run_id, "finished") is not before
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -357,7 +407,7 @@ def test_a_running_training_is_shown_with_its_progress_and_the_dead_one_as_such(
     add_odd_runs(open_store())
     app = open_page("runs.py")
     # Two are running here; which comes first is a matter of milliseconds.
-    assert "and 1 more is training" in answer(app) or "is training" in answer(app)
+    assert "and 1 more is training" in answer(app)
     assert "epoch 2 of 20, 3 min 0 s left" in " ".join(bar.text for bar in app.progress).replace("\\", "")
     assert "its process is gone" in text(app)
     assert "ValueError: no data" in text(app)
@@ -476,9 +526,9 @@ def test_of_a_champion_that_was_made_so_in_mlflow_the_comparing_gates_cannot_be_
     from trainer.store.registry import find_version, set_alias
 
     store = open_store(create=False)
+    for key in {Tag.PROMOTED_OVER, Tag.PROMOTED_AT} & set(find_version(store, "fer2013-emotion/2").tags):
+        store.client().delete_model_version_tag("fer2013-emotion", "2", key)  # of another test
     assert not open_page("registry.py").warning  # the first version followed nobody
-    if Tag.PROMOTED_OVER in find_version(store, "fer2013-emotion/2").tags:  # by another test
-        store.client().delete_model_version_tag("fer2013-emotion", "2", Tag.PROMOTED_OVER)
     set_alias(store, "fer2013-emotion", 2, "champion")
     st.cache_resource.clear()
     try:

@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dashboard import calibrations, recalls
 from dashboard.robustness import robustness_sentence, robustness_table
 from dashboard.selection import Chosen
+from dashboard.weaknesses import slice_sentence
 from trainer.evaluation.comparison import Predictions
 from trainer.evaluation.reliability import measure
 from trainer.evaluation.robustness import Robustness
@@ -44,6 +46,36 @@ def test_an_error_and_what_chance_explains_are_told_apart(error: float, words: s
     answers = finds(460)
     found = dataclasses.replace(measure(answers.target, answers.probabilities), error=error, at_most=0.0231)
     assert words in calibrations.opening("A", found, None)
+
+
+def test_of_answers_that_are_no_numbers_no_error_is_told():
+    answers = finds(460)
+    found = dataclasses.replace(
+        measure(answers.target, answers.probabilities), error=float("nan"), at_most=float("nan")
+    )
+    assert calibrations.opening("A", found, None) == (
+        "How far the probabilities of A are off cannot be told: some are no numbers."
+    )
+
+
+def test_a_classs_name_keeps_its_letters():
+    found = {"A": dataclasses.replace(finds(460), class_names=("aU12", "happy"))}
+    assert recalls.opening(found, CHOSEN[:1]).startswith("AU12 is found in 46% of cases")
+
+
+def test_the_weakest_slice_is_the_one_that_lies_farthest_below_and_is_decided():
+    rows = [
+        ("blur", "sharpest", 0.4, -0.3, False),
+        ("size", "smallest", 0.6, -0.1, True),
+        ("size", "largest", 0.5, -0.2, True),
+    ]
+    table = pd.DataFrame(rows, columns=["grouping", "slice", "accuracy", "difference", "decided"])
+    low, high = table["difference"] - 0.05, table["difference"] + 0.05
+    table = table.assign(images=1200, difference_low=low, difference_high=high)
+    assert slice_sentence({"A": table}, CHOSEN[:1]).replace("\\", "") == (
+        "A is weakest where size is “largest”: 50% of 1,200 images are right, −20.0 (−25.0 to −15.0) points from "
+        "the other images of the same classes."
+    )
 
 
 def test_what_a_run_keeps_that_gets_nothing_right_is_a_dash_at_the_end():

@@ -193,6 +193,12 @@ def test_a_doubt_of_one_model_is_not_told_of_the_other():
     assert "agree" not in sentence(album, both)
 
 
+def test_one_photo_that_can_be_read_is_one_photo():
+    album = Album()
+    album.seen["a"], album.seen["b"] = Seen("a", "a.jpg"), Seen("b", "b.jpg", failure="it is broken")
+    assert sentence(album, []) == "No face was found on 1 photo. 1 cannot be read."
+
+
 def test_many_photos_are_counted_and_what_cannot_be_read_is_named(store):
     app = try_it(
         CNN, a_dot_jpg=photo(), b_dot_jpg=photo(TWO), broken_dot_jpg=photo()[:900], empty_dot_png=b""
