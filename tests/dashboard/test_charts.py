@@ -76,9 +76,9 @@ def test_class_dots_carry_values_intervals_support_and_the_mean(found):
     low, high = wilson(np.diag(confusion), confusion.sum(1))
     np.testing.assert_allclose(np.array(dots[0].x) + dots[0].error_x.array, high)
     np.testing.assert_allclose(np.array(dots[0].x) - dots[0].error_x.arrayminus, low)
-    assert [
+    assert all(
         f"n = {n}" in label for n, label in zip(confusion.sum(1), figure.layout.yaxis.ticktext, strict=True)
-    ]
+    )
     assert {line.x0 for line in figure.layout.shapes} == set(macro_values(table).values())
     assert "<A>" not in str(figure)  # a name is text
 

@@ -1,5 +1,7 @@
 """The page of a sweep, on one that was really run."""
 
+import shlex
+
 import pytest
 import streamlit as st
 
@@ -7,8 +9,10 @@ from tests.commands.test_sweep import FLAGS, SEARCH
 from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.grey_faces import Trained
 from trainer.__main__ import main
+from trainer.config import recipe_defaults
 from trainer.search import Dimension, importances
 from trainer.store.location import open_store
+from trainer.store.reader import Reader
 from trainer.store.sweeps import begin_sweep, begin_trial
 
 
@@ -21,10 +25,20 @@ def test_a_sweep_is_told_by_its_best_trial_and_its_trials_stay_out_of_runs(train
     flags = ["--data-dir", str(trained.data_dir), *FLAGS, *SEARCH, "--epochs", "1", "--trials", "3"]
     assert main(["sweep", *flags, "--study", "shown"]) == 0
     app = open_page("sweep.py")
-    assert answer(app).startswith("Best of 3 trials in shown is trial ")
-    assert "validation accuracy" in answer(app)
+    trials = Reader(open_store(create=False)).snapshot().trials
+    best = trials.sort_values(["validation_accuracy", "trial"], ascending=[False, True]).iloc[0]
+    assert answer(app).replace("\\", "") == (
+        f"Best of 3 trials in shown is trial {best['trial']:.0f}, "
+        f"with {best['validation_accuracy']:.3f} validation accuracy."
+    )
     assert "test has not been looked at" in text(app)
-    assert app.code[0].value.startswith("python -m trainer train ")
+    command = app.code[0].value
+    assert command.startswith("python -m trainer train ")
+    params = open_store().client().get_run(str(best.name)).data.params
+    given = dict(part.strip("'\"").removeprefix("--").split("=", 1) for part in shlex.split(command)[4:])
+    recipe = recipe_defaults("fast", "cnn")
+    assert float(given.get("dropout", recipe.dropout)) == float(params["dropout"])
+    assert float(given.get("learning-rate", recipe.learning_rate)) == float(params["learning_rate"])
     assert "trial 0" not in text(open_page("runs.py"))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import make_run
+from tests.extra.own_store import own_store
 from trainer.__main__ import main
 from trainer.store.backup import back_up, restore, verify
 from trainer.store.location import Store, StoreError, embedded_uri, open_store
@@ -126,12 +127,10 @@ def test_a_version_is_looked_for_where_it_lies(stocked, other: Store, tmp_path: 
 
 
 def test_a_version_whose_files_the_store_has_lost_keeps_nothing_else_from_being_saved(
-    trained: Trained, tmp_path: Path, monkeypatch, capsys
+    trained_once: Trained, workplace, tmp_path: Path, capsys
 ):
-    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", embedded_uri())
-    [first, *_] = sorted((tmp_path / "mlruns/artifacts/models").iterdir())
+    own_store(trained_once)
+    [first, *_] = sorted(Path("mlruns/artifacts/models").iterdir())
     shutil.rmtree(first)
     assert main(["backup", "store.tar"]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "not all there any more" in line]
