@@ -25,7 +25,7 @@ from tests.extra.servers import (
 from trainer.__main__ import main
 from trainer.commands.user import new_password
 from trainer.contract import CHAMPION, Tag
-from trainer.store.accounts import delete_account, set_account
+from trainer.store.accounts import AuthServiceClient, delete_account, set_account
 from trainer.store.location import StoreError, open_store
 from trainer.store.registry import VersionWindow
 from trainer.store.server import ServerError, read_settings, write_login
@@ -295,6 +295,19 @@ def test_who_is_a_viewer_from_now_on_may_not_change_what_they_have_made_either(
         with pytest.raises(MlflowException, match="Permission denied"):
             attempt()
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_role_takes_away_no_refusal_that_somebody_gave_on_purpose(server: Server, monkeypatch):
+    store = open_store()
+    run_id = make_run(store.client(), experiment := store.experiment_id("secret"))
+    set_account(store, "anna", "trainer", VIEWER_PASSWORD)
+    AuthServiceClient(store.uri).grant_user_permission("anna", "experiment", experiment, "DENY")
+    set_account(store, "anna", "viewer", None)
+    for name, value in client_environment(server.uri, "anna", VIEWER_PASSWORD).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MlflowException, match="Permission denied"):
+        store.client().get_run(run_id)
 
 
 @pytest.mark.slow

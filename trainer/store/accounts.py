@@ -27,6 +27,7 @@ PERMISSIONS: dict[Role, dict[str, str]] = {
 _PREFIX, _WORKSPACE = "moodify-", "default"
 _OF_ONE_USER = re.compile(r"__user_\d+__")
 """MLflow's hidden role of an account: it may manage what it has made, and what is in it."""
+_REFUSALS = ("DENY", "NO_PERMISSIONS")
 
 
 def set_account(store: Store, name: str, role: Role | None, password: str | None) -> bool:
@@ -61,9 +62,10 @@ def set_account(store: Store, name: str, role: Role | None, password: str | None
     for one in _asked(store, lambda: client.list_user_roles(name)):
         if one.name.startswith(_PREFIX) and one.name != f"{_PREFIX}{role}":
             client.unassign_role(name, one.id)
-        if _OF_ONE_USER.fullmatch(one.name):
+        if one.workspace == _WORKSPACE and _OF_ONE_USER.fullmatch(one.name):
             for permission in client.list_role_permissions(one.id):
-                client.remove_role_permission(permission.id)
+                if permission.permission not in _REFUSALS:  # which somebody gave on purpose
+                    client.remove_role_permission(permission.id)
     if not PERMISSIONS[role]:
         return not known
     if (found := ours.get(f"{_PREFIX}{role}")) is None:
