@@ -35,12 +35,17 @@ def test_a_predecessor_is_unknown_where_no_tag_names_one_that_is_there(
     assert predecessor_unknown(snapshot, found) is unknown
 
 
-@pytest.mark.parametrize(("champion", "unknown"), [(1, True), (2, True), (3, False)])
-def test_nor_is_it_known_where_the_alias_was_set_back(champion, unknown):
+@pytest.mark.parametrize(
+    ("champion", "migrated", "unknown"),
+    [(1, False, True), (2, False, True), (3, False, False), (1, True, False), (2, True, False)],
+)
+def test_nor_is_it_known_where_the_alias_was_set_back(champion, migrated, unknown):
     tags = {
         2: {Tag.PROMOTED_OVER: "1", Tag.PROMOTED_AT: "2026-01-02"},
         3: {Tag.PROMOTED_OVER: "2", Tag.PROMOTED_AT: "2026-01-03"},
     }
+    for others in tags.values() if migrated else ():  # promoted in the store that they are from
+        others[Tag.MIGRATED_FROM] = "faces/1"
     versions = tuple(
         Version("faces", n, None, (CHAMPION,) if n == champion else (), tags.get(n, {})) for n in (1, 2, 3)
     )

@@ -31,8 +31,9 @@ def before_champion(snapshot: Snapshot, champion: Version) -> Version | None:
 def predecessor_unknown(snapshot: Snapshot, champion: Version) -> bool:
     """Whether nobody can tell over whom it became champion: it was made so in MLflow, or the former one is gone."""
     since = champion.tags.get(Tag.PROMOTED_AT, "")
-    if any(v.name == champion.name and v.tags.get(Tag.PROMOTED_AT, "") > since for v in snapshot.versions):
-        return True  # the alias was set back
+    others = (v for v in snapshot.versions if v.name == champion.name and Tag.MIGRATED_FROM not in v.tags)
+    if any(v.tags.get(Tag.PROMOTED_AT, "") > since for v in others):
+        return True  # the alias was set back; of one that was migrated, the promotion was another store's
     if champion.tags.get(Tag.PROMOTED_OVER) == "" or before_champion(snapshot, champion) is not None:
         return False
     held = [v.version for v in snapshot.versions if v.name == champion.name]
