@@ -320,7 +320,7 @@ def test_a_later_promotion_in_the_other_store_is_kept(stocked, other: Store):
     assert other.client().get_model_version("x-emotion", "1").tags[Tag.PROMOTED_BY] == "pia"
 
 
-def test_who_may_not_delete_leaves_no_version_that_never_was(stocked, other: Store, monkeypatch):
+def test_what_fills_a_number_is_deleted_by_who_may_delete(stocked, other: Store, monkeypatch, tmp_path):
     here = open_store(uri=embedded_uri())
     run_id, model_id = add_version(here)
     for _ in range(2):
@@ -336,6 +336,8 @@ def test_who_may_not_delete_leaves_no_version_that_never_was(stocked, other: Sto
             report = migrate(here, other)
         [line] = report.left_out
         assert line.startswith("x-emotion/3: its number needs version 2 to be made and deleted again")
+    third = open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
+    assert migrate(other, third).versions == 1  # what fills a number is no version
     assert migrate(here, other).left_out == []
     found = other.client().search_model_versions("name = 'x-emotion'")
     assert sorted(int(version.version) for version in found) == [1, 3]

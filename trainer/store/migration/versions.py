@@ -43,7 +43,7 @@ class VersionCopies:
                 self.there.client.create_registered_model(model.name, model.tags, model.description)
                 self.report.models += 1
             for version in versions:
-                if version.name == model.name:
+                if version.name == model.name and _FILLER not in version.tags:
                     with named(f"{model.name}/{version.version}"):
                         number = self._version(version, copied.get(model.name, {}))
                         if number is not None:
@@ -118,7 +118,7 @@ class VersionCopies:
         client = self.there.client
         while True:
             taken = client.search_model_versions(f"name={quote}{name}{quote}", max_results=PAGE)
-            fillers = [v for v in taken if _FILLER in v.tags]
+            fillers = [v for v in taken if _FILLER in v.tags and ORIGIN not in v.tags]
             if not fillers:
                 others = [v for v in taken if ORIGIN not in v.tags]
                 if others or max((int(v.version) for v in taken), default=0) >= number - 1:
@@ -133,8 +133,8 @@ class VersionCopies:
                     if refusal(error) is None:
                         raise
                     self.report.left_out.append(
-                        f"{name}/{number}: its number needs version {filler.version} to be made and deleted again, and "
-                        "only an administrator may delete: migrate as one"
+                        f"{name}/{number}: its number needs version {filler.version} to be made and deleted again, "
+                        "which only an administrator may do: until one migrates, that version is there, and nobody's"
                     )
                     return False
             if max(int(filler.version) for filler in fillers) >= number - 1:
