@@ -1,5 +1,6 @@
 """The store is opened safely: made once, found again after a move, and refused with a reason."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -9,13 +10,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy.exc import OperationalError
 
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import make_run
 from tests.extra.servers import postgres_programs, start_postgres
 from trainer.__main__ import main
-from trainer.store.location import Store, StoreError, embedded_uri, open_store
+from trainer.store.location import Store, StoreError, embedded_uri, open_store, reason, store_uri
 from trainer.store.registry import bundle_folder, find_version
 
 
@@ -220,3 +223,24 @@ def test_a_folder_that_somebody_chose_for_artifacts_is_not_taken_for_the_stores(
     client.create_experiment("mine", artifact_location="/srv/faces/artifacts")
     (stocked / "mlruns/.location").unlink()
     assert open_store().client().get_experiment_by_name("mine").artifact_location == "/srv/faces/artifacts"
+
+
+def test_a_broken_file_of_credentials_hides_no_other_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text("[mlflow]\nmlflow_tracking_password = 50%off%x\n")
+    assert reason(OSError("disk full")) == "disk full"
+    refused = MlflowException("no", error_code=PERMISSION_DENIED)
+    assert "may not do that on this server" in reason(refused)
+    (tmp_path / ".mlflow/credentials").write_text(
+        "[mlflow]\nmlflow_tracking_username = ann\nmlflow_tracking_password = x\n"
+    )
+    assert "the account 'ann' may not do that" in reason(refused)
+
+
+def test_an_address_that_was_copied_from_a_page_is_taken_without_the_pages_mark(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http:\u2060//127.0.0.1:5000")
+    assert store_uri() == "http://127.0.0.1:5000"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"

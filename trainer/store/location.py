@@ -1,5 +1,6 @@
 """Where the tracking store is, and how it is opened so that nothing in it breaks."""
 
+import configparser
 import logging
 import os
 import re
@@ -112,6 +113,10 @@ def store_uri() -> str:
     into its messages.
     """
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if (
+        "\u2060" in address
+    ):  # copied from a page, which shows addresses with a mark that keeps them from being links
+        os.environ["MLFLOW_TRACKING_URI"] = address = address.replace("\u2060", "")
     plain = redacted(address)
     if address.startswith(("http://", "https://")) and plain != address:
         credentials = address.partition("://")[2][: len(address) - len(plain) - len("@")]
@@ -180,22 +185,25 @@ def is_missing(error: MlflowException) -> bool:
 
 def credentials() -> MlflowCreds:
     """Name and password that a server is given: of the environment, or of ~/.mlflow/credentials."""
-    return cast(MlflowCreds, read_mlflow_creds())
+    try:
+        return cast(MlflowCreds, read_mlflow_creds())
+    except configparser.Error:  # MLflow will say so where it needs them
+        return MlflowCreds(None, None)
 
 
 def refusal(error: Exception) -> str | None:
     """What it means that a server lets the user not in, or not do something; None for any other error."""
-    name = credentials().username
     code = error.error_code if isinstance(error, MlflowException) else ""
     status = getattr(getattr(error, "response", None), "status_code", None)  # artifacts go by HTTP alone
     if code == "UNAUTHENTICATED" or status == 401 or "error code 401" in str(error):
+        name = credentials().username
         who = f"'{name}' with this password" if name else "anybody without a name"
         return f"it does not let in {who} (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
     if code == "PERMISSION_DENIED" or status == 403 or "error code 403" in str(error):
         if "Invalid Host header" in str(error):
             return "it is not to be asked by this name: its MLFLOW_SERVER_ALLOWED_HOSTS does not have it"
         # It says the same of what is not there to all but administrators.
-        return f"the account '{name}' may not do that on this server, or there is no such thing"
+        return f"the account '{credentials().username}' may not do that on this server, or there is no such thing"
     return None
 
 
