@@ -1,6 +1,7 @@
 """The embedded store in one file: whole, or refused."""
 
 import io
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -127,16 +128,28 @@ def test_a_version_is_looked_for_where_it_lies(stocked, other: Store, tmp_path: 
 
 
 def test_a_version_whose_files_the_store_has_lost_keeps_nothing_else_from_being_saved(
-    trained_once: Trained, workplace, tmp_path: Path, capsys
+    trained_once: Trained, workplace, tmp_path: Path, monkeypatch, capsys
 ):
     own_store(trained_once)
     [first, *_] = sorted(Path("mlruns/artifacts/models").iterdir())
     shutil.rmtree(first)
     assert main(["backup", "store.tar"]) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if "not all there any more" in line]
-    contents = restore(Path("store.tar"), tmp_path / "new" / "mlflow.db")
-    [gone] = contents.gone
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert main(["restore", "store.tar"]) == 0
+    gone = verify(Path("store.tar")).gone[0]
     assert line == f"The files of {gone} are not all there any more: it was copied as it is."
+    assert f"The files of {gone} were not all there any more when" in capsys.readouterr().out
+
+
+def test_a_list_of_lost_versions_that_is_none_is_refused(saved: Path, tmp_path: Path):
+    def change(member, content):
+        if member.name == "backup.json":
+            content = json.dumps(json.loads(content) | {"gone": None}).encode()
+        return [(member, content)]
+
+    with pytest.raises(StoreError, match="its list of lost versions is none"):
+        verify(rewritten(saved, tmp_path / "made-up.tar", change))
 
 
 @pytest.mark.parametrize("facts", ["[1]", '"x"', '{"format": 1}', '{"format": 1, "files": []}', "{}"])

@@ -28,4 +28,6 @@ def restore(file: tyro.conf.Positional[Path]) -> int:
         f"{database.parent}: {contents.runs:,} runs and {contents.versions:,} versions, as they were at "
         f"{contents.made}; every file was found whole."
     )
+    for version in contents.gone:
+        print(f"The files of {version} were not all there any more when the backup was made.")
     return 0

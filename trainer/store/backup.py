@@ -249,6 +249,8 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
     if DATABASE not in found or LOCATION_FILE not in found:
         raise StoreError("the backup holds no database")
     known = facts.get("gone", [])
+    if not isinstance(known, list):
+        raise StoreError(f"{file} is no whole backup of this format: its list of lost versions is none")
     versions = _find_versions(folder / DATABASE, remembered(folder) or "", found)
     for version, (place, part) in versions.gone.items():
         if version not in known:
