@@ -276,7 +276,7 @@ def _figure(uri: str, key: Hashable, _build: Callable[[], go.Figure]) -> go.Figu
 def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":
     """The test images of a run: all where this machine has decoded the dataset, else what it kept."""
     try:
-        decoded = tuple((file.name, file.stat().st_mtime_ns) for file in cache_files(dataset))
+        decoded = tuple((file.name, file.stat().st_ino) for file in cache_files(dataset))
         return _pictures(_address(), run_id, dataset, fingerprint, decoded)
     except (StoreError, OSError):
         return Pictures({}, None, {})

@@ -10,7 +10,7 @@ from cachetools import LRUCache
 
 from dashboard import cache
 from dashboard.selection import COLOURS, GREY
-from dashboard.text import plain
+from dashboard.text import plain, short
 from trainer.contract import CHAMPION, Tag
 from trainer.inference.model import Model
 from trainer.store.location import store_uri
@@ -67,8 +67,10 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
     if st.query_params.get_all(KEY) != chosen:
         st.query_params[KEY] = chosen
     missing, instead = st.session_state.get(_MISSING, ([], []))
-    if missing and chosen == instead:
-        named = ", ".join(plain(name) for name in missing)
+    if chosen != instead:
+        st.session_state[_MISSING] = [], []
+    elif missing:
+        named = ", ".join(plain(short(name)) for name in missing)
         st.caption(f"The link also names what is not in the registry, or not any more: {named}.")
     return candidates([(name, known[name]) for name in chosen])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from dashboard.cache import MOST_WANTED
 from dashboard.text import plain, short
 from trainer.store.snapshot import NOT_CONFIGURATION, Snapshot
 
@@ -70,8 +71,10 @@ def after_ticks(before: Sequence[str], groups: Sequence[Sequence[str]], ticked: 
 def tell_missing(chosen: Sequence[str]) -> None:
     """What the link named and the store does not have, until another choice is made."""
     missing, instead = st.session_state.get(_MISSING, ([], []))
-    if missing and list(chosen) == instead:
-        named = ", ".join(plain(one) for one in missing)
+    if list(chosen) != instead:
+        st.session_state[_MISSING] = [], []
+    elif missing:
+        named = ", ".join(plain(short(one)) for one in missing)
         st.caption(f"The link also names what is not in the store, or not any more: {named}.")
 
 
@@ -89,6 +92,8 @@ def restore(snapshot: Snapshot) -> None:
         ]
         st.session_state[KEY] = list(dict.fromkeys(found)) if wanted else best_two(runs)
         missing = [one for one in wanted if not any(run_id.startswith(one) for run_id in found)]
+        if snapshot.has_older and len(wanted) > MOST_WANTED:
+            missing = []  # they were not all looked for
         st.session_state[_MISSING] = missing, st.session_state[KEY]
     elif gone := [run_id for run_id in st.session_state[KEY] if run_id not in runs.index]:
         st.session_state[KEY] = [run_id for run_id in st.session_state[KEY] if run_id not in gone]

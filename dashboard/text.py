@@ -8,7 +8,7 @@ import pandas as pd
 
 DASH = "–"
 LONGEST_NAME = 48
-_ACTIVE = re.compile(r"\\*([\[\]<>$:!&~@])")
+_ACTIVE = re.compile(r"(?<!\\)\\*([\[\]<>$:!&~@])")
 _ADDRESS = re.compile(r"https?\\*:(?=\\*/\\*/)|www(?=\\*\.)|@(?=[-\w\\]+\.[-\w\\])", re.IGNORECASE)
 """What Streamlit's Markdown makes a link of, backslashes or not, by the letters that it ends up with."""
 _WORD_JOINER = "\u2060"

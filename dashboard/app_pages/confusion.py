@@ -129,6 +129,10 @@ st.subheader("The images behind a cell", anchor=False)
 labels = {run.run_id: run.label for run in shown}
 if st.session_state.get("by", best.run_id) not in labels:
     del st.session_state["by"]
+asked = st.query_params.get("by")
+if len(shown) > 1 and "by" not in st.session_state and asked in labels.values():
+    # A link that somebody wrote, or of before names were escaped there.
+    st.session_state["by"] = next(run_id for run_id, label in labels.items() if label == asked)
 with st.container(horizontal=True, vertical_alignment="top"):
     of = best.run_id
     if len(shown) > 1:

@@ -185,7 +185,9 @@ def test_a_strangers_text_is_shown_as_text_and_nothing_else(seen, mark: str, tex
     assert seen[mark], "it is nowhere on the pages, so that nothing was tested"
     for page, kind, shown in seen[mark]:
         if kind == "markdown":
-            forms = {plain(text), document(text)}
+            forms = {plain(text)} | (
+                {document(text)} if page == "registry.py" else set()
+            )  # which has the card
             for length in range(len(text)):  # in a label
                 forms |= {plain(short(text, length + 1)), plain(f"{text[:length]}…")}
             for form in sorted(forms, key=len, reverse=True):

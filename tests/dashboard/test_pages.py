@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import cache, frame
 from dashboard.app import PAGES
 from dashboard.selection import after_ticks
+from dashboard.text import plain
 from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, log_predictions, make_run, predictions
@@ -99,6 +100,8 @@ def test_a_link_to_what_is_gone_says_so_until_another_choice_is_made(trained: Tr
     assert said in text(app)
     app.multiselect(key="runs").set_value(ids).run()
     assert said not in text(app)
+    app.multiselect(key="runs").set_value(ids[:1]).run()
+    assert said not in text(app)
     assert "deadbeef" not in text(open_page("compare.py", runs=[one[:8] for one in ids]))
     app = open_page("try_it.py", models=["nobody/1", "fer2013-emotion@gone"])
     assert "not in the registry, or not any more: nobody/1, fer2013-emotion@gone." in text(app)
@@ -117,6 +120,12 @@ def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(workplace):
         runs.append(run_id[:8])
     [by] = [one for one in open_page("confusion.py", runs=runs).get("button_group") if one.key == "by"]
     assert [option.content for option in by.proto.options] == ["a\\*b\\*c", "\\:red\\[x\\]"]
+    for label, run_id in zip(("a*b*c", ":red[x]"), runs, strict=True):
+        for asked in (label, plain(label)):  # as it is, or as the page writes it
+            app = open_page("confusion.py", runs=runs, by=asked)
+            [by] = [one for one in app.get("button_group") if one.key == "by"]
+            assert by.value.startswith(run_id)
+            assert not app.warning
 
 
 def test_pictures_are_found_when_the_data_are_decoded_after_the_first_look(
