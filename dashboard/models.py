@@ -71,7 +71,7 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
         st.session_state[_MISSING] = [], []
     elif missing:
         named = ", ".join(plain(short(name)) for name in missing)
-        st.caption(f"The link also names what is not in the registry, or not any more: {named}.")
+        st.caption(f"The link names what is not in the registry, or not any more: {named}.")
     return candidates([(name, known[name]) for name in chosen])
 
 

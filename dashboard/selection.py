@@ -75,7 +75,7 @@ def tell_missing(chosen: Sequence[str]) -> None:
         st.session_state[_MISSING] = [], []
     elif missing:
         named = ", ".join(plain(short(one)) for one in missing)
-        st.caption(f"The link also names what is not in the store, or not any more: {named}.")
+        st.caption(f"The link names what is not in the store, or not any more: {named}.")
 
 
 def restore(snapshot: Snapshot) -> None:

@@ -95,7 +95,7 @@ def test_an_empty_store_is_no_error(workplace, page: str):
 
 
 def test_a_link_to_what_is_gone_says_so_until_another_choice_is_made(trained: Trained, ids):
-    said = "The link also names what is not in the store, or not any more: deadbeef."
+    said = "The link names what is not in the store, or not any more: deadbeef."
     app = open_page("compare.py", runs=[ids[0][:8], "deadbeef"])
     assert said in text(app)
     app.multiselect(key="runs").set_value(ids).run()
