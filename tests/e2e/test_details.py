@@ -64,6 +64,8 @@ def test_it_is_named_and_readable_on_a_desk_and_on_a_phone_at_night(
     with opened(browser.one) as desk, opened(browser.one, width=PHONE_PX, scheme="dark") as phone:
         for tab, background in ((desk, LIGHT), (phone, DARK)):
             visit(tab.page, f"{dashboard}/{view}")
+            if detail := view.partition("detail=")[2]:  # a name that is none would open the first tab
+                expect(tab.page.get_by_role("tab", name=detail)).to_have_attribute("aria-selected", "true")
             assert_readable(tab.page, background)
             drawn = tab.page.locator('[data-testid="stPlotlyChart"], [data-testid="stDataFrameResizable"]')
             expect(drawn.first).to_be_visible()
