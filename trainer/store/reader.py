@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +26,7 @@ from trainer.contract import (
 )
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.audit import Audit
+from trainer.store.files import read_file
 from trainer.store.location import Store, StoreError, reason
 from trainer.store.registry import Version, all_versions
 from trainer.store.rows import open_rows
@@ -206,7 +206,7 @@ class Reader:
 
         Raises StoreError where it cannot be fetched or read.
         """
-        return self._artifact(run_id, ATTENTION_FILE, Attention.load)
+        return read_file(self.store, run_id, ATTENTION_FILE, Attention.load)
 
     def worst_images(self, run_id: str) -> dict[str, bytes]:
         """sample id → PNG file, of the test images that the run kept; empty where it kept none."""
@@ -217,7 +217,7 @@ class Reader:
 
     def audit(self, run_id: str) -> Audit:
         """Raises StoreError where the run kept none, or what is there cannot be used."""
-        facts = self._artifact(run_id, f"{AUDIT_FOLDER}/{AUDIT_FACTS}", _read_json)
+        facts = read_file(self.store, run_id, f"{AUDIT_FOLDER}/{AUDIT_FACTS}", _read_json)
         findings = self._parquet(run_id, f"{AUDIT_FOLDER}/{AUDIT_FINDINGS}")
         thumbnails = self._parquet(run_id, f"{AUDIT_FOLDER}/{AUDIT_THUMBNAILS}")
         if facts is None or findings is None or thumbnails is None:
@@ -229,31 +229,7 @@ class Reader:
 
     def _parquet(self, run_id: str, path: str) -> pd.DataFrame | None:
         """None where the run has no such file."""
-        return self._artifact(run_id, path, pd.read_parquet)
-
-    def _artifact(self, run_id: str, path: str, read: Callable[[Path], T]) -> T | None:
-        """What `read` makes of a file of the run; None where there is no such file. Raises StoreError."""
-        # The id is whatever stands in the store, and may not lead out of the folder.
-        root = self.store.artifact_root if run_id.isalnum() else None
-        if root is not None and (file := root / run_id / "artifacts" / path).is_file():
-            # Where MLflow keeps it; asking MLflow costs ten times as much.
-            return _reading(read, file, run_id, path)
-        client = self.store.client()
-        folder, _, name = path.rpartition("/")
-        try:
-            if name not in {item.path.rpartition("/")[2] for item in client.list_artifacts(run_id, folder)}:
-                return None
-            with tempfile.TemporaryDirectory() as scratch:
-                return _reading(read, Path(client.download_artifacts(run_id, path, scratch)), run_id, path)
-        except (MlflowException, OSError) as error:
-            raise StoreError(f"{path} of run {run_id[:8]} cannot be fetched: {reason(error)}") from error
-
-
-def _reading(read: Callable[[Path], T], file: Path, run_id: str, path: str) -> T:
-    try:
-        return read(file)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} of run {run_id[:8]} cannot be read: {reason(error)}") from error
+        return read_file(self.store, run_id, path, pd.read_parquet)
 
 
 def _read_json(file: Path) -> Any:
