@@ -10,6 +10,7 @@ from typing import Any, Literal
 from trainer.data import DATASETS
 from trainer.models import ARCHITECTURES, listing
 from trainer.models.blocks import map_side, parse_blocks
+from trainer.sides import Sides, parse_progressive
 
 Recipe = Literal["report", "fast", "best"]
 
@@ -127,6 +128,10 @@ class Config:
     seed: int = 0
     """Seed of initialisation, order, augmentation and dropout."""
 
+    @property
+    def sides(self) -> Sides:
+        return Sides(self.epochs, self.image_size, self.progressive)
+
     def options(self) -> dict[str, str | int | float]:
         """The arguments of the architecture that this configuration sets."""
         names = listing(self.architecture).options
@@ -149,27 +154,6 @@ class Config:
                 f"the configuration was written by another version (it differs in: {difference})"
             )
         return cls(**values)
-
-
-def parse_progressive(text: str | None) -> list[tuple[int, float]]:
-    """(side in px, share of the epochs) of each part of `Config.progressive`. Raises ValueError where it is none.
-
-    >>> parse_progressive("32:0.5 40:0.3")
-    [(32, 0.5), (40, 0.3)]
-    """
-    parts = []
-    for word in (text or "").split():
-        side, colon, share = word.partition(":")
-        try:
-            part = int(side), float(share)
-        except ValueError:
-            part = 0, 0.0
-        if not colon or not 8 <= part[0] <= 512 or not 0 < part[1] <= 1:
-            raise ValueError(f"'{word}' is not a side and a share of the epochs such as 32:0.5")
-        parts.append(part)
-    if sum(share for _, share in parts) > 1:
-        raise ValueError(f"the shares in '{text}' add up to more than 1")
-    return parts
 
 
 # Adam's rate by what is trained, and the rest of the report's protocol.

@@ -92,6 +92,23 @@ def test_each_odd_run_has_the_state_that_it_is_in(odd):
     assert runs.loc[ids["nan"], "validation_accuracy"] == 0.3
 
 
+@pytest.mark.parametrize(
+    ("progressive", "done", "seconds"),
+    [("", 2, 180.0), ("20:0.5", 2, 480.0), ("20:0.5", 10, 400.0), ("20:0.5", 12, 80.0), ("half", 2, 180.0)],
+)
+def test_what_is_left_of_a_run_is_told_by_the_size_of_the_images_to_come(
+    new_store, progressive, done, seconds
+):
+    """Of 20 epochs, the last of which took 10 s; those at 40 px take four times as long as those at 20 px."""
+    store = open_store()
+    run_id = make_run(
+        store.client(), store.experiment_id("odd"), status=None, tags={Tag.HOST: "elsewhere"},
+        params={"epochs": "20", "image_size": "40", "progressive": progressive},
+        metrics={"epoch_seconds": 10.0}, curve=[0.2] * done,
+    )  # fmt: skip
+    assert Reader(store).snapshot().runs.loc[run_id, "seconds_left"] == pytest.approx(seconds)
+
+
 def test_a_silent_run_on_another_machine_turns_stale(odd, monkeypatch):
     store, ids = odd
     reader = Reader(store)

@@ -21,7 +21,7 @@ from trainer.training.loop import Epoch, Training, TrainSet, fit, training_step,
 from trainer.training.muon import Muon
 from trainer.training.prediction import evaluation_batch, predict
 from trainer.training.pretrained import make_classifier
-from trainer.training.schedule import class_weights, learning_rate, make_optimizers, training_side
+from trainer.training.schedule import class_weights, learning_rate, make_optimizers
 
 SIDE = 32
 SMALL = {"blocks": "4 8", "hidden": 8}
@@ -398,20 +398,6 @@ def test_where_no_filter_is_trained_muon_is_adamw():
     classifier, _ = make_classifier(config, 3, 0.5, 0.25)
     classifier.freeze_except(["fc"])
     assert [type(optimizer) for optimizer in make_optimizers(classifier, config)] == [torch.optim.AdamW]
-
-
-@pytest.mark.parametrize(
-    ("progressive", "sides"),
-    [
-        (None, [48] * 10),
-        ("16:0.5 24:0.3", [16] * 5 + [24] * 3 + [48] * 2),
-        ("16:0.34", [16] * 4 + [48] * 6),
-        ("16:1.0", [16] * 10),
-    ],
-)
-def test_progressive_sides_follow_their_shares_of_the_epochs(progressive, sides):
-    config = Config(epochs=10, image_size=48, progressive=progressive)
-    assert [training_side(config, epoch) for epoch in range(1, 11)] == sides
 
 
 @pytest.mark.parametrize("augmentation", [0.0, 1.0])

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from trainer import torchrun
+from trainer.sides import Sides
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -25,8 +26,8 @@ class Lines:
 
     def __init__(self) -> None:
         self.run_id: str | None = None
-        self._epochs = 0
-        self._seconds: list[float] = []
+        self._sides = Sides(0, 1)
+        self._seconds = self._passes = 0.0
 
     def __enter__(self) -> "Lines":
         return self
@@ -40,7 +41,7 @@ class Lines:
         """Leave the screen as it is; nothing is shown afterwards."""
 
     def started(self, run_id: str, config: "Config") -> None:
-        self.run_id, self._epochs = run_id, config.epochs
+        self.run_id, self._sides = run_id, config.sides
         self.say(f"Run {run_id}: {config.architecture}, mode {config.mode}, at most {config.epochs} epochs.")
 
     def doing(self, what: str) -> None:
@@ -50,9 +51,10 @@ class Lines:
         """Shown by a live bar only."""
 
     def epoch(self, epoch: "Epoch") -> None:
-        self._seconds.append(epoch.seconds)
+        self._seconds += epoch.seconds
+        self._passes += self._sides.passes(epoch.number - 1) - self._sides.passes(epoch.number)
         self.say(
-            f"epoch {epoch.number:>3}/{self._epochs}  "
+            f"epoch {epoch.number:>3}/{self._sides.epochs}  "
             f"train {epoch.train_loss:.3f} {epoch.train_accuracy:.3f}  "
             f"validation {epoch.validation_loss:.3f} {epoch.validation_accuracy:.3f}  "
             f"macro recall {epoch.validation_macro_recall:.3f}  "
@@ -61,10 +63,10 @@ class Lines:
         )
 
     def _remaining(self, done: float) -> float:
-        """Seconds to the end of the last epoch, by the mean of those that were seen."""
-        if not self._seconds:
+        """Seconds to the end of the last epoch, by those that were seen and the size of their images."""
+        if not self._passes:
             return float("nan")
-        return (self._epochs - done) * sum(self._seconds) / len(self._seconds)
+        return self._sides.passes(done) * self._seconds / self._passes
 
     def say(self, line: str) -> None:
         """One line that stays."""
@@ -91,12 +93,13 @@ class LiveBar(Lines):
 
     def step(self, step: "Step") -> None:
         share = step.images / step.of_images
-        left = self._remaining(step.epoch - 1 + share) if self._seconds else self._first(step)
+        done = step.epoch - 1 + share
+        left = self._remaining(done) if self._passes else self._first(step, done)
         detail = (
             f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  "
             f"{step.images_per_second:,.0f} images/s  {duration(left)} left"
         )
-        label = f"epoch {step.epoch}/{self._epochs}"
+        label = f"epoch {step.epoch}/{self._sides.epochs}"
         if self._task is None:
             self._task = self._bar.add_task(label, total=1.0, detail=detail)
         self._bar.update(self._task, description=label, completed=share, detail=detail)
@@ -118,8 +121,9 @@ class LiveBar(Lines):
             self._bar.remove_task(self._task)
             self._task = None
 
-    def _first(self, step: "Step") -> float:
-        return ((self._epochs - step.epoch + 1) * step.of_images - step.images) / step.images_per_second
+    def _first(self, step: "Step", done: float) -> float:
+        this = self._sides.passes(step.epoch - 1) - self._sides.passes(step.epoch)
+        return self._sides.passes(done) / this * step.of_images / step.images_per_second
 
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False)

@@ -13,7 +13,6 @@ from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training, fit
 from trainer.training.pretrained import make_classifier
-from trainer.training.schedule import training_side
 
 STEPS = 3
 # Evaluation is a forward pass only; the rest is what logging and registering take.
@@ -25,19 +24,11 @@ def estimate_seconds(config: Config) -> float:
     """Seconds that a run of `config` will take, measured over a few steps here and now."""
     keep_memory()
     splits = configured_splits(config)
-    images = full_passes(config) * len(splits.train) + FORWARD_SHARE * config.epochs * len(splits.validation)
+    images = config.sides.passes() * len(splits.train) + FORWARD_SHARE * config.epochs * len(
+        splits.validation
+    )
     images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
     return images / images_per_second(config, splits.train, len(splits.class_names)) + FIXED_SECONDS
-
-
-def full_passes(config: Config) -> float:
-    """Passes over train, where one at a smaller side counts as its share of the pixels.
-
-    >>> full_passes(Config(epochs=10, image_size=40, progressive="20:0.4"))
-    7.0
-    """
-    sides = [training_side(config, number) for number in range(1, config.epochs + 1)]
-    return sum((side / config.image_size) ** 2 for side in sides)
 
 
 def estimate_fold_seconds(config: Config, data: Split, num_classes: int, folds: int) -> float:

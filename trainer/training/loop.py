@@ -26,7 +26,6 @@ from trainer.training.schedule import (
     make_augmentation,
     make_optimizers,
     seeded,
-    training_side,
 )
 from trainer.training.shares import Share, share_layers, summed
 
@@ -258,7 +257,7 @@ def train_epoch(
     batches = train_set.batches(config, generator, training.share.processes)
     seen = sum(len(batch) for batch in batches)
     totals = torch.zeros(3, device=device)  # loss × images, correct, images: of this process's shares
-    training.classifier.side = side = training_side(config, number)
+    training.classifier.side = side = config.sides.of(number)
     augmentation = train_set.augmentation_of(config, number)
     mixing, alpha = (cutmix, config.cutmix) if config.cutmix else (mixup, config.mixup)
     if is_clean(config, number):
@@ -298,7 +297,7 @@ def warm_up(training: Training, train_set: TrainSet) -> float:
     before = {name: value.clone() for name, value in training.classifier.state_dict().items()}
     training.model.train()
     epochs = range(1, config.epochs + 1)
-    kinds = {(training_side(config, number), is_clean(config, number)): number for number in epochs}
+    kinds = {(config.sides.of(number), is_clean(config, number)): number for number in epochs}
     for (side, _), number in sorted(kinds.items()):
         training.classifier.side = side
         augmentation = train_set.augmentation_of(config, number)

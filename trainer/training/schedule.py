@@ -1,4 +1,4 @@
-"""What a configuration asks for: the optimisers, and the rate, side and augmentation of every epoch."""
+"""What a configuration asks for: the optimisers, and the rate and augmentation of every epoch."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from trainer.config import Config, parse_progressive
+from trainer.config import Config
 from trainer.training.augment import Augmentation
 from trainer.training.muon import Muon, suits
 
@@ -31,16 +31,6 @@ def make_optimizers(classifier: nn.Module, config: Config, *, bf16: bool = False
         return [SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=True)]
     kind = Adam if config.optimizer == "adam" else AdamW
     return [*optimizers, kind(groups, lr=config.learning_rate, fused=True)]
-
-
-def training_side(config: Config, epoch: int) -> int:
-    """Side in px of the images that epoch number `epoch` trains on; see `Config.progressive`."""
-    begun, share = (epoch - 1) / config.epochs, 0.0
-    for side, part in parse_progressive(config.progressive):
-        share += part
-        if begun < share - 1e-9:
-            return side
-    return config.image_size
 
 
 def is_clean(config: Config, epoch: int) -> bool:

@@ -1,0 +1,51 @@
+"""What a training says while it goes on."""
+
+import io
+import logging
+
+import pytest
+from rich.console import Console
+
+from trainer.commands.progress import Lines, LiveBar
+from trainer.config import Config
+from trainer.training.loop import Epoch, Step
+
+CONFIG = Config(epochs=10, image_size=40, progressive="20:0.4")
+
+
+def epoch(number: int, seconds: float) -> Epoch:
+    return Epoch(
+        number=number, train_loss=1.0, train_accuracy=0.5, validation_loss=1.0, validation_accuracy=0.5,
+        validation_macro_recall=0.5, learning_rate=0.1, images_per_second=100.0, seconds=seconds, best=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds", "left"),
+    # Four epochs at 20 px, then six at 40 px, which take four times as long.
+    [(1, [60], "27 min 0 s"), (1, [60, 60, 60, 60], "24 min 0 s"), (4, [60, 240], "20 min 0 s")],
+)
+def test_the_time_that_is_left_is_told_by_the_size_of_the_images_to_come(caplog, first, seconds, left):
+    """Also after a resume, which has seen the later epochs alone."""
+    lines = Lines()
+    lines.started("0" * 32, CONFIG)
+    with caplog.at_level(logging.INFO):
+        for number, one in enumerate(seconds, first):
+            lines.epoch(epoch(number, one))
+    assert f"  {left} left" in caplog.messages[-1]
+
+
+def test_so_it_is_within_the_first_epoch(monkeypatch):
+    monkeypatch.setattr(
+        "trainer.commands.progress._log_to_current_stderr", lambda: None
+    )  # that is pytest's here
+    bar = LiveBar(Console(file=io.StringIO(), width=200))
+    try:
+        bar.started("0" * 32, CONFIG)
+        bar.step(Step(epoch=1, images=500, of_images=1000, loss=1.0, accuracy=0.5, images_per_second=50.0))
+        [task] = bar._bar.tasks
+        assert (
+            "9 min 10 s left" in task.fields["detail"]
+        )  # half an epoch, three more, and six of four each, at 20 s
+    finally:
+        bar.close()
