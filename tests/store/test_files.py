@@ -55,6 +55,7 @@ def test_an_id_that_leads_out_of_the_store_reads_nothing(stocked: Path):
         read_file(store, ".", "words.txt", Path.read_text)
 
 
+@pytest.mark.slow
 def test_a_server_is_asked_once(server: Server, monkeypatch):
     store = open_store()
     run_id = store.client().create_run(store.experiment_id("fer2013")).info.run_id
@@ -68,6 +69,7 @@ def test_a_server_is_asked_once(server: Server, monkeypatch):
     assert asked == [f"{server.uri}/get-artifact"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "headers"), [(404, {}), (500, {}), (200, {"Content-Type": "text/html"})])
 def test_where_it_answers_something_else_mlflow_asks_in_its_own_way(
     server: Server, monkeypatch, status, headers
