@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dashboard.selection import Chosen
-from dashboard.text import percent, plain
+from dashboard.text import number, percent, plain
 from trainer.evaluation.comparison import Predictions
 from trainer.evaluation.metrics import confused_pairs
 from trainer.evaluation.statistics import wilson
@@ -45,6 +45,24 @@ def sort_classes(table: pd.DataFrame, order: str) -> pd.DataFrame:
     return (
         table.assign(rank=table["class"].map(ranks)).sort_values("rank", kind="stable").drop(columns="rank")
     )
+
+
+def wide_table(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """A row a class, in the order of `table`: its images, and for each run the value with its interval, as text.
+
+    labels: run_id → the name of its column.
+    """
+    classes = table.drop_duplicates("class").set_index("class")
+    wide = pd.DataFrame({"images": classes["support"]})
+    for run_id, label in labels.items():
+        rows = table[table["run_id"] == run_id].set_index("class")
+        cells = [_cell(*row) for row in rows[["value", "low", "high"]].itertuples(index=False)]
+        wide[label] = pd.Series(cells, rows.index, dtype=str)
+    return wide
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    return number(value) if np.isnan(low) else f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
 
 
 def macro_values(table: pd.DataFrame) -> dict[str, float]:

@@ -1,10 +1,9 @@
 """Per-class recall: which class is found how often, in every chosen run, and how sure that is."""
 
-import pandas as pd
 import streamlit as st
 
 from dashboard import charts, frame
-from dashboard.recalls import ORDERS, class_table, macro_values, opening, sort_classes
+from dashboard.recalls import ORDERS, class_table, macro_values, opening, sort_classes, wide_table
 from dashboard.selection import choose_runs
 from dashboard.text import number, several
 
@@ -43,24 +42,11 @@ with left:
         + "; ".join(f"{run.label} {number(macro[run.run_id])} over all classes" for run in shown),
     )  # fmt: skip
 with right:
-    labels = {run.run_id: run.label for run in shown}
-    classes = list(dict.fromkeys(table["class"]))
-    wide = pd.DataFrame(index=pd.Index(classes, name="class"))
-    wide["images"] = table.drop_duplicates("class").set_index("class")["support"]
-    rows = {run.run_id: table[table["run_id"] == run.run_id].set_index("class") for run in shown}
-    for run_id, values in rows.items():
-        wide[labels[run_id]] = values["value"]
-    for run_id, values in rows.items() if metric != "F1" else ():
-        wide[f"95% interval {labels[run_id]}"] = [
-            f"{number(low, 2)} to {number(high, 2)}"
-            for low, high in zip(values["low"], values["high"], strict=True)
-        ]
-    config = {label: st.column_config.NumberColumn(format="%.3f") for label in labels.values()}
+    wide = wide_table(table, {run.run_id: run.label for run in shown})
     st.dataframe(
         wide,
-        column_config=config,
+        column_config={name: st.column_config.TextColumn(alignment="right") for name in wide.columns[1:]},
         height=frame.height(len(wide)),
-        placeholder="–",
         alt=f"{metric} of each class as a table",
     )
     if metric == "F1":

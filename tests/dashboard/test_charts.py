@@ -9,7 +9,7 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from dashboard import charts
 from dashboard.charts import matrices
 from dashboard.charts.style import readable
-from dashboard.recalls import class_table, macro_values, sort_classes, worst_class
+from dashboard.recalls import class_table, macro_values, sort_classes, wide_table, worst_class
 from dashboard.selection import Chosen
 from tests.extra.odd_runs import predictions
 from trainer.evaluation.comparison import Predictions
@@ -94,6 +94,18 @@ def test_classes_are_sorted_by_name_by_worst_and_by_difference(found):
     assert order["name"] == sorted(NAMES)
     assert order["worst first"] == list(means.sort_values().index)
     assert order["difference"][0] == spread.idxmax()
+
+
+def test_the_table_beside_the_dots_says_the_same_with_its_intervals(found):
+    table = sort_classes(class_table(found, "recall"), "worst first")
+    wide = wide_table(table, {"a": "first", "b": "second"})
+    assert list(wide) == ["images", "first", "second"]
+    assert list(wide.index) == list(dict.fromkeys(table["class"]))
+    for run_id, label in (("a", "first"), ("b", "second")):
+        for row in table[table["run_id"] == run_id].itertuples():
+            assert wide.at[row[2], "images"] == row.support
+            assert wide.at[row[2], label] == f"{row.value:.3f} ({row.low:.2f} to {row.high:.2f})"
+    assert set(wide_table(class_table(found, "F1"), {"a": "first"})["first"].str.len()) == {5}
 
 
 def test_precision_divides_by_what_was_predicted_and_f1_has_no_interval(found):
