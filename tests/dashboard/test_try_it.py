@@ -160,7 +160,7 @@ def test_two_faces_are_left_and_right_and_models_stand_side_by_side(store):
     assert "cnn · version 1" in cards(app)
     assert "resnet18 · version 2" in cards(app)
     assert cards(app).count('class="said"') == 4
-    assert re.search("Face 1: (both models agree|the models disagree)", cards(app))
+    assert re.search("Face 1: (both models (agree|name)|the models disagree)", cards(app))
 
 
 def test_a_face_that_was_drawn_on_the_left_of_another_is_told_as_the_left_one():

@@ -31,12 +31,14 @@ def test_an_answer_in_words(probabilities, words):
     assert answer(*probabilities).sure == (max(probabilities) >= SURE)
 
 
-def test_models_agree_where_their_best_class_is_the_same():
+def test_models_agree_where_their_best_class_is_the_same_and_none_alone_is_in_doubt():
     happy, sure, angry = answer(0, 0, 0.4, 0.3), answer(0, 0, 1, 0), answer(0.9, 0, 0.1, 0)
     assert agreement([happy]) == ""
-    assert agreement([happy, sure]) == "both models agree"
-    assert agreement([happy, sure, sure]) == "all 3 models agree"
+    assert agreement([sure, sure]) == agreement([happy, happy]) == "both models agree"
+    assert agreement([sure, sure, sure]) == "all 3 models agree"
     assert agreement([happy, sure, angry]) == "the models disagree"
+    assert agreement([happy, sure]) == "both models name happy first, 1 of them not sure"
+    assert agreement([sure, happy, happy]) == "all 3 models name happy first, 2 of them not sure"
 
 
 def test_rows_hold_everything_and_survive_json_csv_and_parquet(tmp_path):

@@ -51,12 +51,15 @@ class Answer:
 
 
 def agreement(answers: Sequence[Answer]) -> str:
-    """Whether several models say the same: `both models agree`, `models disagree`; empty for one."""
+    """Whether several models say the same: `both models agree`, `the models disagree`; empty for one."""
     if len(answers) < 2:
         return ""
     if len({answer.best for answer in answers}) > 1:
         return "the models disagree"
-    return "both models agree" if len(answers) == 2 else f"all {len(answers)} models agree"
+    those = "both models" if len(answers) == 2 else f"all {len(answers)} models"
+    if unsure := sum(not answer.sure for answer in answers) % len(answers):
+        return f"{those} name {answers[0].best} first, {unsure} of them not sure"
+    return f"{those} agree"
 
 
 def rows(
