@@ -3,8 +3,13 @@
 import pandas as pd
 import pytest
 
+from tests.extra.grey_faces import Trained
+from tests.extra.own_store import own_store
 from trainer.contract import CHAMPION, Tag
-from trainer.store.promotion import champion_of, predecessor_unknown
+from trainer.store import promotion
+from trainer.store.location import StoreError
+from trainer.store.promotion import champion_of, predecessor_unknown, promote
+from trainer.store.reader import Reader
 from trainer.store.registry import Version
 from trainer.store.snapshot import Snapshot
 
@@ -54,3 +59,24 @@ def test_nor_is_it_known_where_the_alias_was_set_back(champion, migrated, unknow
     found = champion_of(snapshot, "faces")
     assert found is not None
     assert predecessor_unknown(snapshot, found) is unknown
+
+
+def test_a_promotion_that_fails_at_its_last_step_leaves_no_tags(trained: Trained, tmp_path, monkeypatch):
+    """Else the next one would be told that nobody knows over whom the champion became it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = own_store(trained)
+    one, two = (v for v in Reader(store).snapshot().versions if v.name == "fer2013-emotion")
+    promote(store, two, one, [], "it is better")
+    before = {v.version: v.tags for v in Reader(store).snapshot().versions}
+    assert before[2][Tag.PROMOTED_OVER] == "1"
+
+    def refuse(*_: object) -> None:
+        raise StoreError("the server has gone")
+
+    monkeypatch.setattr(promotion, "set_alias", refuse)
+    one, two = (v for v in Reader(store).snapshot().versions if v.name == "fer2013-emotion")
+    for version, over in ((one, two), (two, one)):
+        with pytest.raises(StoreError, match="the server has gone"):
+            promote(store, version, over, [], "no, it is not")
+        assert {v.version: v.tags for v in Reader(store).snapshot().versions} == before

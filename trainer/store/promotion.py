@@ -1,6 +1,7 @@
 """Promotions: the gates' verdict on a version, and the alias that is moved with a record of why."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from getpass import getuser
 
@@ -95,13 +96,23 @@ def promote(
         Tag.PROMOTION_GATES: f"not passed: {', '.join(lost)}" if lost else "passed",
         Tag.PROMOTION_REASON: reason,
     }
-    client = store.client()
+    client, where = store.client(), (version.name, str(version.version))
     try:
         for key, value in tags.items():
-            client.set_model_version_tag(version.name, str(version.version), key, value)
-    except MlflowException as error:
+            client.set_model_version_tag(*where, key, value)
+        set_alias(
+            store, version.name, version.version, CHAMPION
+        )  # last: no champion is seen without its tags
+    except (MlflowException, StoreError) as error:
+        for key in tags:
+            with suppress(MlflowException):
+                if key in version.tags:
+                    client.set_model_version_tag(*where, key, version.tags[key])
+                else:
+                    client.delete_model_version_tag(*where, key)
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(f"{version.uri} cannot be promoted: {reason_of(error)}") from error
-    set_alias(store, version.name, version.version, CHAMPION)
 
 
 def _user(store: Store) -> str:
