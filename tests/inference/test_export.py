@@ -67,8 +67,16 @@ def test_the_file_names_its_classes_and_its_input(tmp_path):
         assert [side.dim_value for side in images.type.tensor_type.shape.dim][1:] == [1, 36, 36]
 
 
-def test_eight_bits_are_near_and_a_quarter_of_the_size(tmp_path):
-    predictor = make_predictor(options={"blocks": "32 64x2", "hidden": 0, "dropout": 0.0})
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("cnn", {"blocks": "32 64x2", "layout": "plain"}),
+        ("cnn", {"blocks": "32 64x2", "layout": "residual"}),
+        ("resnet18", {"width": 16, "stem": "pooled"}),
+    ],
+)
+def test_eight_bits_are_near_and_a_quarter_of_the_size(tmp_path, architecture, options):
+    predictor = make_predictor(architecture, options=options | {"hidden": 0, "dropout": 0.0})
     write_onnx(predictor, tmp_path / "model.onnx")
     write_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx", FACES)
     weights = {
