@@ -112,7 +112,8 @@ def test_the_command_writes_both_files_measures_them_and_logs_what_it_found(
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "40 test images" in shown
-    assert "int8" in shown
+    names = ("fer2013-emotion-1.onnx", "fer2013-emotion-1.int8.onnx")
+    assert f"\nWritten: {', '.join(str(folder / name) for name in names)}\n" in shown
 
 
 def test_what_was_measured_on_other_images_is_not_logged_with_the_run(

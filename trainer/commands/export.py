@@ -186,8 +186,8 @@ def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
     images = found["torch"]["test_images"]
     title = f"{name}, one thread; " + (f"{images:,} test images" if images else "64 images of noise")
     table = Table(title=escape(title), title_justify="left", show_edge=False)
-    for column in ("", "KB", "ms an image", "largest difference", "same answer", "test accuracy", "file"):
-        table.add_column(column, justify="left" if column in ("", "file") else "right", overflow="fold")
+    for column in ("", "KB", "ms an image", "largest difference", "same answer", "test accuracy"):
+        table.add_column(column, justify="right" if column else "left")
     for runtime, values in found.items():
         accuracy = values["test_accuracy"]
         table.add_row(
@@ -197,6 +197,8 @@ def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
             f"{values['max_difference']:.1e}",
             f"{values['same_answer']:.1%}",
             number(accuracy) if accuracy is not None else "–",
-            escape(values["file"]) if values["file"] else "–",
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    written = [values["file"] for values in found.values() if values["file"]]
+    console.print(f"\nWritten: {escape(', '.join(written))}", soft_wrap=True, highlight=False)
