@@ -181,10 +181,12 @@ def comparison(a: str, b: str) -> Comparison:
 
 @st.cache_resource(show_spinner=False, max_entries=256)
 def _comparison(uri: str, a: str, b: str) -> Comparison:
-    first, second = (_predictions(uri, run_id, "finished") for run_id in (a, b))
-    if isinstance(first, str) or isinstance(second, str):
-        raise ValueError(first if isinstance(first, str) else second)
-    return compare(first, second)
+    found = []
+    for run_id in (a, b):
+        if isinstance(one := _predictions(uri, run_id, "finished"), str):
+            raise ValueError(f"run {run_id[:8]}: {one}")
+        found.append(one)
+    return compare(*found)
 
 
 def robustness(run_id: str, status: str) -> Robustness | str:

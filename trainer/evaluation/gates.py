@@ -174,7 +174,7 @@ def _against(
         found = str(error)
     verdicts = {}
     if isinstance(found, str):
-        verdicts = {name: Verdict(name, None, f"cannot be told: {found}") for name in asked}
+        verdicts = {name: Verdict(name, None, found) for name in asked}
         verdicts["same test set"] = Verdict("same test set", same, "the same images" if same else found)
     else:
         verdicts["same test set"] = Verdict("same test set", True, f"the same {found.size:,} images")
@@ -195,8 +195,7 @@ def _recalls(found: Comparison) -> Verdict:
     lost = found.classes[found.classes["decided"] & (found.classes["difference"] < 0)]
     unknown = list(found.classes.loc[found.classes["support"] == 0, "class"])
     if lost.empty and unknown:
-        text = f"cannot be told of {', '.join(unknown)}: no test image shows it"
-        return Verdict("recalls against the champion", None, text)
+        return Verdict("recalls against the champion", None, f"no test image shows {', '.join(unknown)}")
     if lost.empty:
         return Verdict("recalls against the champion", True, "no class is significantly lower")
     listed = ", ".join(f"{row['class']} {100 * row['difference']:+.1f}" for _, row in lost.iterrows())
