@@ -13,10 +13,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 VALIDATION_FRACTION = 0.2
 
@@ -27,6 +31,8 @@ class Variant:
 
     label: str
     changes: dict[str, Any] = field(default_factory=dict)
+    recalibrate: bool = False
+    """Take the statistics of batch norms anew at the end, from the training images as they are."""
 
 
 CNN = (
@@ -36,6 +42,8 @@ CNN = (
     Variant("plain layout", {"layout": "plain"}),
     Variant("plain 32 64 128x2 256x2 (fast before)", {"layout": "plain", "blocks": "32 64 128x2 256x2"}),
     Variant("residual 32 64 128x2 256x2", {"blocks": "32 64 128x2 256x2"}),
+    Variant("a quarter narrower", {"blocks": "24 48x2 96x3 192x3"}),
+    Variant("half as wide again", {"blocks": "48 96x2 192x3 384x3"}),
     Variant("48 px", {"image_size": 48}),
     Variant("no smaller images first", {"progressive": None}),
     Variant("no label smoothing", {"label_smoothing": 0.0}),
@@ -43,16 +51,26 @@ CNN = (
     Variant("half the augmentation", {"augmentation": 0.5}),
     Variant("no augmentation", {"augmentation": 0.0}),
     Variant("zoom and shift 0.1", {"zoom": 0.1, "shift": 0.1}),
+    Variant("no shift", {"shift": 0.0}),
+    Variant("no zoom", {"zoom": 0.0}),
+    Variant("no rotation", {"rotation": 0.0}),
+    Variant("no mirror images", {"flip": False}),
     Variant("no erasing", {"erase": 0.0}),
+    Variant("erasing 0.5", {"erase": 0.5}),
     Variant("brightness and contrast as they are", {"jitter": 0.0}),
     Variant("float32", {"precision": "32"}),
     Variant("mixup 0.2", {"mixup": 0.2}),
     Variant("cutmix 1", {"cutmix": 1.0}),
     Variant("last fifth without augmentation", {"clean_end": 0.2}),
     Variant("average of the weights, 0.99", {"ema_decay": 0.99}),
+    Variant("the same, batch norms recalibrated", {"ema_decay": 0.99}, recalibrate=True),
     Variant("classes weighted by the root", {"class_weighting": "sqrt"}),
     Variant("batches of 128, 0.003", {"batch_size": 128, "learning_rate": 3e-3}),
     Variant("cosine from the start", {"schedule": "cosine"}),
+    Variant("learning rate 0.002", {"learning_rate": 2e-3}),
+    Variant("learning rate 0.008", {"learning_rate": 8e-3}),
+    Variant("weight decay 0.3", {"weight_decay": 0.3}),
+    Variant("16 epochs", {"epochs": 16}),
 )
 RESNET = (
     Variant("the recipe"),
@@ -211,6 +229,8 @@ def train(variant: Variant, seed: int, options: Options) -> Result:
     training = Training(classifier, config, make_fabric(config))
     # The last epoch is judged, once it has ended: what `fit` is given to judge each by need not be much.
     history = list(fit(training, splits.train, splits.validation.select(torch.arange(256)), len(names)))
+    if variant.recalibrate:
+        recalibrate(training.evaluated, splits.train.images, training.fabric.device)
     found = {}
     for averaging in VIEWS:
         model = Probabilities(training.evaluated, 1.0, averaging)
@@ -224,6 +244,15 @@ def train(variant: Variant, seed: int, options: Options) -> Result:
         train_accuracy=history[-1].train_accuracy,
         seconds=sum(len(splits.train) / epoch.images_per_second for epoch in history),
     )
+
+
+def recalibrate(network: "nn.Module", images: "Tensor", device: "torch.device") -> None:
+    """Set the statistics of its batch norms to the mean over all images; uint8 (N, 1, S, S)."""
+    from torch.optim.swa_utils import update_bn
+
+    from trainer.models.base import to_unit_range
+
+    update_bn((to_unit_range(batch.to(device)) for batch in images.split(512)), network)
 
 
 def print_table(chosen: list[Variant], results: list[Result], options: Options) -> None:
