@@ -54,9 +54,10 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
         f"\nCompare the runs:    make dashboard\n"
         f"List them here:      python -m trainer runs\n"
         f"Try a model:         python -m trainer predict {last.model_name}@champion IMAGE\n"
-        f"Promote a version:   python -m trainer promote {last.model_name} {last.version} --alias champion",
+        f"Promote a version:   python -m trainer promote {last.model_name} {last.version}",
         highlight=False,
         markup=False,
+        soft_wrap=True,  # commands are copied
     )
 
 
