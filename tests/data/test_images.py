@@ -41,6 +41,7 @@ def test_grey_survives_being_stored_as_colour_alpha_or_16_bits(pixels: np.ndarra
     grey = Image.fromarray(pixels)
     for mode in ("RGB", "RGBA", "LA", "P"):
         assert np.array_equal(read_grey(encoded(grey.convert(mode))), pixels), mode
+    pixels[0, 0] = 255  # values that all lie below 4096, nearly black here, are taken for 12 bits
     sixteen = Image.fromarray(pixels.astype(np.uint16) * 257)
     assert sixteen.mode == "I;16"
     assert np.array_equal(read_grey(encoded(sixteen)), pixels)
