@@ -1,5 +1,6 @@
 """How large the images of each epoch are (`Config.progressive`), and how much of a training that leaves (light)."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -13,12 +14,7 @@ class Sides:
 
     def of(self, epoch: int) -> int:
         """Side in px of the images that epoch number `epoch` trains on."""
-        begun, share = (epoch - 1) / self.epochs, 0.0
-        for side, part in parse_progressive(self.progressive):
-            share += part
-            if begun < share - 1e-9:
-                return side
-        return self.image_size
+        return next((side for side, last in self._spans() if epoch <= last), self.image_size)
 
     def passes(self, done: float = 0.0) -> float:
         """Passes over train after `done` epochs; one at a smaller side counts as its share of the pixels.
@@ -26,11 +22,19 @@ class Sides:
         >>> Sides(10, 40, "20:0.4").passes(), Sides(10, 40, "20:0.4").passes(3.5)
         (7.0, 6.125)
         """
-        return sum(
-            min(1.0, epoch - done) * (self.of(epoch) / self.image_size) ** 2
-            for epoch in range(1, self.epochs + 1)
-            if epoch > done
-        )
+        left, begun = 0.0, max(0.0, done)
+        for side, last in self._spans():
+            left += max(0.0, last - begun) * (side / self.image_size) ** 2
+            begun = max(begun, last)
+        return left
+
+    def _spans(self) -> list[tuple[int, int]]:
+        """(side, number of the last epoch at that side), in order."""
+        spans, share = [], 0.0
+        for side, part in parse_progressive(self.progressive):
+            share += part
+            spans.append((side, min(self.epochs, math.ceil(self.epochs * (share - 1e-9)))))
+        return [*spans, (self.image_size, self.epochs)]
 
 
 def parse_progressive(text: str | None) -> list[tuple[int, float]]:

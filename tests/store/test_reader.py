@@ -109,6 +109,17 @@ def test_what_is_left_of_a_run_is_told_by_the_size_of_the_images_to_come(
     assert Reader(store).snapshot().runs.loc[run_id, "seconds_left"] == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("epochs", ["1e15", "1.7e308", "nan", "-3", "many"])
+def test_however_many_epochs_a_stranger_names_the_store_is_read(new_store, epochs):
+    store = open_store()
+    run_id = make_run(
+        store.client(), store.experiment_id("odd"), status=None, tags={Tag.HOST: "elsewhere"},
+        params={"epochs": epochs, "image_size": "40", "progressive": "20:0.5"},
+        metrics={"epoch_seconds": 10.0}, curve=[0.2],
+    )  # fmt: skip
+    assert Reader(store).snapshot().runs.loc[run_id, "status"] == "running"
+
+
 def test_a_silent_run_on_another_machine_turns_stale(odd, monkeypatch):
     store, ids = odd
     reader = Reader(store)

@@ -100,9 +100,8 @@ def promote(
     try:
         for key, value in tags.items():
             client.set_model_version_tag(*where, key, value)
-        set_alias(
-            store, version.name, version.version, CHAMPION
-        )  # last: no champion is seen without its tags
+        # Last, so that no champion is seen without its tags.
+        set_alias(store, version.name, version.version, CHAMPION)
     except (MlflowException, StoreError) as error:
         for key in tags:
             with suppress(MlflowException):

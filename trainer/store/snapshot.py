@@ -186,7 +186,6 @@ def _row(head: Head, details: Details, params: dict[str, str], now_ms: float) ->
     record |= {key.rpartition("/")[2]: _number(metrics.get(key)) for key in COST_METRICS}
     record["robustness"] = _number(metrics.get(ROBUSTNESS))
     record["temperature"] = _number(metrics.get(TEMPERATURE_METRIC))
-    left = _epochs_left(params, record["epochs"], len(curve)) * _number(metrics.get("epoch_seconds"))
     return record | {
         "curve": curve,
         "epochs_done": len(curve),
@@ -199,7 +198,10 @@ def _row(head: Head, details: Details, params: dict[str, str], now_ms: float) ->
         "started": head.started_ms,
         # Where the clock was set back meanwhile, nobody knows.
         "seconds": (ended - head.started_ms) / 1000 if ended and ended >= head.started_ms else NAN,
-        "seconds_left": left if status == "running" else NAN,
+        "seconds_left": _epochs_left(params, record["epochs"], len(curve))
+        * _number(metrics.get("epoch_seconds"))
+        if status == "running"
+        else NAN,
         "configuration": _configuration(head.run_id, record, params),
     }
 
@@ -209,7 +211,7 @@ def _epochs_left(params: Mapping[str, str], epochs: float, done: int) -> float:
     try:
         sides = Sides(int(epochs), int(params["image_size"]), params["progressive"])
         return sides.passes(done) / (sides.passes(done - 1) - sides.passes(done))
-    except (KeyError, ValueError, ZeroDivisionError):  # not a run of ours, or nothing is done yet
+    except (KeyError, ValueError, ArithmeticError):  # not a run of ours, or nothing is done yet
         return epochs - done
 
 

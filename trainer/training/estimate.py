@@ -24,9 +24,8 @@ def estimate_seconds(config: Config) -> float:
     """Seconds that a run of `config` will take, measured over a few steps here and now."""
     keep_memory()
     splits = configured_splits(config)
-    images = config.sides.passes() * len(splits.train) + FORWARD_SHARE * config.epochs * len(
-        splits.validation
-    )
+    images = config.sides.passes() * len(splits.train)
+    images += FORWARD_SHARE * config.epochs * len(splits.validation)
     images += FORWARD_SHARE * VIEWS[config.averaging] * (len(splits.validation) + len(splits.test))
     return images / images_per_second(config, splits.train, len(splits.class_names)) + FIXED_SECONDS
 
