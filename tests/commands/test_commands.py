@@ -15,6 +15,7 @@ from PIL import Image
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from trainer.__main__ import COMMANDS, main
+from trainer.commands.predict import print_table
 from trainer.commands.report import difference
 from trainer.contract import Tag
 from trainer.evaluation.gates import GATES_FILE
@@ -272,9 +273,10 @@ def test_predict_writes_what_it_found(trained: Trained, photos, tmp_path, capsys
     assert faces == [1, 1, 2]
     assert {path.name for path in (tmp_path / "seen").iterdir()} == {"one.jpg", "two.jpg"}
     shown = capsys.readouterr().out
-    answers = [row["answer"] for row in rows if row["sure"]] if suffix == ".json" else []
-    assert all(answer in shown for answer in answers)
-    assert suffix != ".json" or ("not sure" in shown) == (len(answers) < 3)
+    if suffix == ".json":
+        answers = [row["answer"] for row in rows if row["sure"]]
+        assert all(answer in shown for answer in answers)
+        assert ("not sure" in shown) == (len(answers) < 3)
 
 
 def test_predict_draws_over_its_own_pictures(trained: Trained, photos, tmp_path):
@@ -293,9 +295,60 @@ def test_predict_never_draws_over_a_photo(trained: Trained, photos):
     assert {path.name for path in photos.iterdir() if path not in before} >= {"one-2.jpg", "two-2.jpg"}
 
 
+def test_predict_never_draws_over_a_photo_that_it_is_not_asked_about(trained: Trained, photos):
+    Image.open(photos / "two.jpg").save(photos / "two.png")
+    (photos / "two-2.jpg").symlink_to(photos / "two.jpg")
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    assert main(["predict", "fer2013-emotion/1", str(photos / "two.png"), "--annotate", str(photos)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in photos.iterdir() if path not in before} == {"two-3.jpg", "below"}
+
+
+def test_pictures_among_the_photos_are_not_taken_for_photos(trained: Trained, photos, capsys):
+    command = ["predict", "fer2013-emotion/1", str(photos), "--annotate", str(photos / "seen"), "--json"]
+    found = []
+    for _ in range(2):
+        main(command)
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert {path.name for path in (photos / "seen").iterdir()} == {"one.jpg", "two.jpg"}
+    command[2] = str(photos / "seen")
+    assert main(command) == 2
+    assert "only pictures" in capsys.readouterr().err
+
+
+def test_answers_are_in_the_file_before_they_are_shown(trained: Trained, photos, tmp_path, monkeypatch):
+    def gone(*_: object) -> None:
+        raise SystemExit(1)  # as Rich does where a pager was closed
+
+    output = tmp_path / "answers.csv"
+    monkeypatch.setattr("trainer.commands.predict.print_table", gone)
+    with pytest.raises(SystemExit):
+        main(["predict", "fer2013-emotion/1", str(photos / "two.jpg"), "--output", str(output)])
+    assert len(pd.read_csv(output)) == 2
+
+
+def test_the_table_has_room_for_answers_beside_long_names_and_moves_no_cursor(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    answer = {
+        "photo": "a.jpg",
+        "face": 1,
+        "answer": "sur\x1b[2Jprise",
+        "probability": 0.9,
+        "sure": True,
+        "flags": [],
+    }
+    answer["probabilities"] = {"sur\x1b[2Jprise": 0.9, "happy": 0.06, "sad": 0.04}
+    print_table([answer | {"model": f"/a/folder/of/somebody/with/a/long/name/{n}"} for n in (1, 2)])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "sur�[2J" in shown
+
+
 def test_models_may_be_named_with_blanks_after_the_commas(trained: Trained, photos, capsys):
-    main(["predict", "fer2013-emotion/1, fer2013-emotion/2", str(photos / "two.jpg")])
-    assert "no model" not in capsys.readouterr().err
+    models = ["fer2013-emotion/1", "fer2013-emotion/2"]
+    assert main(["predict", ", ".join(models), str(photos / "two.jpg"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == models
 
 
 def test_predict_looks_first_whether_it_may_write(trained: Trained, photos, tmp_path, capsys, monkeypatch):

@@ -57,7 +57,8 @@ def predict(
         json: Print one JSON object instead of a table.
         output: Write the answers to this file as well: .csv, .json or .parquet. Or, for any number of photos, into this
             folder, in parts: the same command again goes on after an interruption, and torchrun shares the work.
-        annotate: Write each photo, with its faces and answers drawn on it, into this folder, over what is there.
+        annotate: Write each photo, with its faces and answers drawn on it, into this folder, over earlier such ones;
+            where it lies among the photos, these are left out.
     """
     if output is not None and is_folder(output):
         if annotate is not None:
@@ -98,6 +99,8 @@ def answer_here(
     from trainer.inference.listing import find
 
     photos = list(dict.fromkeys(find(paths, listed)))
+    if annotate is not None:
+        photos = without_pictures(photos, annotate)
     from trainer.commands.models import load_all
 
     models = load_all(model)
@@ -105,9 +108,7 @@ def answer_here(
         annotate.mkdir(parents=True, exist_ok=True)
     from trainer.inference.stream import ask_all
 
-    answers, failed = [], {}
-    # A picture never takes the place of a photo.
-    drawn = names_in(annotate, photos) if annotate is not None else set()
+    answers, failed, drawn = [], {}, set[str]()
     with drafted(output) as draft:
         with progress(len(photos), quiet=json) as advance:
             for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
@@ -117,14 +118,15 @@ def answer_here(
                 if annotate is not None and item.rows:
                     write_annotated(item, annotate, drawn)
                 advance()
-        if json:
-            from trainer.inference.answers import json_text
-
-            print(json_text(list(models), answers, failed))
-        elif answers:
-            print_table(answers)
         if draft is not None:
             write_answers(draft, list(models), answers, failed)
+    # The file is there before anything is shown: who reads the table in a pager may end this.
+    if json:
+        from trainer.inference.answers import json_text
+
+        print(json_text(list(models), answers, failed))
+    elif answers:
+        print_table(answers)
     for path, reason in failed.items():
         print(f"error: {one_line(path)}: {reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -146,15 +148,24 @@ def drafted(output: Path | None) -> Iterator[Path | None]:
         draft.unlink(missing_ok=True)
 
 
-def names_in(folder: Path, photos: Sequence[str]) -> set[str]:
-    """Of those photos that lie in it, in small letters: to some file systems A.JPG and a.jpg are one."""
+def without_pictures(photos: Sequence[str], folder: Path) -> list[str]:
+    """Those that are no picture which this command has drawn into `folder`."""
+    from trainer.inference.annotate import is_ours
+
     here = folder.resolve()
-    return {Path(photo).name.lower() for photo in photos if Path(photo).parent.resolve() == here}
+    left = [photo for photo in photos if Path(photo).parent.resolve() != here or not is_ours(Path(photo))]
+    if not left:
+        raise ValueError(f"there are only pictures in {folder} that this command has drawn")
+    return left
 
 
-def write_annotated(item: "Item", folder: Path, taken: set[str]) -> None:
-    """taken: names, in small letters, of photos there and of this command's pictures: several folders share theirs."""
-    from trainer.inference.annotate import annotated, encoded
+def write_annotated(item: "Item", folder: Path, drawn: set[str]) -> None:
+    """A picture never takes the place of anything but an earlier one.
+
+    drawn: names of this command's pictures, in small letters: several folders share theirs, and to some file systems
+        A.jpg and a.jpg are one.
+    """
+    from trainer.inference.annotate import annotated, as_ours, is_ours
 
     assert item.photo is not None
     per_face: dict[int, list[str]] = {}
@@ -165,11 +176,11 @@ def write_annotated(item: "Item", folder: Path, taken: set[str]) -> None:
     picture = annotated(item.photo, item.faces, labels, ANNOTATED_PX)
     stem = Path(item.path).stem
     name, count = f"{stem}.jpg", 1
-    while name.lower() in taken:
+    while name.lower() in drawn or (os.path.lexists(folder / name) and not is_ours(folder / name)):
         count += 1
         name = f"{stem}-{count}.jpg"
-    taken.add(name.lower())
-    (folder / name).write_bytes(encoded(picture, "JPEG"))
+    drawn.add(name.lower())
+    (folder / name).write_bytes(as_ours(picture))
 
 
 def write_answers(
@@ -197,16 +208,18 @@ def print_table(answers: Sequence[dict[str, Any]]) -> None:
     short = len({Path(path).name for path in paths}) == len(paths)
     table = Table(show_edge=False)
     table.add_column("photo", overflow="fold")
-    for column in ("face",) * numbered + ("model",) * several:
-        table.add_column(column, no_wrap=True)
-    table.add_column("answer")
+    if numbered:
+        table.add_column("face", no_wrap=True)
+    if several:
+        table.add_column("model", overflow="fold")  # a folder's name may be long
+    table.add_column("answer", min_width=8)
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("then")
     if flagged:
         table.add_column("mind that it is")
     for row in answers:
         ranked = sorted(row["probabilities"].items(), key=lambda item: -item[1])
-        cells = [one_line(Path(row["photo"]).name if short else row["photo"])]
+        cells = [Path(row["photo"]).name if short else row["photo"]]
         cells += [str(row["face"])] * numbered + [row["model"]] * several
         cells += [row["answer"] if row["sure"] else f"not sure: {ranked[0][0]} or {ranked[1][0]}"]
         cells += [
@@ -214,12 +227,12 @@ def print_table(answers: Sequence[dict[str, Any]]) -> None:
             ", ".join(f"{name} {value:.3f}" for name, value in ranked[1:3]),
         ]
         cells += [", ".join(row["flags"])] * flagged
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
     Console().print(table)
 
 
 def one_line(text: str) -> str:
-    """A file's name without what would move the cursor or turn the direction of writing."""
+    """A name, of a file or of a class, without what would move the cursor or turn the direction of writing."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
 

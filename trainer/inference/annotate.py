@@ -1,7 +1,10 @@
 """Photos with their faces drawn on them."""
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -9,18 +12,23 @@ from PIL import Image, ImageDraw, ImageFont
 from trainer.inference.faces import Face, Photo
 
 OUTLINE, INK, PAPER = "#FFFFFF", "#0B5C8A", "#FFFFFF"
+LEAST_PX = 480
+"""A smaller photo is drawn so many times as large that its longer side is at least this: a label takes some room."""
+_MARK = b"drawn by Moodify"
 
 
 def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_px: int) -> Image.Image:
-    """The photo, its longer side at most `most_px`, with a numbered square around each face and its label below."""
+    """The photo, its longer side from LEAST_PX to `most_px`, with a square around each face and its label at it."""
     image = Image.fromarray(photo.pixels)
     image.thumbnail(
         (most_px, most_px), Image.Resampling.BICUBIC, reducing_gap=1.0
     )  # to look at, not to measure
+    if faces and (times := math.ceil(LEAST_PX / max(image.size))) > 1:
+        image = image.resize((times * image.width, times * image.height), Image.Resampling.BICUBIC)
     scale = image.width / photo.width
     draw = ImageDraw.Draw(image)
     text_px = max(14, round(max(image.size) / 42))
-    font = ImageFont.load_default(text_px)
+    font = ImageFont.truetype(_font_file(), text_px)
     width = max(2, round(max(image.size) / 350))
     for face in faces:
         outline = [(float(x), float(y)) for x, y in face.region.corners() * scale]
@@ -31,6 +39,14 @@ def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_p
         corners = face.region.corners() * scale
         _tag(draw, label, font, corners.min(0), corners.max(0), image.size)
     return image
+
+
+@cache
+def _font_file() -> str:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font knows no letter beyond ASCII."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 
 def _tag(
@@ -65,3 +81,19 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     stream = BytesIO()
     image.save(stream, kind, **({"quality": 88} if kind == "JPEG" else {}))
     return stream.getvalue()
+
+
+def as_ours(image: Image.Image) -> bytes:
+    """A JPEG that `is_ours` tells from photos."""
+    stream = BytesIO()
+    image.save(stream, "JPEG", quality=88, comment=_MARK)
+    return stream.getvalue()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether it is a picture that was written with `as_ours`, and no link to one."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("comment") == _MARK and not path.is_symlink()
+    except Exception:  # Pillow raises anything on what is damaged
+        return False
