@@ -40,6 +40,21 @@ def test_a_folder_is_walked_in_the_order_of_its_sorted_paths(tree, monkeypatch):
     assert list(walk(".")) == [path.removeprefix(f"{tree}/") for path in wanted]
 
 
+def test_a_link_to_a_folder_is_left_out_by_name(tree, caplog):
+    (tree / "a" / "circle").symlink_to(tree, target_is_directory=True)
+    list(walk(str(tree)))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"left out: {tree}/again is a link to a folder; name it as well",
+        f"left out: {tree}/a/circle is a link to a folder; name it as well",
+    ]
+
+
+def test_without_a_standard_input_a_list_from_there_is_refused(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ValueError, match="no standard input"):
+        list(find([], "-"))
+
+
 def test_what_is_named_comes_in_the_order_named(tree):
     listed = tree / "list.txt"
     listed.write_bytes(b"one.jpg\r\n\nodd\xff.jpg\n")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STOPPED = "Stopped. The same command goes on with what is not answered yet."
+ABSENT = (
+    "None of %d photos from %s on is there: they stay unanswered, and the same command asks for them again."
+)
 MANY = 10_000
 """So many crops are worth the seconds that a faster form of the network takes to make."""
 LOOK_SECONDS, LINE_SECONDS = 0.2, 60
@@ -58,10 +62,12 @@ def answer_into(
             answer_chunks(parts, begun, missing, models, counts, meter)
             meter.wait_for_others(counts)
         seconds = time.monotonic() - started
-    now = Tally(*(counts.get(name) for name in ("photos", "answers", "failed")))  # of all processes
-    tell(folder, before, now, seconds, as_json=as_json)
+    passed, absent, answers, failed = map(
+        counts.get, ("photos", "absent", "answers", "failed")
+    )  # of all processes
+    tell(folder, before, Tally(passed - absent, answers, failed), seconds, as_json=as_json)
     # torchrun takes any other exit code for a crash, and would start anew.
-    return 1 if before.failed + now.failed and not torchrun.launched() else 0
+    return 1 if before.failed + failed + absent and not torchrun.launched() else 0
 
 
 def look_for_new(parts: Parts, paths: Sequence[str], listed: str | None) -> Found:
@@ -102,7 +108,8 @@ def answer_chunks(
 ) -> None:  # fmt: skip
     """Take one missing chunk after the other, as long as there are any; each is taken by one process.
 
-    `counts` are those of all: chunks that were taken, photos, answers and failures.
+    Where no photo of a chunk is there, the disk may not be, or the working folder is another: the chunk is passed over.
+    `counts` are those of all: chunks that were taken, photos, those of them that are absent, answers and failures.
     """
     from trainer.inference.answers import flat
     from trainer.inference.stream import ask_all
@@ -113,6 +120,11 @@ def answer_chunks(
     chunks = parts.chunks(about)
     while (turn := counts.add("chunks taken", 1)) <= len(missing):
         chunk = next(chunk for chunk in chunks if chunk.number == missing[turn - 1])
+        if not any(map(os.path.exists, chunk.paths)):
+            log.warning(ABSENT, len(chunk.paths), chunk.paths[0])
+            counts.add("absent", len(chunk.paths))
+            meter.set(counts.add("photos", len(chunk.paths)))
+            continue
         rows, failed = [], 0
         items = ask_all(chunk.paths, models, about.whole, keep_pixels=False)
         for index, item in enumerate(items, chunk.index):

@@ -56,8 +56,12 @@ def walk(folder: str) -> Iterator[str]:
     begin = "" if folder == "." else folder.rstrip("/") + "/"
     try:
         with os.scandir(folder) as entries:
-            # With its slash a folder takes the place that the paths in it have among all.
-            names = sorted(e.name + "/" * e.is_dir(follow_symlinks=False) for e in entries)
+            inside = list(entries)
+        # With its slash a folder takes the place that the paths in it have among all.
+        names = sorted(e.name + "/" * e.is_dir(follow_symlinks=False) for e in inside)
+        for entry in inside:
+            if entry.is_symlink() and entry.is_dir():
+                log.warning("left out: %s is a link to a folder; name it as well", entry.path)
     except PermissionError as error:
         log.warning("left out: %s: %s", folder, error.strerror)
         return
@@ -85,6 +89,8 @@ def read_list(path: str) -> Iterator[str]:
     Raises ValueError where none is named, or where names are ended by zeros instead.
     """
     empty = True
+    if path == "-" and sys.stdin is None:
+        raise ValueError("--from -: there is no standard input")
     with open(sys.stdin.fileno() if path == "-" else path, "rb", closefd=path != "-") as lines:
         for line in lines:
             if b"\0" in line:
