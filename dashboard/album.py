@@ -13,7 +13,7 @@ from trainer.data.images import ImageError
 from trainer.inference import annotate, faces, quality
 from trainer.inference.answers import Answer, agreement, rows
 from trainer.inference.faces import Face, Photo, Region
-from trainer.inference.model import Model
+from trainer.inference.model import Model, asked
 from trainer.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -122,8 +122,11 @@ class Album:
             self._pixels = pixels
         return pixels[1]
 
-    def ask(self, candidate: "Candidate", model: Model) -> None:
-        """Let a model answer about every face that it has not seen. Raises ValueError where it fails."""
+    def ask(self, candidate: "Candidate", model: Model) -> dict[str, str]:
+        """Let a model answer about every face that it has not seen.
+
+        Returns name of a photo → why the model fails on a face of it. Raises ValueError where it answers nothing.
+        """
         new = [
             (seen, spot)
             for seen in self.seen.values()
@@ -131,15 +134,24 @@ class Album:
             if candidate.key not in spot.answers
         ]
         if not new:
-            return
+            return {}
         images = np.stack([self._input(seen, spot, model) for seen, spot in new])
+        failures: dict[str, str] = {}
         started = time.perf_counter()
-        probabilities = model(images)
+        answers = asked(model, images)
         milliseconds = 1000 * (time.perf_counter() - started) / len(new)
-        for (_, spot), row in zip(new, probabilities, strict=True):
-            spot.answers[candidate.key] = Answer(candidate.name, model.class_names, row)
+        for (seen, spot), told in zip(new, answers, strict=True):
+            if isinstance(told, str):
+                failures[seen.name] = told
+                continue
+            spot.answers[candidate.key] = Answer(candidate.name, model.class_names, told)
             spot.shown[candidate.key] = model.size, model.channels
             spot.milliseconds[candidate.key] = milliseconds
+        if failures and not any(
+            candidate.key in spot.answers for seen in self.seen.values() for spot in seen.used
+        ):
+            raise ValueError(next(iter(failures.values())))
+        return failures
 
     def explain(self, seen: Seen, candidate: "Candidate", model: Model) -> None:
         """Have the pictures of what the model looked at, for the faces of one photo."""
@@ -204,6 +216,14 @@ class Album:
             for spot in seen.used
             for row in rows(seen.name, spot.number, spot.face, spot.flags, answers_of(spot, chosen))
         ]
+
+    def failed(self) -> dict[str, str]:
+        """Name of each photo without an answer → why."""
+        return {
+            seen.name: seen.failure or ("every face is left out" if seen.spots else "no face was found")
+            for seen in self.seen.values()
+            if not seen.used
+        }
 
     def plain_picture(self, seen: Seen) -> bytes:
         """The photo alone, as a JPEG of SHOWN_PX."""

@@ -42,7 +42,9 @@ def face_card(spot: Spot, chosen: Sequence[Candidate], limits: Mapping[str, str]
     limits: name of a candidate → one line on what to expect of it.
     """
     words = agreement(answers_of(spot, chosen))
-    title = f"Face {spot.number}{f': {words}' if words else ''}" if numbered else words.capitalize()
+    title = (
+        f"Face {spot.number}{f': {words}' if words else ''}" if numbered else words[:1].upper() + words[1:]
+    )
     flags = (
         f"<span>This face is {tag(' and '.join(spot.flags))}: mind the answers.</span>" if spot.flags else ""
     )

@@ -214,14 +214,13 @@ def show_answers(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
                     alt="One row for each face and model",
                 )  # fmt: skip
     names = [candidate.name for candidate in chosen]
-    failed = {one.name: one.failure for one in album.seen.values() if one.failure}
     with st.container(horizontal=True):
         st.download_button(
             "Answers as CSV", lambda: csv_text(album.records(chosen)).encode(), "answers.csv", "text/csv",
             disabled=not answered, on_click="ignore", key="csv",
         )  # fmt: skip
         st.download_button(
-            "Answers as JSON", lambda: json_text(names, album.records(chosen), failed).encode(), "answers.json",
+            "Answers as JSON", lambda: json_text(names, album.records(chosen), album.failed()).encode(), "answers.json",
             "application/json", disabled=not answered, on_click="ignore", key="json",
         )  # fmt: skip
         st.download_button(
@@ -289,7 +288,11 @@ loaded = load_models(chosen)
 for candidate in list(chosen):
     if candidate.name in loaded:
         try:
-            album.ask(candidate, loaded[candidate.name])
+            failed = album.ask(candidate, loaded[candidate.name])
+            for name, reason in failed.items():
+                st.warning(
+                    f"{plain(candidate.label)} gives no answer for {plain(printable(name))}: {plain(reason)}"
+                )
         except (ValueError, ImageError) as error:
             st.warning(f"{plain(candidate.label)} gives no answer: {plain(str(error))}")
             del loaded[candidate.name]

@@ -36,7 +36,7 @@ def drawable(picture: str, width: int, height: int, corners: Sequence[np.ndarray
     figure.update_yaxes(range=[height, 0], visible=False, scaleanchor="x", constrain="domain")
     figure.update_layout(
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        height=round(min(560, 860 * height / width)),
+        height=round(max(120, min(560, 860 * height / width))),
         dragmode="select",
     )
     return figure

@@ -211,6 +211,42 @@ def test_many_photos_are_counted_and_what_cannot_be_read_is_named(store):
     assert "the image is damaged" in app.error[0].value
 
 
+def test_photos_without_a_face_are_in_the_json_as_they_are_in_the_commands(store):
+    app = try_it(CNN, a_dot_jpg=photo(), sky_dot_png=encoded(Image.new("RGB", (300, 200), "skyblue"), "PNG"))
+    assert album(app).failed() == {"sky.png": "no face was found"}
+    seen(app)[0].spots[0].used = False
+    assert album(app).failed() == {"a.jpg": "every face is left out", "sky.png": "no face was found"}
+
+
+def test_a_photo_that_a_model_fails_on_costs_the_others_nothing(store):
+    app = try_it(CNN, a_dot_jpg=photo(), b_dot_jpg=photo(TWO))
+    chosen = models.candidates([(CNN, version_of(CNN))])
+    for one in seen(app):
+        for spot in one.spots:
+            spot.answers.clear()
+    seen(app)[0].spots[0].inputs[48, 1] = np.zeros((1, 48, 48), np.uint8)
+
+    class Moody:
+        class_names, size, channels = ("happy",), 48, 1
+
+        def __call__(self, images):
+            if not images.any(axis=(1, 2, 3)).all():
+                raise ValueError("it fails on black")
+            return np.ones((len(images), 1), np.float32)
+
+    for _ in range(2):  # what has failed is asked about again
+        assert album(app).ask(chosen[0], Moody()) == {"a.jpg": "it fails on black"}
+    assert [row["photo"] for row in album(app).records(chosen)] == ["b.jpg", "b.jpg"]
+    seen(app)[1].spots.clear()
+    with pytest.raises(ValueError, match="it fails on black"):
+        album(app).ask(chosen[0], Moody())
+
+
+def test_a_face_is_drawn_on_a_narrow_strip_as_well(store):
+    app = try_it(CNN, strip_dot_png=encoded(Image.new("RGB", (4000, 30), "skyblue"), "PNG"))
+    press(app, app.button(key="draw").click())
+
+
 def test_a_face_is_left_out_and_comes_back(store):
     app = try_it(CNN, two_dot_jpg=photo(TWO))
     press(app, app.checkbox[0].set_value(False))

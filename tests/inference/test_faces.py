@@ -110,6 +110,11 @@ def test_thirty_faces_are_thirty():
         assert sum(x < face.region.x < x + 150 and y < face.region.y < y + 150 for face in found) == 1
 
 
+def test_a_crowd_is_counted_to_its_end():
+    places = [(10 + 82 * (i % 12), 10 + 82 * (i // 12)) for i in range(120)]
+    assert len(find_faces(photo_of(scene(places, size=(1004, 850), side=80)))) == 120
+
+
 @pytest.mark.parametrize("image", [Image.new("RGB", (640, 480), GROUND), Image.effect_noise((640, 480), 60)])
 def test_where_there_is_no_face_none_is_found(image):
     assert find_faces(photo_of(image)) == []

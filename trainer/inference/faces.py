@@ -33,7 +33,8 @@ FAINT_SCORE = 0.02
 """Of what is faintly like a face. Of the 56 images of FER-2013 without anything above it, none shows one."""
 LEAST_PX = 8
 """A strip that is narrower than this where faces are looked for holds none."""
-MOST_FACES = 100
+MOST_FACES = 1000
+"""Of one photo, the surest: this bounds its time and memory."""
 ENLARGED, MARGIN_PX = 4, 64
 """How a crop of 48 px is shown to the detector, so that it finds a face as large as the image."""
 SAME_FACE = 0.3

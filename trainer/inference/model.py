@@ -28,3 +28,16 @@ class Model(Protocol):
     def saliency(self, images: np.ndarray, classes: Sequence[int]) -> np.ndarray | None:
         """What speaks for each image's class and where, float32 (N, size, size) from 0 to 1; None: it cannot tell."""
         ...
+
+
+def asked(model: Model, images: np.ndarray) -> list[np.ndarray | str]:
+    """For each image its probabilities, float32 (K,), or why there are none.
+
+    A stranger's model may fail on one image, which must not cost the others theirs: then each is asked about alone.
+    """
+    try:
+        return list(model(images))
+    except ValueError as error:
+        if len(images) == 1:
+            return [str(error)]
+        return [told for image in images for told in asked(model, image[None])]

@@ -15,7 +15,7 @@ from trainer.data.images import ImageError
 from trainer.inference import faces
 from trainer.inference.answers import Answer, rows
 from trainer.inference.faces import Face, Photo
-from trainer.inference.model import Model
+from trainer.inference.model import Model, asked
 from trainer.inference.predictor import share_cores
 from trainer.inference.quality import flags
 
@@ -90,15 +90,26 @@ def look(path: str, kinds: set[tuple[int, int]], whole: bool, keep_pixels: bool)
 
 
 def answer(batch: Sequence[Item], models: Mapping[str, Model]) -> None:
-    """Fill in the rows of a batch: each model is asked once for all its faces."""
+    """Fill in the rows of a batch: each model is asked once for all its faces.
+
+    Raises ValueError where a model answers none of several.
+    """
     full = [item for item in batch if item.faces]
     if not full:
         return
     given = []
     for name, model in models.items():
-        probabilities = model(np.concatenate([item.images[model.size, model.channels] for item in full]))
-        given.append([Answer(name, model.class_names, row) for row in probabilities])
+        told = asked(model, np.concatenate([item.images[model.size, model.channels] for item in full]))
+        if len(told) > 1 and all(isinstance(one, str) for one in told):
+            raise ValueError(f"{name} gives no answer: {told[0]}")
+        given.append(told)
     answers = zip(*given, strict=True)
     for item in full:
         for number, (face, amiss) in enumerate(zip(item.faces, item.flags, strict=True), start=1):
-            item.rows += rows(item.name, number, face, amiss, next(answers))
+            found = []
+            for (name, model), told in zip(models.items(), next(answers), strict=True):
+                if isinstance(told, str):
+                    item.failure = f"{name} gives no answer to face {number}: {told}"
+                else:
+                    found.append(Answer(name, model.class_names, told))
+            item.rows += rows(item.name, number, face, amiss, found)
