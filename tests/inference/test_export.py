@@ -13,7 +13,7 @@ from tests.extra.grey_faces import GREY_LEVELS, Trained
 from tests.extra.tiny_model import write_tiny_model
 from trainer.__main__ import main
 from trainer.contract import WEIGHTS_FILE
-from trainer.inference.bundle import ModelSpec
+from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.export import OnnxModel, write_int8, write_onnx
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES
@@ -165,6 +165,7 @@ def test_an_export_that_differs_leaves_no_file(trained: Trained, capsys, tmp_pat
 def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(
     trained: Trained, capsys, tmp_path
 ):
+    (tmp_path / "fer2013-emotion-1.int8.onnx").write_bytes(b"of an earlier model by this name")
     assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["fer2013-emotion-1.onnx"]
     assert "No 8-bit file: its scales come from training images" in capsys.readouterr().out
@@ -177,4 +178,20 @@ def test_data_with_a_class_that_the_model_does_not_know_are_refused_before_a_fil
     names = ["export", "fer2013-emotion/1", "--dataset", "sketch", "--output", str(tmp_path / "out")]
     assert main(names) == 2
     assert "which the model does not know" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_another_size_are_refused_before_a_file_is_written(trained: Trained, tmp_path, capsys):
+    predictor = make_predictor(class_names=tuple(GREY_LEVELS), dataset="fer2013")
+    write(tmp_path, predictor.spec, predictor.network.classifier.state_dict())
+    command = [
+        "export",
+        str(tmp_path),
+        "--data-dir",
+        str(trained.data_dir),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 2
+    assert "the model takes images of 36 px, and those of fer2013 have 48" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -55,7 +55,6 @@ def export(
 
     predictor, name = load_predictor(model)
     stem = re.sub(r"\W+", "-", name.removeprefix("models:/")).strip("-") or "model"
-    output.mkdir(parents=True, exist_ok=True)
     files = {"onnx": output / f"{stem}.onnx", "int8": output / f"{stem}.int8.onnx"}
     data, missing, caveat = None, "", ""
     try:
@@ -66,7 +65,13 @@ def export(
             raise
         missing = str(error).splitlines()[0]
     if data is not None:
-        output_index(predictor.spec.class_names, data.class_names)  # before anything is written
+        output_index(predictor.spec.class_names, data.class_names)
+        if (side := data.parts["test"].images.shape[-1]) != predictor.size:
+            raise ValueError(
+                f"the model takes images of {predictor.size} px, and those of {data.name} have {side}"
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    files["int8"].unlink(missing_ok=True)  # an earlier one would not be of this model where none is made
     write_onnx(predictor, files["onnx"])
     models: dict[str, Any] = {"torch": predictor, "onnx": OnnxModel(files["onnx"])}
     if data is not None:
