@@ -35,6 +35,16 @@ def test_the_time_that_is_left_is_told_by_the_size_of_the_images_to_come(caplog,
     assert f"  {left} left" in caplog.messages[-1]
 
 
+def test_the_time_that_is_left_of_a_run_is_not_told_by_the_run_before_it(caplog):
+    """As of the second training of `make train`, and of every trial of a sweep but the first."""
+    lines = Lines()
+    with caplog.at_level(logging.INFO):
+        for run_id, seconds in (("0" * 32, 600), ("1" * 32, 60)):
+            lines.started(run_id, CONFIG)
+            lines.epoch(epoch(1, seconds))
+    assert "  27 min 0 s left" in caplog.messages[-1]
+
+
 def test_so_it_is_within_the_first_epoch(monkeypatch):
     monkeypatch.setattr(
         "trainer.commands.progress._log_to_current_stderr", lambda: None

@@ -42,6 +42,7 @@ class Lines:
 
     def started(self, run_id: str, config: "Config") -> None:
         self.run_id, self._sides = run_id, config.sides
+        self._seconds = self._passes = 0.0  # another run before it has had a pace of its own
         self.say(f"Run {run_id}: {config.architecture}, mode {config.mode}, at most {config.epochs} epochs.")
 
     def doing(self, what: str) -> None:
