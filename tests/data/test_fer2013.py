@@ -24,7 +24,7 @@ from PIL import Image
 
 from trainer.data import dataset_source
 from trainer.data.base import Dataset
-from trainer.data.fer2013 import SOURCE, group, load
+from trainer.data.fer2013 import SOURCE, _tell_skipped, group, load
 from trainer.data.kaggle import unreachable
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -336,6 +336,37 @@ def test_up_to_one_percent_unreadable_images_are_skipped_named_and_logged_once(
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert "skipped 2 unreadable images" in warning
     assert "test/a/000.png" in warning
+
+
+def test_what_was_skipped_is_told_by_every_command_also_where_it_reads_the_cache(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_files(tmp_path / "faces", many_faces(1))
+    for _ in range(2):
+        _tell_skipped.cache_clear()  # as in another process
+        load(root, ["test"])
+    assert [record.message for record in caplog.records if "skipped 1 unreadable" in record.message] == [
+        f"skipped 1 unreadable images of {root}: test/a/000.png: the file is empty"
+    ] * 2
+
+
+def test_a_file_that_could_not_be_read_once_is_read_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_files(tmp_path / "faces", many_faces(0))
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "007.png" and path.parent.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        dataset = load(root, ["test"])
+    assert dataset.skipped == ("test/b/007.png: the file cannot be read: Permission denied",)
+    assert "files that could not be read this time: 1" in caplog.text
+    assert len(load(root, ["test"]).parts["test"]) == 200
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:

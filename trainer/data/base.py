@@ -52,7 +52,8 @@ class Split:
 class Dataset:
     """A dataset as it was found: its parts before any validation protocol is applied.
 
-    skipped: one line for each file that could not be read, "path: reason".
+    skipped: one line for each file that could not be read, "path: reason". unread: how many of these may be readable
+    another time, as where a mount was gone.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     parts: dict[str, Split]
     source: str
     skipped: tuple[str, ...] = field(default=())
+    unread: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def cached(name: str, signature: str, build: Callable[[], Dataset]) -> Dataset:
     """The dataset that `build` returns, from the cache where it was built before.
 
     Processes that ask at the same moment wait for the first one's work. A cache that cannot be read or
-    written costs time, never the dataset: both are logged as warnings. What `build` raises is passed on.
+    written costs time, never the dataset: both are logged as warnings. A dataset with files that were not
+    read this time is not kept. What `build` raises is passed on.
 
     Args:
         name: which dataset; old files of the same name make room for new ones.
@@ -58,6 +59,12 @@ def cached(name: str, signature: str, build: Callable[[], Dataset]) -> Dataset:
         except _DamagedError as error:
             logger.warning("the cache file %s is damaged and is built again: %s", path, error)
         dataset = build()
+        if dataset.unread:
+            logger.warning(
+                "files that could not be read this time: %d; the data are decoded again the next time",
+                dataset.unread,
+            )
+            return dataset
         try:
             _save(dataset, path)
             _prune(name)

@@ -1,5 +1,6 @@
 """FER-2013, wherever it lies: in a folder, an archive, its original CSV, or on Kaggle."""
 
+import functools
 import logging
 import os
 import tarfile
@@ -51,7 +52,9 @@ def load(data_dir: Path | None, parts: Sequence[str]) -> Dataset:
     """
     layout = _find_layout(_locate(data_dir), parts)
     signature = f"{VERSION} {' '.join(layout.parts)} {layout.signature()}"
-    return cached(NAME, signature, lambda: _build(layout))
+    dataset = cached(NAME, signature, lambda: _build(layout))
+    _tell_skipped(dataset.skipped, dataset.source)
+    return dataset
 
 
 def group(sample_id: str) -> str | None:
@@ -140,16 +143,20 @@ def _build(layout: Layout) -> Dataset:
     )
     count = sum(len(content.samples) for content in found.values())
     logger.info("decoded %s images in %.1f s", f"{count:,}", time.perf_counter() - start)
-    skipped = tuple(line for content in found.values() for line in content.skipped)
-    if skipped:
-        logger.warning("skipped %d unreadable images of %s: %s", len(skipped), layout.path, _first(skipped))
     return Dataset(
         name=NAME,
         class_names=class_names,
         parts={part: _split(found[part], class_names) for part in layout.parts},
         source=str(layout.path),
-        skipped=skipped,
+        skipped=tuple(line for content in found.values() for line in content.skipped),
+        unread=sum(content.unread for content in found.values()),
     )
+
+
+@functools.cache  # a command may load its data more than once
+def _tell_skipped(skipped: tuple[str, ...], source: str) -> None:
+    if skipped:
+        logger.warning("skipped %d unreadable images of %s: %s", len(skipped), source, _first(skipped))
 
 
 def _check_skipped(part: str, found: Found, path: Path) -> None:

@@ -72,6 +72,10 @@ class ImageError(ValueError):
     """An image that cannot be used; the message is one line that gives the reason, without a file name."""
 
 
+class UnreadError(ImageError):
+    """The file could not be read, as where a mount is gone; another time it may be."""
+
+
 def read_grey(source: Path | bytes | BinaryIO, size: int | None = 48) -> np.ndarray:
     """Decode one image: upright by its EXIF orientation, grey, transparent parts on white.
 
@@ -151,7 +155,7 @@ def _read(source: Path | bytes | BinaryIO) -> bytes:
                 )
             source = source.read_bytes()
         except OSError as error:
-            raise ImageError(f"the file cannot be read: {error.strerror}") from error
+            raise UnreadError(f"the file cannot be read: {error.strerror}") from error
     data = source if isinstance(source, bytes) else source.read()
     if not data:
         raise ImageError("the file is empty")

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from trainer.contract import metric_key
-from trainer.data.images import SUFFIXES, ImageError, read_grey
+from trainer.data.images import SUFFIXES, ImageError, UnreadError, read_grey
 
 PARTS = ("train", "test")
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
@@ -24,12 +24,13 @@ class Found:
     """What was read of one part.
 
     class_names: also those of folders without an image. samples: sample id → class name and pixels,
-    uint8 (48, 48). skipped: "sample id: reason".
+    uint8 (48, 48). skipped: "sample id: reason". unread: how many of these may be readable another time.
     """
 
     class_names: set[str] = field(default_factory=set)
     samples: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    unread: int = 0
 
     def add(
         self, class_name: str, sample_id: str, decode: Callable[[Source], np.ndarray], source: Source
@@ -39,6 +40,7 @@ class Found:
             self.samples[sample_id] = class_name, decode(source)
         except ImageError as error:
             self.skipped.append(f"{sample_id}: {error}")
+            self.unread += isinstance(error, UnreadError)
 
     def class_counts(self) -> dict[str, int]:
         """Class name → number of images, 0 for a class without."""
