@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.extra.grey_faces import Trained
 from tests.extra.same_store import assert_same
@@ -22,7 +23,7 @@ from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader
 from trainer.store.rows import ClientRows
 from trainer.store.snapshot import Snapshot
-from trainer.training.loop import Epoch, fit
+from trainer.training.loop import CompilationError, Epoch, fit
 
 FLAGS = [
     "--hidden",
@@ -174,6 +175,33 @@ def test_a_trial_that_diverges_after_an_epoch_has_failed_and_was_not_pruned(face
     monkeypatch.setattr("trainer.training.sweep.fit", diverging)
     assert sweep(faces, "--epochs", "2", "--trials", "1", "--search", "dropout=0:0.5", "--study", "late") == 0
     assert "1 trials, 0 pruned, 1 could not be trained" in capsys.readouterr().out
+
+
+OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes."
+
+
+@pytest.mark.parametrize(
+    ("error", "search"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "dropout=0:0.5"),
+        (RuntimeError(OUT_OF_MEMORY), "dropout=0:0.5"),
+        (CompilationError("the network cannot be compiled here"), "compile=False,True"),
+    ],
+)
+def test_a_setting_that_this_machine_cannot_train_ends_its_trial_alone(
+    faces, monkeypatch, capsys, error, search
+):
+    monkeypatch.setattr("trainer.training.sweep.fit", Mock(side_effect=error))
+    flags = ["--epochs", "1", "--trials", "1", "--search", search, "--study", type(error).__name__]
+    assert sweep(faces, *flags) == 0
+    assert "1 trials, 0 pruned, 1 could not be trained" in capsys.readouterr().out
+
+
+def test_where_every_trial_would_be_compiled_and_cannot_be_the_sweep_ends(faces, monkeypatch, capsys):
+    error = CompilationError("the network cannot be compiled here: give --compile False")
+    monkeypatch.setattr("trainer.training.sweep.fit", Mock(side_effect=error))
+    assert sweep(faces, "--compile", "True", "--search", "dropout=0:0.5", "--study", "compiled") == 2
+    assert "error: the network cannot be compiled here: give --compile False" in capsys.readouterr().err
 
 
 def diverging(*arguments: object) -> Iterator[Epoch]:

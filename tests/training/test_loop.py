@@ -17,7 +17,7 @@ from trainer.models import ARCHITECTURES
 from trainer.models.base import Probabilities
 from trainer.training import loop
 from trainer.training.environment import make_fabric
-from trainer.training.loop import Epoch, Training, TrainSet, fit, training_step, validate
+from trainer.training.loop import CompilationError, Epoch, Training, TrainSet, fit, training_step, validate
 from trainer.training.muon import Muon
 from trainer.training.prediction import evaluation_batch, predict
 from trainer.training.pretrained import make_classifier
@@ -173,7 +173,7 @@ def test_a_network_that_cannot_be_compiled_here_is_told_in_one_line(monkeypatch)
     training = make_training(small_config())
     training.compiled = True
     with pytest.raises(
-        ValueError, match=r"cannot be compiled here \(.*compiler found\): give --compile False$"
+        CompilationError, match=r"cannot be compiled here \(.*compiler found\): give --compile False$"
     ):
         train(training, stripes(16))
 

@@ -12,6 +12,7 @@ from trainer.training.allocator import keep_memory
 from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training, fit
+from trainer.training.memory import telling_out_of_memory
 from trainer.training.pretrained import make_classifier
 
 STEPS = 3
@@ -21,7 +22,10 @@ FIXED_SECONDS = 15.0
 
 
 def estimate_seconds(config: Config) -> float:
-    """Seconds that a run of `config` will take, measured over a few steps here and now."""
+    """Seconds that a run of `config` will take, measured over a few steps here and now.
+
+    Raises MemoryError, with a message for the user, where there is not enough for a step.
+    """
     keep_memory()
     splits = configured_splits(config)
     images = config.sides.passes() * len(splits.train)
@@ -48,7 +52,8 @@ def images_per_second(config: Config, train: Split, num_classes: int) -> float:
         quiet.setLevel(level)
     short = dataclasses.replace(config, epochs=2, early_stopping=0, progressive=None)
     some = torch.arange(min(len(train), STEPS * config.batch_size))
-    training = Training(classifier, short, make_fabric(config))
-    # The first pass warms up, the second is measured.
-    *_, measured = fit(training, train.select(some), train.select(some[:2]), num_classes)
+    with telling_out_of_memory(config, "end other programs first"):
+        training = Training(classifier, short, make_fabric(config))
+        # The first pass warms up, the second is measured.
+        *_, measured = fit(training, train.select(some), train.select(some[:2]), num_classes)
     return measured.images_per_second

@@ -13,6 +13,7 @@ from trainer.data.base import Split
 from trainer.training.allocator import keep_memory
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Epoch, Training, fit
+from trainer.training.memory import telling_out_of_memory
 from trainer.training.prediction import predict
 from trainer.training.pretrained import make_classifier
 
@@ -67,7 +68,8 @@ def out_of_fold(
         twins: int64 (P, 2), positions in `data`.
         on_epoch: Called with the number of the fold (from 0) after each of its epochs.
 
-    Raises ValueError where a class has fewer images than there are folds.
+    Raises ValueError where a class has fewer images than there are folds, and MemoryError, with a message for the user,
+    where the memory is not enough.
     """
     keep_memory()
     numbers = fold_numbers(data.target.numpy(), folds, config.seed)
@@ -77,9 +79,10 @@ def out_of_fold(
         train = data.select(learned)
         seed_everything(config.seed, verbose=False)
         classifier, _ = make_classifier(config, num_classes, *train.brightness())
-        training = Training(classifier, config, make_fabric(config))
-        for epoch in fit(training, train, data.select(held_out), num_classes):
-            on_epoch(fold, epoch)
-        logits = predict(training.evaluated, data.images[held_out], training.fabric.device)
+        with telling_out_of_memory(config, "end other programs first"):
+            training = Training(classifier, config, make_fabric(config))
+            for epoch in fit(training, train, data.select(held_out), num_classes):
+                on_epoch(fold, epoch)
+            logits = predict(training.evaluated, data.images[held_out], training.fabric.device)
         answers[held_out] = torch.softmax(logits, dim=1).cpu().numpy()
     return answers

@@ -30,6 +30,10 @@ from trainer.training.schedule import (
 from trainer.training.shares import Share, share_layers, summed
 
 
+class CompilationError(ValueError):
+    """The network should be compiled, and cannot be on this machine."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
     """What one pass over train gave. Losses in nats, shares in [0, 1], `number` from 1."""
@@ -155,8 +159,8 @@ def fit(
             how far it has come waits for the device.
         soft_targets: A teacher's probabilities for the images of `train`, float32 (N, K).
 
-    Raises FloatingPointError where the loss is no longer a number, and ValueError where the network should be compiled
-    and cannot.
+    Raises FloatingPointError where the loss is no longer a number, and CompilationError where the network should be
+    compiled and cannot.
     """
     train_set = TrainSet.on_device(training, train, num_classes, soft_targets)
     if training.compiled and not training.finished:
@@ -168,7 +172,7 @@ def fit(
             if not isinstance(error, TorchDynamoException):
                 raise
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise CompilationError(
                 f"the network cannot be compiled here ({reason}): give --compile False"
             ) from error
     while not training.finished:

@@ -12,8 +12,8 @@ _ON_CPU = ("not enough memory", "can't allocate memory", "Cannot allocate memory
 
 
 @contextmanager
-def telling_out_of_memory(config: Config) -> Iterator[None]:
-    """Memory that runs out inside, on the CPU or a GPU, raises MemoryError with one line for the user."""
+def telling_out_of_memory(config: Config, advice: str = "lower --batch-size") -> Iterator[None]:
+    """Memory that runs out inside, on the CPU or a GPU, raises MemoryError with one line that ends with `advice`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -25,5 +25,5 @@ def telling_out_of_memory(config: Config) -> Iterator[None]:
             raise
         raise MemoryError(
             f"the memory {where} is not enough for batches of {config.batch_size} images of {config.image_size} px: "
-            "lower --batch-size"
+            f"{advice}"
         ) from error

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import torch
 from filelock import FileLock
 from lightning_fabric import seed_everything
 from optuna.exceptions import DuplicatedStudyError, TrialPruned, UpdateFinishedTrialError
@@ -32,7 +31,8 @@ from trainer.store.sweeps import begin_sweep, begin_trial, end_lost, log_best, s
 from trainer.training.allocator import keep_memory
 from trainer.training.data import configured_splits
 from trainer.training.environment import environment, make_fabric
-from trainer.training.loop import Training, fit
+from trainer.training.loop import CompilationError, Training, fit
+from trainer.training.memory import telling_out_of_memory
 from trainer.training.pretrained import make_classifier, settled
 from trainer.training.records import epoch_metrics
 from trainer.training.run import Progress
@@ -303,7 +303,7 @@ class Worker:
         self.progress.doing(f"Trial {trial.number}: {said}")
         reported = 0
         try:
-            with writer:
+            with writer, telling_out_of_memory(config):
                 training = self._begin(config, writer.log_params)
                 self.progress.started(writer.run_id, config)
                 classes = len(self.splits.class_names)
@@ -321,7 +321,9 @@ class Worker:
                 best = training.best_epoch
                 assert best is not None
                 writer.set_tags({Tag.BEST_EPOCH: best.number} | ({Tag.PRUNED: "true"} if is_pruned else {}))
-        except (FloatingPointError, UntrainableError, torch.OutOfMemoryError) as error:
+        except (FloatingPointError, UntrainableError, MemoryError, CompilationError) as error:
+            if isinstance(error, CompilationError) and "compile" not in values:
+                raise  # no trial could be trained
             # A setting that cannot be trained is a bad one: the run has FAILED, and the search goes on.
             self.progress.doing(f"Trial {trial.number} failed: {str(error).splitlines()[0]}")
             trial.set_user_attr(_FAILED, True)
