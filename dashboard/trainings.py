@@ -117,12 +117,6 @@ def vain_resume(run: pd.Series, found: list[Job]) -> str:
     return "" if _started(job) < ended else complaint(job)
 
 
-def next_step(run: pd.Series) -> str:
-    """Where an interrupted run goes on: `epoch 6`, or `the test` where all its epochs are done."""
-    done = run["epochs_done"]
-    return "the test" if done >= run["epochs"] else f"epoch {done + 1:.0f}"
-
-
 def complaint(job: Job) -> str:
     """Why it ended before its run began, or went on."""
     lines = job.tail(25)

@@ -22,7 +22,6 @@ from dashboard.trainings import (
     is_loopback,
     job_name,
     mistakes,
-    next_step,
     opening,
     outcome,
     proposed,
@@ -131,7 +130,8 @@ def card(one: Going, allowed: bool) -> None:
         "Stopping …" if one.job.stopping else f"Stop {plain(one.name)}",
         disabled=one.job.stopping,
         key=f"stop-{one.job.pid}",
-        help="It keeps its best weights, and can go on later from the end of its last whole epoch.",
+        help="It keeps its best weights, and can go on later. Of epochs that take less than five seconds the last ones "
+        "are then trained again.",
     ):
         try:
             jobs.stop(one.job)
@@ -312,7 +312,7 @@ def interrupted(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> 
         why = vain_resume(run, found)
         again = f" It could not go on: {plain(why)}." if why else ""
         st.markdown(f"{plain(names[run_id])} {plain(ending(run))}.{again}")
-        if st.button(f"Resume {plain(names[run_id])} at {next_step(run)}", key=f"resume-{run_id[:8]}"):
+        if st.button(f"Resume {plain(names[run_id])}", key=f"resume-{run_id[:8]}"):
             try:
                 jobs.resume(job_folder(), run_id)
             except (ValueError, OSError) as error:

@@ -2,11 +2,12 @@
 
 import io
 import logging
+import signal
 
 import pytest
 from rich.console import Console
 
-from trainer.commands.progress import Lines, LiveBar
+from trainer.commands.progress import Lines, LiveBar, stoppable
 from trainer.config import Config
 from trainer.training.loop import Epoch, Step
 
@@ -43,6 +44,20 @@ def test_the_time_that_is_left_of_a_run_is_not_told_by_the_run_before_it(caplog)
             lines.started(run_id, CONFIG)
             lines.epoch(epoch(1, seconds))
     assert "  27 min 0 s left" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_whoever_stops_a_run_is_told_of_best_weights_only_where_it_has_some(monkeypatch, capsys, epochs):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    lines = Lines()
+    lines.started("0" * 32, CONFIG)
+    for number in range(epochs):
+        lines.epoch(epoch(number + 1, 60))
+    with pytest.raises(KeyboardInterrupt), stoppable(lines):
+        raise KeyboardInterrupt
+    said = capsys.readouterr().err
+    assert f"Go on with:\n  python -m trainer train --resume {'0' * 32}" in said
+    assert ("best weights are kept" in said) == bool(epochs)
 
 
 def test_so_it_is_within_the_first_epoch(monkeypatch):

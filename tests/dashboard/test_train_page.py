@@ -300,7 +300,7 @@ def test_an_interrupted_run_with_a_checkpoint_can_go_on_and_one_without_cannot(p
     keep_checkpoint(able)
     app = opened()
     assert [one.key for one in app.button if one.label.startswith("Resume")] == [f"resume-{able[:8]}"]
-    assert button(app, "Resume").label.endswith("at epoch 3")
+    assert "epoch" not in button(app, "Resume").label  # what is kept may be older than what was logged
     assert unable != able
 
 
@@ -308,7 +308,7 @@ def test_a_run_that_failed_in_its_test_goes_on_with_that(place):
     run_id = write_run(dataclasses.replace(SOURCE, epochs=2), "FAILED")
     keep_checkpoint(run_id)
     app = opened()
-    assert button(app, "Resume").label == "Resume first at the test"
+    assert button(app, "Resume").label == "Resume first"
     assert "failed after its 2 epochs, in the test." in said(app)
 
 

@@ -63,9 +63,14 @@ class Lines:
             f"{duration(self._remaining(epoch.number))} left" + ("  best" if epoch.best else "")
         )
 
+    @property
+    def has_seen_an_epoch(self) -> bool:
+        """Whether one of the run has ended here."""
+        return self._passes > 0
+
     def _remaining(self, done: float) -> float:
         """Seconds to the end of the last epoch, by those that were seen and the size of their images."""
-        if not self._passes:
+        if not self.has_seen_an_epoch:
             return float("nan")
         return self._sides.passes(done) * self._seconds / self._passes
 
@@ -95,7 +100,7 @@ class LiveBar(Lines):
     def step(self, step: "Step") -> None:
         share = step.images / step.of_images
         done = step.epoch - 1 + share
-        left = self._remaining(done) if self._passes else self._first(step, done)
+        left = self._remaining(done) if self.has_seen_an_epoch else self._first(step, done)
         detail = (
             f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  "
             f"{step.images_per_second:,.0f} images/s  {duration(left)} left"
@@ -166,7 +171,8 @@ def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
         elif progress.run_id is not None:
             start = "torchrun …" if torchrun.launched() else "python"
             command = f"{start} -m trainer train --resume {progress.run_id}"
-            print(f"Stopped. The best weights are kept in the run; go on with:\n  {command}", file=sys.stderr)
+            kept = " The best weights are kept in the run." if progress.has_seen_an_epoch else ""
+            print(f"Stopped.{kept} Go on with:\n  {command}", file=sys.stderr)
         raise
 
 
