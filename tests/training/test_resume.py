@@ -1,12 +1,16 @@
 """A run that goes on where it was interrupted."""
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from tests.extra.grey_faces import write_grey_folder
 from trainer.commands.progress import Silent
 from trainer.config import Config
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
+from trainer.training.checkpoint import STATE_FILE, Checkpoint
 from trainer.training.loop import Epoch
 from trainer.training.run import train
 
@@ -31,3 +35,28 @@ def test_epochs_that_another_device_had_logged_before_the_interruption_are_told_
     losses = Reader(open_store(create=False)).histories([run.info.run_id], ["train/loss", "validation/loss"])
     assert len(losses) == 6
     assert losses["value"].max() < 9
+
+
+@pytest.mark.parametrize(
+    "damage", ["emptied", "truncated", "zeroed", "one byte", "text", "of another program"]
+)
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, damage: str):
+    checkpoint = Checkpoint(tmp_path, "1234")
+    checkpoint.save({"train": "a"}, {"model": {"weight": torch.ones(500)}, "history": []})
+    file = tmp_path / "1234" / STATE_FILE
+    content = file.read_bytes()
+    if damage == "of another program":
+        torch.save({"weight": torch.ones(3)}, file)
+    else:
+        file.write_bytes(
+            {
+                "emptied": b"",
+                "truncated": content[: len(content) // 2],
+                "zeroed": bytes(len(content)),
+                "one byte": content[:100] + bytes([content[100] ^ 255]) + content[101:],
+                "text": b"no checkpoint",
+            }[damage]
+        )
+    with pytest.raises(ValueError, match=r"^the checkpoint .*state\.pt is damaged .*: train anew") as caught:
+        checkpoint.load()
+    assert "\n" not in str(caught.value)

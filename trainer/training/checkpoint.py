@@ -66,9 +66,19 @@ class Checkpoint:
         return (self.folder / STATE_FILE).is_file()
 
     def load(self) -> tuple[dict[str, str], dict[str, Any]]:
-        """(fingerprints of the data, state of the training), on the CPU; only tensors and plain values are read."""
-        state = torch.load(self.folder / STATE_FILE, map_location="cpu", weights_only=True)
-        return state["fingerprints"], state["training"]
+        """(fingerprints of the data, state of the training), on the CPU; only tensors and plain values are read.
+
+        Raises ValueError, with a message for the user, where the file is damaged or cannot be read.
+        """
+        path = self.folder / STATE_FILE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return state["fingerprints"], state["training"]
+        except Exception as error:  # torch raises whatever its parsers of zip and pickle stumble over
+            raise ValueError(
+                f"the checkpoint {path} is damaged or cannot be read ({type(error).__name__}): train anew, "
+                f"or put a {STATE_FILE} of this run from a backup in its place"
+            ) from error
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
