@@ -196,6 +196,9 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
             "--progressive: the shares in '32:0.5 40:0.6' add up to more than 1",
         ),
         ("cnn", {"zoom": 0.5, "augmentation": 2.0}, "--zoom 0.5 × --augmentation 2.0: must stay below 1"),
+        ("cnn", {"teacher": ""}, "--teacher '': give one model, or several"),
+        ("cnn", {"teacher": " , "}, "--teacher ' , ': give one model, or several"),
+        ("cnn", {"teacher": "a/1,"}, "--teacher 'a/1,': give one model, or several"),
         ("cnn", {"teacher_weight": 0.5}, "--teacher-weight 0.5: says nothing without --teacher"),
         (
             "cnn",

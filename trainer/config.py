@@ -288,6 +288,8 @@ def _mistakes(config: Config) -> Iterator[str]:
         value = getattr(config, name)
         if value is not None and not lowest <= value <= highest:
             yield f"--{name.replace('_', '-')} {value}: must lie between {lowest:g} and {highest:g}"
+    if config.teacher is not None and not all(name.strip() for name in config.teacher.split(",")):
+        yield f"--teacher '{config.teacher}': give one model, or several with a comma between two"
     if config.teacher is None and config.teacher_weight != Config.teacher_weight:
         yield f"--teacher-weight {config.teacher_weight}: says nothing without --teacher"
     if not 0 < config.learning_rate <= 10:
