@@ -13,6 +13,7 @@ from trainer.sides import Sides
         ("16:0.5 24:0.3", [16] * 5 + [24] * 3 + [48] * 2),
         ("16:0.34", [16] * 4 + [48] * 6),
         ("16:1.0", [16] * 10),
+        ("16:0.05 24:0.55 32:0.3 40:0.1", [16] + [24] * 5 + [32] * 3 + [40]),  # rounded to above 1
     ],
 )
 def test_sides_follow_their_shares_of_the_epochs(progressive, sides):
