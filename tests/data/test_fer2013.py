@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import ssl
+import sys
 import tarfile
 import time
 import urllib.error
@@ -391,6 +392,18 @@ def test_a_dangling_link_counts_as_unreadable(tmp_path: Path) -> None:
     root = write_files(tmp_path / "faces", many_faces(0))
     (root / "test/a/link.png").symlink_to(tmp_path / "nowhere.png")
     assert [line.partition(": ")[0] for line in load(root, ["test"]).skipped] == ["test/a/link.png"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes no such names")
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_an_image_whose_name_is_not_utf8_is_skipped_and_named(tmp_path: Path, kind: str) -> None:
+    """As in archives of older systems, in Latin-1."""
+    files = many_faces(0) | {os.fsdecode(b"test/a/visage_\xe9.png"): png(np.zeros((48, 48), np.uint8))}
+    path = write_files(tmp_path / "x", files) if kind == "folder" else write_tar(tmp_path / "x.tar", files)
+    for _ in range(2):  # the second time from the cache
+        dataset = load(path, ["test"])
+        assert dataset.skipped == (r"'test/a/visage_\udce9.png': its name is not UTF-8",)
+        assert dataset.parts["test"].fingerprint(dataset.class_names)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,10 @@ class Found:
     ) -> None:
         """Decode one image, or note why that fails."""
         try:
+            sample_id.encode()
             self.samples[sample_id] = class_name, decode(source)
+        except UnicodeEncodeError:
+            self.skipped.append(f"{sample_id!r}: its name is not UTF-8")
         except ImageError as error:
             self.skipped.append(f"{sample_id}: {error}")
             self.unread += isinstance(error, UnreadError)
