@@ -511,13 +511,23 @@ def test_a_tar_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
     assert len(load(path, BOTH).parts["train"]) == 21
 
 
-def test_another_name_of_a_file_in_a_tar_file_is_an_image_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (tarfile.LNKTYPE, "train/angry/Training_0.png"),
+        (tarfile.SYMTYPE, "Training_0.png"),
+        (tarfile.SYMTYPE, "../angry/Training_0.png"),
+    ],
+)
+def test_another_name_of_a_file_in_a_tar_file_is_an_image_of_its_own(
+    tmp_path: Path, kind: bytes, target: str
+) -> None:
     path = write_tar(
         tmp_path / "x.tar", {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
     )
     with tarfile.open(path, "a") as archive:
         link = tarfile.TarInfo("train/angry/again.png")
-        link.type, link.linkname = tarfile.LNKTYPE, "train/angry/Training_0.png"
+        link.type, link.linkname = kind, target
         archive.addfile(link)
     train = load(path, BOTH).parts["train"]
     first, again = (train.sample_ids.index(f"train/angry/{name}.png") for name in ("Training_0", "again"))
@@ -533,16 +543,47 @@ def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) ->
         load(path, BOTH)
 
 
-def test_links_in_an_archive_are_not_followed(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(png(np.zeros((48, 48), np.uint8)))
-    faces = random_faces()
-    path = write_tar(tmp_path / "x.tar", {sample_id: png(pixels) for sample_id, pixels in faces.items()})
+@pytest.mark.parametrize("target", ["{folder}/secret.png", "../../../secret.png", "link.png", "../a"])
+def test_a_link_that_leads_to_no_file_of_the_archive_is_skipped_and_named(
+    tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "secret.png").write_bytes(png(np.zeros((48, 48), np.uint8)))
+    path = write_tar(tmp_path / "x.tar", many_faces(0))
     with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("train/angry/link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+        link = tarfile.TarInfo("test/a/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, target.format(folder=tmp_path)
         archive.addfile(link)
-    assert len(load(path, BOTH).parts["train"]) == 21
+    dataset = load(path, ["test"])
+    assert dataset.skipped == ("test/a/link.png: it is a link that leads to no file of the archive",)
+    assert len(dataset.parts["test"]) == 200
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_in_an_archive_that_is_too_large_is_skipped_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Some kilobytes may stand for gigabytes of zeros."""
+    monkeypatch.setattr("trainer.data.images.FILE_LIMIT", 1_000_000)
+    files = many_faces(0) | {"test/a/zeros.png": bytes(1_000_001)}
+    path = write_tar(tmp_path / "x.tar", files)
+    if kind == "zip":
+        path = Path(shutil.make_archive(str(tmp_path / "x"), "zip", write_files(tmp_path / "x", files)))
+    dataset = load(path, ["test"])
+    assert dataset.skipped == ("test/a/zeros.png: the file has more than 1 MB, the most that is read",)
+    assert len(dataset.parts["test"]) == 200
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes/train/readme.txt", "code/train/src/deep/x.py", "code/train/src/", "train/angry/more/x.txt"],
+)
+def test_what_is_no_image_may_lie_anywhere_in_an_archive(tmp_path: Path, name: str) -> None:
+    path = write_zip(tmp_path / "x.zip", random_faces())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"")
+    dataset = load(path, BOTH)
+    assert dataset.class_names == CLASSES
+    assert len(dataset.parts["train"]) == 21
 
 
 def test_a_layout_that_is_there_twice_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from trainer.data.images import read_grey
+import numpy as np
+
+from trainer.data.images import ImageError, read_grey
 from trainer.data.layouts import (
     LAYOUT,
     PARTS,
@@ -36,23 +39,29 @@ class Archive:
 
     def read(self) -> dict[str, Found]:
         found: dict[str, Found] = {}
-        wrappers = set()
+        wrappers, others = set(), []
         with _damage_explained(self.path):
             for name, is_folder, content in self._members():
-                place = _place(name)
+                place = _place(name, is_folder)
                 if place is None or place.part not in self.parts:
                     continue
+                if is_folder or not place.class_name or not is_image(place.file_name):
+                    others.append(place)
+                    continue
+                if "/" in place.file_name:
+                    raise nested(name)
                 wrappers.add(place.wrapper)
                 part = found.setdefault(place.part, Found())
-                if place.class_name and (is_folder or place.file_name):
-                    part.class_names.add(place.class_name)
-                if place.file_name and not is_folder and is_image(place.file_name):
-                    sample_id = f"{place.part}/{place.class_name}/{place.file_name}"
-                    part.add(place.class_name, sample_id, read_grey, content())
+                part.class_names.add(place.class_name)
+                sample_id = f"{place.part}/{place.class_name}/{place.file_name}"
+                part.add(place.class_name, sample_id, _decode, content)
         if len(wrappers) > 1:
             raise ValueError(
                 f"{self.path} holds the layout {LAYOUT} more than once, in: {', '.join(sorted(wrappers))}"
             )
+        for place in others:  # a class may be without an image
+            if place.class_name and (not wrappers or place.wrapper in wrappers):
+                found.setdefault(place.part, Found()).class_names.add(place.class_name)
         for part_name in self.parts:
             if part_name not in found:
                 raise missing_part(self.path, part_name, "; unpack an archive of fer2013.csv first")
@@ -60,17 +69,17 @@ class Archive:
             part.samples = dict(sorted(part.samples.items(), key=lambda item: item[0].split("/")))
         return {part_name: found[part_name] for part_name in self.parts}
 
-    def _members(self) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
-        """Name, whether it is a folder, and how to read it; to be read before the next one is asked for."""
+    def _members(self) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
+        """Name, whether it is a folder, and how to open it; to be read before the next one is asked for."""
         if zipfile.is_zipfile(self.path):
             with zipfile.ZipFile(self.path) as archive:
                 for info in archive.infolist():
-                    yield info.filename, info.is_dir(), partial(archive.read, info)
+                    yield info.filename, info.is_dir(), partial(archive.open, info)
         else:
             with tarfile.open(self.path) as tar:
                 for member in tar:
-                    if member.isfile() or member.isdir() or member.islnk():
-                        yield member.name, member.isdir(), partial(_tar_content, tar, member)
+                    if member.isfile() or member.isdir() or member.islnk() or member.issym():
+                        yield member.name, member.isdir(), partial(_open_in_tar, tar, member)
                 # For tarfile an archive that was cut between two files ends there; a whole one ends with zeros.
                 assert tar.fileobj is not None, "it is open"
                 tar.fileobj.seek(tar.offset)
@@ -78,13 +87,21 @@ class Archive:
                     raise tarfile.ReadError("unexpected end of data")
 
 
-def _tar_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Of a file, or of what it is another name of; nothing, which is no image, where that is not there."""
+def _decode(content: Callable[[], IO[bytes]]) -> np.ndarray:
+    """uint8 (48, 48) of a member. Raises ImageError."""
+    with content() as file:
+        return read_grey(file)
+
+
+def _open_in_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    """A file, or what a link points to within the archive. Raises ImageError where that is not there."""
     try:
         file = tar.extractfile(member)
-    except KeyError:
-        return b""
-    return file.read() if file is not None else b""
+    except (KeyError, RecursionError):
+        file = None
+    if file is None:
+        raise ImageError("it is a link that leads to no file of the archive")
+    return file
 
 
 @contextmanager
@@ -105,13 +122,15 @@ def _damage_explained(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Place:
+    """class_name: empty for what lies in none. file_name: with the folders above it, where it lies deeper."""
+
     wrapper: str
     part: str
-    class_name: str = ""
-    file_name: str = ""
+    class_name: str
+    file_name: str
 
 
-def _place(name: str) -> _Place | None:
+def _place(name: str, is_folder: bool) -> _Place | None:
     """Where a member of an archive lies in the layout; None outside of it.
 
     Raises ValueError for a name that leaves the archive, wherever it points.
@@ -123,8 +142,7 @@ def _place(name: str) -> _Place | None:
         return None
     for depth in (0, 1):
         if path.parts[depth : depth + 1] and path.parts[depth] in PARTS:
-            place = path.parts[depth:]
-            if len(place) > 3:
-                raise nested(name)
-            return _Place("/".join(path.parts[:depth]) or "its top", *place)
+            part, *names = path.parts[depth:]
+            class_name = names.pop(0) if len(names) > (0 if is_folder else 1) else ""
+            return _Place("/".join(path.parts[:depth]) or "its top", part, class_name, "/".join(names))
     return None

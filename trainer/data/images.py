@@ -5,7 +5,7 @@ import re
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, features
@@ -76,7 +76,7 @@ class UnreadError(ImageError):
     """The file could not be read, as where a mount is gone; another time it may be."""
 
 
-def read_grey(source: Path | bytes | BinaryIO, size: int | None = 48) -> np.ndarray:
+def read_grey(source: Path | bytes | IO[bytes], size: int | None = 48) -> np.ndarray:
     """Decode one image: upright by its EXIF orientation, grey, transparent parts on white.
 
     White, because a portrait that was cut out is drawn for a white page; black would read as dark hair
@@ -108,7 +108,7 @@ def read_grey(source: Path | bytes | BinaryIO, size: int | None = 48) -> np.ndar
     return pixels
 
 
-def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarray, tuple[int, int]]:
+def read_colour(source: Path | bytes | IO[bytes], most_px: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Decode one photo: upright by its EXIF orientation, transparent parts on white, the first of several frames.
 
     Memory while decoding stays below about 12 bytes a pixel, so below 0.8 GB at PIXEL_LIMIT; a WebP takes up to 17
@@ -146,7 +146,7 @@ def read_colour(source: Path | bytes | BinaryIO, most_px: int) -> tuple[np.ndarr
     return pixels, (height, width) if orientation in _LYING else (width, height)
 
 
-def _read(source: Path | bytes | BinaryIO) -> bytes:
+def _read(source: Path | bytes | IO[bytes]) -> bytes:
     if isinstance(source, Path):
         try:
             if (size := source.stat().st_size) > FILE_LIMIT:
@@ -156,7 +156,9 @@ def _read(source: Path | bytes | BinaryIO) -> bytes:
             source = source.read_bytes()
         except OSError as error:
             raise UnreadError(f"the file cannot be read: {error.strerror}") from error
-    data = source if isinstance(source, bytes) else source.read()
+    data = source if isinstance(source, bytes) else source.read(FILE_LIMIT + 1)
+    if len(data) > FILE_LIMIT:
+        raise ImageError(f"the file has more than {FILE_LIMIT / 1e6:,.0f} MB, the most that is read")
     if not data:
         raise ImageError("the file is empty")
     return data
