@@ -176,6 +176,23 @@ def test_the_icml_csv_with_spaces_in_its_header_is_read(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["fer2013.csv", "fer2013/fer2013.csv", "a/b/icml_face_data.csv"])
+def test_an_archive_of_the_csv_is_read_as_the_csv_is(tmp_path: Path, name: str) -> None:
+    csv = write_csv(tmp_path / "fer2013.csv", [csv_row(*face) for face in random_faces().items()])
+    members = {"fer2013/README": b"", "fer2013/train.csv": b"", name: csv.read_bytes()}
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    plain = load(csv, BOTH)
+    for path in (tmp_path / "x.zip", write_tar(tmp_path / "x.tar.gz", members, "w:gz")):
+        dataset = load(path, BOTH)
+        assert dataset.parts["train"].sample_ids == plain.parts["train"].sample_ids
+        assert contents(dataset) == contents(plain)
+    path = write_tar(tmp_path / "other.tar", {name: b"a,b"})
+    with pytest.raises(ValueError, match=f"^{name} in .*other.tar needs the columns emotion"):
+        load(path, BOTH)
+
+
 @pytest.mark.parametrize(
     "where", ["itself", "wrapped", "zip inside", "csv inside", "wrapped zip", "beside its archive"]
 )

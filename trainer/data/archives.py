@@ -1,4 +1,4 @@
-"""The folder layout inside a zip or tar file, read without unpacking."""
+"""The folder layout, or the original CSV, inside a zip or tar file, read without unpacking."""
 
 import lzma
 import re
@@ -25,10 +25,14 @@ from trainer.data.layouts import (
     missing_part,
     nested,
 )
+from trainer.data.pixel_csv import CSV_NAMES, read_rows
 
 
 class Archive:
-    """`train/<class>/<image>` and `test/<class>/<image>` at the top of an archive, or in one folder there."""
+    """`train/<class>/<image>` and `test/<class>/<image>` at the top of an archive, or in one folder there.
+
+    Where there is no such image: fer2013.csv, anywhere in it.
+    """
 
     def __init__(self, path: Path, parts: tuple[str, ...]) -> None:
         self.path, self.parts = path, parts
@@ -55,6 +59,8 @@ class Archive:
                 part.class_names.add(place.class_name)
                 sample_id = f"{place.part}/{place.class_name}/{place.file_name}"
                 part.add(place.class_name, sample_id, _decode, content)
+        if not wrappers and (rows := self._read_csv()) is not None:
+            return rows
         if len(wrappers) > 1:
             raise ValueError(
                 f"{self.path} holds the layout {LAYOUT} more than once, in: {', '.join(sorted(wrappers))}"
@@ -64,10 +70,17 @@ class Archive:
                 found.setdefault(place.part, Found()).class_names.add(place.class_name)
         for part_name in self.parts:
             if part_name not in found:
-                raise missing_part(self.path, part_name, "; unpack an archive of fer2013.csv first")
+                raise missing_part(self.path, part_name)
         for part in found.values():
             part.samples = dict(sorted(part.samples.items(), key=lambda item: item[0].split("/")))
         return {part_name: found[part_name] for part_name in self.parts}
+
+    def _read_csv(self) -> dict[str, Found] | None:
+        with _damage_explained(self.path):
+            for name, is_folder, content in self._members():
+                if PurePosixPath(name).name in CSV_NAMES and not is_folder:
+                    return read_rows(content(), f"{name} in {self.path}", self.parts)
+        return None
 
     def _members(self) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
         """Name, whether it is a folder, and how to open it; to be read before the next one is asked for."""

@@ -17,7 +17,7 @@ from trainer.data.base import Dataset, DatasetSource, Split
 from trainer.data.cache import cached
 from trainer.data.kaggle import DownloadError, download
 from trainer.data.layouts import LAYOUT, PARTS, Folder, Found, Layout, check_classes, is_hidden
-from trainer.data.pixel_csv import PixelCsv
+from trainer.data.pixel_csv import CSV_NAMES, PixelCsv
 
 NAME = "fer2013"
 VERSION = 3
@@ -25,7 +25,6 @@ VERSION = 3
 DEFAULT_PATH = "data/fer2013"
 KAGGLE_DATASET = "msambare/fer2013"
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
-CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 SKIPPED_LIMIT = 0.01
 """Share of a part's images that may be unreadable."""
 HOW_TO_GET = (

@@ -88,9 +88,9 @@ def nested(name: str) -> ValueError:
     return ValueError(f"{name} lies deeper than <part>/<class>/<image>: the layout is {LAYOUT}")
 
 
-def missing_part(path: Path, part: str, advice: str = "") -> ValueError:
+def missing_part(path: Path, part: str) -> ValueError:
     """The error for a wanted part that is not there."""
-    return ValueError(f"{path} has no folder {part}/: the layout is {LAYOUT}{advice}")
+    return ValueError(f"{path} has no folder {part}/: the layout is {LAYOUT}")
 
 
 def check_classes(counts: dict[str, dict[str, int]], path: Path) -> tuple[str, ...]:

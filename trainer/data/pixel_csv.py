@@ -2,7 +2,9 @@
 
 import csv
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from trainer.data.images import ImageError
 from trainer.data.layouts import Found, file_signature
 
 SIDE_PX = 48
+CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 COLUMNS = ("emotion", "pixels", "usage")
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # in the order of their codes
 USAGES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
@@ -26,37 +29,39 @@ class PixelCsv:
         return f"csv {file_signature(self.path)}"
 
     def read(self) -> dict[str, Found]:
-        found = {part: Found(set(EMOTIONS)) for part in self.parts}
-        part = "train"
-        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            rows = csv.reader(file)
-            try:
-                columns = self._columns(rows)
-                for number, row in enumerate(row for row in rows if row):
-                    emotion, pixels, usage = (
-                        row[column].strip() if column < len(row) else "" for column in columns
-                    )
-                    # A truncated row has no Usage; it counts for the part of the row before it.
-                    part = USAGES.get(usage, part)
-                    if part in found:
-                        _add_row(found[part], part, number, emotion, pixels, usage)
-            except csv.Error as error:
-                raise ValueError(f"{self.path}, line {rows.line_num}: {error}") from error
-        for wanted in self.parts:
-            if not found[wanted].samples and not found[wanted].skipped:
-                usages = " or ".join(usage for usage, name in USAGES.items() if name == wanted)
-                raise ValueError(f"{self.path} has no row with Usage {usages}, so it has no {wanted} part")
-        return found
+        with self.path.open("rb") as file:
+            return read_rows(file, str(self.path), self.parts)
 
-    def _columns(self, rows: Iterator[list[str]]) -> list[int]:
-        """Positions of emotion, pixels and Usage; some copies write spaces into the header."""
-        header = [name.strip().lower() for name in next(rows, [])]
-        if not set(COLUMNS) <= set(header):
-            names = ", ".join(header)[:100] or "none"
-            raise ValueError(
-                f"{self.path} needs the columns emotion, pixels and Usage; its first line has: {names}"
-            )
-        return [header.index(name) for name in COLUMNS]
+
+def read_rows(content: IO[bytes], name: str, parts: tuple[str, ...]) -> dict[str, Found]:
+    """What a CSV file holds of each part. Raises ValueError, which calls it `name`, where that cannot be told."""
+    found = {part: Found(set(EMOTIONS)) for part in parts}
+    part = "train"
+    rows = csv.reader(TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=""))
+    try:
+        columns = _columns(rows, name)
+        for number, row in enumerate(row for row in rows if row):
+            emotion, pixels, usage = (row[column].strip() if column < len(row) else "" for column in columns)
+            # A truncated row has no Usage; it counts for the part of the row before it.
+            part = USAGES.get(usage, part)
+            if part in found:
+                _add_row(found[part], part, number, emotion, pixels, usage)
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {rows.line_num}: {error}") from error
+    for wanted in parts:
+        if not found[wanted].samples and not found[wanted].skipped:
+            usages = " or ".join(usage for usage, its_part in USAGES.items() if its_part == wanted)
+            raise ValueError(f"{name} has no row with Usage {usages}, so it has no {wanted} part")
+    return found
+
+
+def _columns(rows: Iterator[list[str]], name: str) -> list[int]:
+    """Positions of emotion, pixels and Usage; some copies write spaces into the header."""
+    header = [title.strip().lower() for title in next(rows, [])]
+    if not set(COLUMNS) <= set(header):
+        there = ", ".join(header)[:100] or "none"
+        raise ValueError(f"{name} needs the columns emotion, pixels and Usage; its first line has: {there}")
+    return [header.index(column) for column in COLUMNS]
 
 
 def _add_row(found: Found, part: str, number: int, emotion: str, pixels: str, usage: str) -> None:
