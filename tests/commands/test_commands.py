@@ -16,7 +16,9 @@ from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from trainer.__main__ import COMMANDS, main
 from trainer.commands.predict import print_table
+from trainer.commands.quickstart import usual_epochs
 from trainer.commands.report import difference
+from trainer.config import recipe_defaults
 from trainer.contract import Tag
 from trainer.evaluation.gates import GATES_FILE
 from trainer.store.location import open_store
@@ -493,6 +495,12 @@ def test_evaluate_takes_several_models_as_an_ensemble(trained: Trained, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == "models:/fer2013-emotion/1 + models:/fer2013-emotion/2"
     assert found["test"]["log_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_quick_start_trains_as_long_as_its_recipe_does_and_fast_for_less_on_drawn_faces():
+    assert [usual_epochs("sketch", "fast", name) for name in ("cnn", "resnet18")] == [8, 10]
+    for dataset, recipe in (("fer2013", "fast"), ("sketch", "report"), ("sketch", "best")):
+        assert usual_epochs(dataset, recipe, "cnn") == recipe_defaults(recipe, "cnn").epochs
 
 
 def test_a_quick_start_of_no_epochs_is_refused(workplace, capsys):
