@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.extra.audits import HOSTILE, SAMPLES
+from trainer.contract import UNCALIBRATED
+from trainer.data.base import Split
 from trainer.evaluation.metrics import prediction_table
-from trainer.inspection import evenly, match
+from trainer.inspection import evenly, is_unchanged, match
 
 NAMES = ("happy", "sad", HOSTILE)
 TARGET = SAMPLES["label"].map({name: index for index, name in enumerate(NAMES)}).to_numpy()
@@ -49,6 +52,31 @@ def test_answers_before_calibration_do_not_count():
 def test_answers_to_other_data_judge_nothing(table, message):
     with pytest.raises(ValueError, match=message):
         match(table, SAMPLES, NAMES, "m")
+
+
+def test_every_run_is_held_to_the_labels_and_not_the_first_alone():
+    table = pd.concat([answers([6], 0.5), answers([6], 0.5).assign(label="sad")])
+    with pytest.raises(ValueError, match="images of these names with other labels"):
+        match(table, SAMPLES, NAMES, "a,b")
+
+
+def test_images_that_were_replaced_or_removed_since_they_were_answered_are_not_taken_for_the_same():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (len(SAMPLES), 1, 4, 4), dtype=torch.uint8, generator=generator)
+    data = Split(images, torch.from_numpy(TARGET), tuple(SAMPLES["sample_id"]))
+    parts = {"validation": [1, 4], "test": [6, 7]}
+    tables = [
+        answers(where, 0.5, part).assign(fingerprint=data.select(np.array(where)).fingerprint(NAMES))
+        for part, where in parts.items()
+    ]
+    table = pd.concat([*tables, tables[1], answers([6, 7], 0.4, UNCALIBRATED)])
+    assert is_unchanged(table, data, NAMES)
+    changed = Split(images.clone(), data.target, data.sample_ids)
+    changed.images[4] = 0
+    assert not is_unchanged(table, changed, NAMES)
+    assert not is_unchanged(table, data.select(np.arange(7)), NAMES)
+    changed.images[4], changed.images[0] = images[4], 0  # which was not answered
+    assert is_unchanged(table, changed, NAMES)
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(10, 0), (10, 3), (10, 10), (10, 50), (32298, 300)])

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -68,7 +68,7 @@ def inspect(
 
     Args:
         judge: Who judges the labels: networks that are trained for it, or predictions as runs log them
-            (`prediction_table`), called `judge_name`; None leaves labels alone.
+            (`prediction_table`, with `fingerprint`, that of the part), called `judge_name`; None leaves labels alone.
         faces: Look for a face on so many images only, evenly drawn; None for all.
         say: Told what is being done.
 
@@ -86,6 +86,9 @@ def inspect(
     judgement = None
     if isinstance(judge, pd.DataFrame):
         judgement = match(judge, samples, names, judge_name)
+        if not is_unchanged(judge, everything, names):
+            note = "matched by name, since some of these have changed since then or are not here"
+            judgement = replace(judgement, by=f"{judgement.by}, {note}")
     elif judge is not None:
         fold_numbers(
             everything.target.numpy(), judge.folds, judge.seed
@@ -161,9 +164,9 @@ def face_scores(images: np.ndarray, say: Say) -> np.ndarray:
 
 
 def match(table: pd.DataFrame, samples: pd.DataFrame, class_names: Sequence[str], name: str) -> Judgement:
-    """Logged predictions, with the images that they are of; where several runs answered, their mean counts.
+    """Logged predictions, with the images of the same names; where several runs answered, their mean counts.
 
-    Raises ValueError where they are of other classes, images or labels.
+    Raises ValueError where they are of other classes or labels, or of none of these names.
     """
     table = table[table["part"] != UNCALIBRATED]  # the same images, answered before calibration
     columns = [f"p_{class_name}" for class_name in class_names]
@@ -173,14 +176,25 @@ def match(table: pd.DataFrame, samples: pd.DataFrame, class_names: Sequence[str]
             f"--model {name} knows other classes than the data: {', '.join(c[2:] for c in there)}"
         )
     answers = table.groupby("sample_id")[columns].mean()
-    labels = table.drop_duplicates("sample_id").set_index("sample_id")["label"]
     known = samples[samples["sample_id"].isin(answers.index)]
     if known.empty:
         raise ValueError(f"--model {name} was validated and tested on none of these images")
-    if (labels.loc[known["sample_id"]].to_numpy() != known["label"].to_numpy()).any():
+    both = table[["sample_id", "label"]].merge(known[["sample_id", "label"]], on="sample_id")
+    if (both["label_x"] != both["label_y"]).any():
         raise ValueError(f"--model {name} was tested on images of these names with other labels")
     by = f"{name}, of which these are validation and test images"
     return Judgement(known.index.to_numpy(), answers.loc[known["sample_id"]].to_numpy(), by)
+
+
+def is_unchanged(table: pd.DataFrame, data: Split, class_names: Sequence[str]) -> bool:
+    """Whether all images and labels that were answered are in the data, by the fingerprints of their parts."""
+    position = {sample_id: index for index, sample_id in enumerate(data.sample_ids)}
+    for fingerprint, rows in table[table["part"] != UNCALIBRATED].groupby("fingerprint", dropna=False):
+        ids = rows["sample_id"].drop_duplicates()  # several runs may have answered the same part
+        index = ids.map(position)
+        if index.isna().any() or data.select(index.to_numpy(int)).fingerprint(class_names) != fingerprint:
+            return False
+    return True
 
 
 def judge_by_folds(data: Split, pairs: np.ndarray, num_classes: int, how: Folds, say: Say) -> Judgement:

@@ -74,6 +74,20 @@ def test_an_audit_is_written_kept_in_the_store_and_no_run_of_a_training(trained:
     assert audit.of("twin")[["sample_id", "other_sample_id"]].to_numpy().tolist() == [[TWIN, TWINNED]]
 
 
+def test_an_audit_says_where_the_answers_are_to_images_that_have_changed_since(
+    trained: Trained, tmp_path, capsys
+):
+    faces = Path(shutil.copytree(trained.data_dir, tmp_path / "faces"))
+    flags = ["--model", "fer2013-emotion/1,fer2013-emotion/2", "--faces", "0", "--json"]
+    by = []
+    for _ in range(2):
+        assert main(["audit", "--data-dir", str(faces), *flags, "--output", str(tmp_path / "audit")]) == 0
+        by.append(json.loads(capsys.readouterr().out)["labels_by"])
+        Image.fromarray(np.full((48, 48), 9, np.uint8)).save(next((faces / "test/sad").iterdir()))
+    assert by[0] == "fer2013-emotion/1,fer2013-emotion/2, of which these are validation and test images"
+    assert by[1] == f"{by[0]}, matched by name, since some of these have changed since then or are not here"
+
+
 @pytest.mark.slow
 def test_a_training_leaves_out_what_a_list_names_and_says_so(workplace, caplog):
     faces = write_grey_folder(workplace / "faces", train=12, test=4)

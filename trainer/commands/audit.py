@@ -129,7 +129,10 @@ def _check(folds: int, epochs: int, seed: int, model: str | None, faces: int | N
 
 
 def logged_answers(store: "Store", references: str) -> "pd.DataFrame":
-    """The predictions of one or more runs, below each other. Raises ValueError where one has none."""
+    """The predictions of one or more runs, below each other, with the fingerprints of their parts.
+
+    Raises ValueError where one has none.
+    """
     import pandas as pd
 
     from trainer.store.reader import FEW, Reader
@@ -137,8 +140,13 @@ def logged_answers(store: "Store", references: str) -> "pd.DataFrame":
     reader = Reader(store, newest=FEW)
     tables = []
     for reference in map(str.strip, references.split(",")):
-        table = reader.predictions(reader.find(reference)[1])
+        snapshot, run_id = reader.find(reference)
+        table = reader.predictions(run_id)
         if table is None:
             raise ValueError(f"--model {reference}: the run logged no predictions")
-        tables.append(table)
+        prints = {
+            "validation": snapshot.params[run_id].get("validation_fingerprint", ""),
+            "test": snapshot.runs.loc[run_id, "test_fingerprint"],
+        }
+        tables.append(table.assign(fingerprint=table["part"].map(prints)))
     return pd.concat(tables, ignore_index=True)
