@@ -18,8 +18,8 @@ from trainer.data.twins import twin_pairs
 class Splits:
     """A dataset, divided.
 
-    test_groups: official subset of test ("public", "private") → int64 positions in test; only where
-    there is more than one, or the subset is not the whole.
+    test_groups: official subset of test ("public", "private") → int64 positions in test, also where it is the whole;
+    empty where the names tell of none, or PublicTest is validation.
     """
 
     dataset: str
