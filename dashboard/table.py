@@ -74,6 +74,11 @@ def run_table(
     if "members" in table:  # their averages are text, which a column of numbers shows as errors
         averaged = [name for name, column in COLUMNS.items() if column in _AVERAGED]
         config |= {name: st.column_config.TextColumn(name, width=130) for name in averaged}
+        for name in _AVERAGED:
+            table[name] = [
+                _with_spread(mean, deviations[name])
+                for mean, deviations in zip(table[name], table["deviations"], strict=True)
+            ]
     shown = [name for name in COLUMNS if name in columns] or ["run"]
     table = table[[COLUMNS[name] for name in shown]].set_axis(shown, axis=1)
     return table, {name: value for name, value in config.items() if name in shown}
@@ -109,10 +114,11 @@ def column_config() -> dict[str, Any]:
 
 
 def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a configuration, in the order of `runs`: metrics as text `mean ± standard deviation` over seeds.
+    """One row a configuration, in the order of `runs`: metrics are means over seeds.
 
-    Adds `members`: the run ids of the row, and `seeds`: how many different ones were tested. Everything else is the
-    first run's; curves and recalls are means over the runs that have them.
+    Adds `members`: the run ids of the row, `seeds`: how many different ones were tested, and `deviations`: metric →
+    standard deviation over seeds (NaN for one seed). Everything else is the first run's; curves and recalls are means
+    over the runs that have them.
     """
     rows = []
     for _, group in runs.groupby("configuration", sort=False):
@@ -120,10 +126,10 @@ def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
         each = one_of_each_seed(group)
         row["members"] = list(group.index)
         row["seeds"] = int(each["test_accuracy"].notna().sum())
-        for name in _AVERAGED:
-            mean, deviation = seed_spread(each[name].dropna().to_numpy())
-            spread = f" ± {deviation:.3f}" if deviation == deviation else ""
-            row[name] = f"{mean:.3f}{spread}" if mean == mean else None
+        spreads = {name: seed_spread(each[name].dropna().to_numpy()) for name in _AVERAGED}
+        for name, (mean, _) in spreads.items():
+            row[name] = mean
+        row["deviations"] = {name: deviation for name, (_, deviation) in spreads.items()}
         if len(group) > 1:
             row["curve"] = _mean_curve(each["curve"])
             names = dict.fromkeys(name for recalls in each["recalls"] for name in recalls)
@@ -135,15 +141,22 @@ def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
             row["versions"] = sorted({pair for pairs in group["versions"] for pair in pairs}, key=_in_order)
             row["aliases"] = sorted({alias for aliases in group["aliases"] for alias in aliases})
         rows.append(row)
-    folded = pd.DataFrame(rows)
+    folded = pd.DataFrame(rows, columns=[*runs.columns, "members", "seeds", "deviations"])
     folded.index.name = "run_id"
     return folded
 
 
+def _with_spread(mean: float, deviation: float) -> str | None:
+    if mean != mean:
+        return None
+    return f"{mean:.3f} ± {deviation:.3f}" if deviation == deviation else f"{mean:.3f}"
+
+
 def one_of_each_seed(runs: pd.DataFrame) -> pd.DataFrame:
-    """Without those that repeat a seed of their configuration: the first that was tested is kept, else the first."""
-    tested_first = runs.loc[runs["test_accuracy"].isna().sort_values(kind="stable").index]
-    repeated = tested_first.duplicated(["configuration", "seed"]) & tested_first["seed"].notna()
+    """Without those that repeat a seed of their configuration: the newest that was tested is kept, else the newest."""
+    tested = runs["test_accuracy"].notna()
+    ranked = runs.assign(tested=tested).sort_values(["tested", "started"], ascending=False, kind="stable")
+    repeated = ranked.duplicated(["configuration", "seed"]) & ranked["seed"].notna()
     return runs[~repeated.reindex(runs.index)]
 
 

@@ -124,8 +124,8 @@ def filtered(runs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
         everything += pd.Series(names).reindex(runs.index)
         runs = runs[everything.str.contains(text, case=False, regex=False)]
     column, ascending = SORTS[sort]
-    runs = runs.sort_values(column, ascending=ascending, kind="stable", na_position="last")
-    return fold_seeds(runs) if fold else runs
+    shown = fold_seeds(runs) if fold else runs
+    return shown.sort_values(column, ascending=ascending, kind="stable", na_position="last")
 
 
 def choose(key: str, members: list[list[str]]) -> None:

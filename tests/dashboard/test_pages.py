@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -370,6 +371,26 @@ def test_the_runs_page_filters_searches_sorts_and_folds(trained: Trained):
     app.toggle(key="fold").set_value(True).run()
     assert not app.exception
     assert len(app.dataframe[0].value) == 2
+
+
+def test_folded_seeds_are_sorted_by_their_mean_and_the_same_in_every_order(stocked):
+    store = open_store(create=False)
+    client, experiment = store.client(), store.experiment_id("a")
+    runs = [("even", 0, 0.68), ("even", 1, 0.69), ("uneven", 0, 0.72), ("uneven", 1, 0.65), ("uneven", 0, 0.60)]
+    for recipe, seed, accuracy in runs:
+        make_run(
+            client, experiment, tags={Tag.DATASET: "a", Tag.RECIPE: recipe},
+            params={"recipe": recipe, "seed": str(seed)}, metrics={"test/accuracy": accuracy},
+        )  # fmt: skip
+        time.sleep(0.002)  # or they might begin in the same millisecond
+    rows = []
+    for sort in ("newest", "test accuracy", "size"):
+        app = open_page("runs.py", fold="true", sort=sort, columns=["recipe", "test accuracy"])
+        rows.append(app.dataframe[0].value.to_numpy().tolist())
+    even, uneven = ["0.685 ± 0.007", "even"], ["0.625 ± 0.035", "uneven"]
+    assert rows == [[uneven, even], [even, uneven], [uneven, even]]
+    app = open_page("runs.py", fold="true", text="no such run")
+    assert "No run fits these filters." in text(app)
 
 
 def test_filters_that_leave_no_run_say_so_whatever_is_searched(trained: Trained):

@@ -50,9 +50,10 @@ def test_seeds_are_folded_into_mean_and_standard_deviation(trained: Trained):
     assert len(folded) == 1
     row = folded.iloc[0]
     assert row["members"] == list(runs.index)
-    assert row["test_accuracy"] == "0.620 ± 0.028"
+    assert row["test_accuracy"] == pytest.approx(0.62)
     assert row["curve"] == pytest.approx(np.mean([runs.iloc[0]["curve"], runs.iloc[1]["curve"]], axis=0))
     table, _ = run_table(folded, full_names(runs), ["run", "test accuracy"])
+    assert table["test accuracy"][0] == "0.620 ± 0.028"
     assert table["run"][0].endswith("(2 seeds)")
 
 
@@ -64,11 +65,15 @@ def test_a_seed_counts_once_and_runs_without_results_do_not(trained: Trained):
         configuration="same", test_accuracy=[np.nan, 0.60, 0.64, 0.70], seed=[0.0, 0.0, 1.0, 1.0],
         recalls=[{}, {"sad": 0.5}, {"sad": 0.7}, {"sad": 1.0}], curve=[[], [0.5], [0.7], [1.0]],
     )  # fmt: skip
-    row = fold_seeds(four).iloc[0]
-    assert (row["members"], row["seeds"]) == (list(four.index), 2)
-    assert row["test_accuracy"] == "0.620 ± 0.028"
-    assert row["recalls"] == pytest.approx({"sad": 0.6})
-    assert row["curve"] == pytest.approx([0.6])
+    four["started"] = pd.to_datetime([4, 3, 1, 2], unit="h")  # that with 0.70 repeats the seed of that with 0.64
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1]):
+        runs = four.iloc[order]
+        row = fold_seeds(runs).iloc[0]
+        assert (row["members"], row["seeds"]) == (list(runs.index), 2)
+        assert row["test_accuracy"] == pytest.approx(0.65)
+        assert row["deviations"]["test_accuracy"] == pytest.approx(0.1 / np.sqrt(2))
+        assert row["recalls"] == pytest.approx({"sad": 0.75})
+        assert row["curve"] == pytest.approx([0.75])
     three = fold_seeds(four.assign(seed=[0.0, 1.0, 2.0, 3.0])).iloc[0]  # the first was not tested
     assert three["seeds"] == 3
     assert three["recalls"] == pytest.approx({"sad": 2.2 / 3})
