@@ -13,16 +13,9 @@ from dashboard.selection import short_names
 from dashboard.text import document, number, plain, several, signed
 from trainer.contract import CHALLENGER, CHAMPION, Tag
 from trainer.evaluation.comparison import verdict
-from trainer.evaluation.gates import COMPARING, Verdict, failed, read_gates
+from trainer.evaluation.gates import Verdict, failed, read_gates
 from trainer.store.location import StoreError
-from trainer.store.promotion import (
-    LONGEST_REASON,
-    before_champion,
-    champion_of,
-    judged,
-    predecessor_unknown,
-    promote,
-)
+from trainer.store.promotion import LONGEST_REASON, champion_of, judged, judged_champion, promote
 from trainer.store.registry import Version, remove_alias, set_alias
 from trainer.store.snapshot import Snapshot
 
@@ -124,15 +117,10 @@ def gate_lines(verdicts: list[Verdict]) -> str:
 def champion_check(champion: Version) -> None:
     """Say so where today's champion does not pass the gates, whoever made it champion."""
     try:
-        verdicts = verdicts_on(champion, before_champion(snapshot, champion))
+        verdicts, _ = judged_champion(read_gates(Path.cwd()), snapshot, champion, cache.comparison)
     except ValueError as error:
         st.warning(plain(str(error)))
         return
-    if predecessor_unknown(snapshot, champion):
-        verdicts = [
-            Verdict(v.gate, None, "nobody knows which champion it followed") if v.gate in COMPARING else v
-            for v in verdicts
-        ]
     lost = [verdict for verdict in verdicts if not verdict.passed]
     if not lost:
         return

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
+from tests.extra.own_store import own_store
 from trainer.__main__ import COMMANDS, main
 from trainer.commands.predict import print_table
 from trainer.commands.quickstart import usual_epochs
@@ -169,6 +170,29 @@ def test_a_promotion_against_a_gate_needs_a_reason_which_is_kept(strict, capsys)
     assert abs((datetime.now(UTC) - when).total_seconds()) < 60
     assert main(["promote", "fer2013-emotion", "2"]) == 0
     assert "version 2 is champion already" in capsys.readouterr().out
+
+
+def test_the_champion_of_today_is_judged_against_the_one_that_it_followed(
+    trained: Trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    store = own_store(trained)
+    for number in (1, 2):  # promotions by other tests
+        tags = find_version(store, f"fer2013-emotion/{number}").tags
+        for key in {Tag.PROMOTED_OVER, Tag.PROMOTED_AT} & set(tags):
+            store.client().delete_model_version_tag("fer2013-emotion", str(number), key)
+    assert main(["promote", "fer2013-emotion", "1", "--check"]) == 0  # the first one followed nobody
+    assert main(["promote", "fer2013-emotion", "2"]) == 0
+    capsys.readouterr()
+    assert main(["promote", "fer2013-emotion", "2", "--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "fer2013-emotion version 2, judged against version 1" in shown
+    assert re.search(r"same test set +│ +yes +│ +the same 40 images", shown)
+    set_alias(store, "fer2013-emotion", 1, "champion")  # as in MLflow, after that promotion
+    assert main(["promote", "fer2013-emotion", "1", "--check"]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "fer2013-emotion version 1, judged by itself" in shown
+    assert shown.count("nobody knows which champion") == 3
 
 
 def test_a_model_that_is_named_by_its_address_is_judged_against_the_champion_as_well(strict, capsys):

@@ -376,7 +376,13 @@ def test_the_runs_page_filters_searches_sorts_and_folds(trained: Trained):
 def test_folded_seeds_are_sorted_by_their_mean_and_the_same_in_every_order(stocked):
     store = open_store(create=False)
     client, experiment = store.client(), store.experiment_id("a")
-    runs = [("even", 0, 0.68), ("even", 1, 0.69), ("uneven", 0, 0.72), ("uneven", 1, 0.65), ("uneven", 0, 0.60)]
+    runs = [
+        ("even", 0, 0.68),
+        ("even", 1, 0.69),
+        ("uneven", 0, 0.72),
+        ("uneven", 1, 0.65),
+        ("uneven", 0, 0.60),
+    ]
     for recipe, seed, accuracy in runs:
         make_run(
             client, experiment, tags={Tag.DATASET: "a", Tag.RECIPE: recipe},

@@ -65,7 +65,8 @@ def test_a_seed_counts_once_and_runs_without_results_do_not(trained: Trained):
         configuration="same", test_accuracy=[np.nan, 0.60, 0.64, 0.70], seed=[0.0, 0.0, 1.0, 1.0],
         recalls=[{}, {"sad": 0.5}, {"sad": 0.7}, {"sad": 1.0}], curve=[[], [0.5], [0.7], [1.0]],
     )  # fmt: skip
-    four["started"] = pd.to_datetime([4, 3, 1, 2], unit="h")  # that with 0.70 repeats the seed of that with 0.64
+    # Seed 1 was trained again, an hour later, to 0.70.
+    four["started"] = pd.to_datetime([4, 3, 1, 2], unit="h")
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 0, 1]):
         runs = four.iloc[order]
         row = fold_seeds(runs).iloc[0]

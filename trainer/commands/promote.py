@@ -8,6 +8,7 @@ import tyro
 from trainer.contract import CHAMPION
 
 if TYPE_CHECKING:
+    from trainer.evaluation.comparison import Comparison
     from trainer.evaluation.gates import Verdict
 
 
@@ -33,12 +34,13 @@ def promote(
         model: Name of the registered model, such as fer2013-emotion.
         version: Number of the version.
         alias: What to point at it: champion, challenger, or a name of your own.
-        check: Only tell each gate's verdict; the exit status is 1 where one is not passed.
+        check: Only tell each gate's verdict; the exit status is 1 where one is not passed. The champion of today is
+            judged against the one that it followed.
         reason: Why it becomes champion although a gate is not passed; kept with the version.
     """
     from trainer.evaluation.gates import failed, read_gates
     from trainer.store.location import open_store
-    from trainer.store.promotion import champion_of, compare_runs, judged
+    from trainer.store.promotion import champion_of, compare_runs, judged, judged_champion
     from trainer.store.promotion import promote as make_champion
     from trainer.store.reader import FEW, Reader
     from trainer.store.registry import find_version, set_alias
@@ -59,8 +61,14 @@ def promote(
     if champion is not None and champion.version == version and not check:
         print(f"{model} version {version} is champion already.")
         return 0
-    against = None if champion is None or champion.version == version else champion
-    verdicts = judged(gates, snapshot, candidate, against, lambda a, b: compare_runs(reader, a, b))
+
+    def comparison(a: str, b: str) -> "Comparison":
+        return compare_runs(reader, a, b)
+
+    if champion is not None and champion.version == version:
+        verdicts, against = judged_champion(gates, snapshot, champion, comparison)
+    else:
+        verdicts, against = judged(gates, snapshot, candidate, champion, comparison), champion
     print_verdicts(f"{model} version {version}", against.version if against else None, verdicts)
     lost = failed(verdicts)
     if check:

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from trainer.contract import CHAMPION, Tag
 from trainer.evaluation.comparison import Comparison, Predictions, compare
-from trainer.evaluation.gates import Gates, Verdict, failed, judge
+from trainer.evaluation.gates import COMPARING, Gates, Verdict, failed, judge
 from trainer.store.location import Store, StoreError, credentials
 from trainer.store.location import reason as reason_of
 from trainer.store.reader import Reader
@@ -66,6 +66,26 @@ def judged(
             raise ValueError(str(error)) from error
 
     return judge(gates, row(version), None if against is None else row(against), found)
+
+
+def judged_champion(
+    gates: Gates, snapshot: Snapshot, champion: Version, comparison: Callable[[str, str], Comparison]
+) -> tuple[list[Verdict], Version | None]:
+    """Every gate's verdict on today's champion, and the version that it followed; None where nobody knows it, or it
+    followed none.
+
+    Args:
+        comparison: As for `judged`.
+    """
+    unknown = predecessor_unknown(snapshot, champion)
+    followed = None if unknown else before_champion(snapshot, champion)
+    verdicts = judged(gates, snapshot, champion, followed, comparison)
+    if unknown:
+        verdicts = [
+            Verdict(v.gate, None, "nobody knows which champion it followed") if v.gate in COMPARING else v
+            for v in verdicts
+        ]
+    return verdicts, followed
 
 
 def compare_runs(reader: Reader, a: str, b: str) -> Comparison:
