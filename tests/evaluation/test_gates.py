@@ -168,9 +168,16 @@ def test_gates_are_read_from_their_own_file_or_from_pyproject(tmp_path, monkeypa
             "minimum_acuracy = 0.6",
             "there is no gate 'minimum_acuracy'; there are same_test_set, accuracy_not_worse",
         ),
-        ("minimum_accuracy = '0.6'", "minimum_accuracy = '0.6' is not a positive number"),
-        ("minimum_accuracy = true", "minimum_accuracy = True is not a positive number"),
-        ("minimum_accuracy = nan", "is not a positive number"),
+        ("maximum_size_mb = '4'", "maximum_size_mb = '4' is not a positive number"),
+        ("maximum_size_mb = true", "maximum_size_mb = True is not a positive number"),
+        ("maximum_size_mb = inf", "is not a positive number"),
+        ("minimum_accuracy = '0.6'", "minimum_accuracy = '0.6' is not a share above 0 and at most 1"),
+        ("minimum_accuracy = nan", "is not a share above 0 and at most 1"),
+        ("minimum_accuracy = 65", "minimum_accuracy = 65 is not a share above 0 and at most 1"),
+        ("minimum_macro_recall = 1.01", "is not a share above 0 and at most 1"),
+        ("minimum_class_recall = 40", "is not a share above 0 and at most 1"),
+        ("maximum_ece = 5", "maximum_ece = 5 is not a share above 0 and at most 1"),
+        ("minimum_robustness = 70", "minimum_robustness = 70 is not a share above 0 and at most 2"),
         ("same_test_set = 1", "same_test_set = 1 is not true or false"),
         ("minimum_accuracy =", "cannot be read"),
     ],
@@ -184,6 +191,29 @@ def test_a_mistake_in_the_file_is_named_in_one_line(tmp_path, text: str, message
     (tmp_path / PYPROJECT_FILE).mkdir()  # a folder of that name is no file
     shutil.move(tmp_path / GATES_FILE, tmp_path / "elsewhere")
     assert read_gates(tmp_path) == Gates()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("tool = 3", "tool = 3"),
+        ("tool.moodify = true", "moodify = True"),
+        ("[tool.moodify]\ngates = 'gates.toml'", "gates = 'gates.toml'"),
+        ("[[tool.moodify.gates]]\nminimum_accuracy = 0.6", "gates = [{'minimum_accuracy': 0.6}]"),
+    ],
+)
+def test_gates_that_are_no_table_are_told_with_their_place(tmp_path, text: str, key: str):
+    (tmp_path / PYPROJECT_FILE).write_text(text)
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
+        read_gates(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / PYPROJECT_FILE}: {key} is no table; gates stand below [tool.moodify.gates]"
+    )
+
+
+def test_a_share_may_be_all_and_robustness_a_little_more(tmp_path):
+    (tmp_path / GATES_FILE).write_text("minimum_accuracy = 1\nmaximum_ece = 1.0\nminimum_robustness = 1.02\n")
+    assert read_gates(tmp_path) == Gates(minimum_accuracy=1, maximum_ece=1.0, minimum_robustness=1.02)
 
 
 def test_every_gate_can_be_set_and_is_judged():

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,14 @@ GATES_FILE = "gates.toml"
 PYPROJECT_FILE = "pyproject.toml"
 COMPARING = ("same test set", "accuracy against the champion", "recalls against the champion")
 """The gates that compare with the champion."""
+_HIGHEST_SHARES = {
+    "minimum_accuracy": 1,
+    "minimum_macro_recall": 1,
+    "minimum_class_recall": 1,
+    "maximum_ece": 1,
+    "minimum_robustness": 2,
+}
+"""A limit above was meant in percent. On worse images a model may be a little better than on those as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +70,13 @@ def read_gates(folder: Path) -> Gates:
     if named or own.is_file():
         return _gates(own, _toml(own))
     if shared.is_file():
-        table = _toml(shared).get("tool", {}).get("moodify", {}).get("gates", {})
+        table = _toml(shared)
+        for key in ("tool", "moodify", "gates"):
+            table = table.get(key, {})
+            if not isinstance(table, dict):
+                raise ValueError(
+                    f"{shared}: {key} = {table!r} is no table; gates stand below [tool.moodify.gates]"
+                )
         return _gates(shared, table)
     return Gates()
 
@@ -78,18 +93,19 @@ def _gates(path: Path, values: Mapping[str, object]) -> Gates:
     for name, value in values.items():
         if name not in fields:
             raise ValueError(f"{path}: there is no gate '{name}'; there are {', '.join(fields)}")
-        wanted, right = (
-            ("true or false", isinstance(value, bool))
-            if fields[name] is bool
-            else ("a positive number", _is_positive(value))
-        )
+        if fields[name] is bool:
+            wanted, right = "true or false", isinstance(value, bool)
+        elif most := _HIGHEST_SHARES.get(name):
+            wanted, right = f"a share above 0 and at most {most}", _is_positive(value, most)
+        else:
+            wanted, right = "a positive number", _is_positive(value)
         if not right:
             raise ValueError(f"{path}: {name} = {value!r} is not {wanted}")
     return Gates(**values)  # type: ignore[arg-type]
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+def _is_positive(value: object, most: float = sys.float_info.max) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most
 
 
 def judge(
