@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,8 @@ from dashboard.selection import Chosen, differing_parameters
 from dashboard.table import one_of_each_seed
 from dashboard.text import DASH, duration, large, number, plain, signed
 from trainer.evaluation.comparison import (
+    CALIBRATION_NOTE,
+    FEWEST_APART,
     Comparison,
     Predictions,
     reference_order,
@@ -41,7 +44,8 @@ _SEED = re.compile(r" · seed \d+")
 
 
 def compare_all(snapshot: Snapshot, chosen: Sequence[Chosen]) -> tuple[dict[str, Comparison], dict[str, str]]:
-    """Each run against the first: run_id → comparison, and run_id → why there is none, which names the run."""
+    """Each run against the first: run_id → comparison, corrected for their number, and run_id → why there is none,
+    which names the run."""
     found: dict[str, Comparison] = {}
     reasons: dict[str, str] = {}
     for run in chosen[1:]:
@@ -49,7 +53,7 @@ def compare_all(snapshot: Snapshot, chosen: Sequence[Chosen]) -> tuple[dict[str,
             reasons[run.run_id] = reason
         else:
             found[run.run_id] = cache.comparison(chosen[0].run_id, run.run_id)
-    return found, reasons
+    return {run_id: replace(one, among=len(found)) for run_id, one in found.items()}, reasons
 
 
 def _obstacle(snapshot: Snapshot, first: Chosen, second: Chosen) -> str:
@@ -98,7 +102,7 @@ def headline(
         return _two_configurations(groups, labels)
     order = reference_order(list(runs.loc[comparable, "test_accuracy"]))
     best, second = (comparable[order[i]] for i in (0, 1))
-    pair = cache.comparison(second, best)
+    pair = replace(cache.comparison(second, best), among=len(comparisons))  # as in the table
     return plain(verdict(pair, f"{labels[second]}, the next best of {len(comparable)} runs,", labels[best]))
 
 
@@ -129,8 +133,7 @@ def metric_table(
 
     Returns:
         text: rows are metrics.
-        decided, bool, the same shape: differences whose interval leaves out 0; of accuracy, by the exact test that the
-        headline asks, too.
+        decided, bool, the same shape: see `Comparison.decided_metrics`.
     """
     text: dict[str, list[str]] = {}
     decided: dict[str, list[bool]] = {}
@@ -148,13 +151,20 @@ def metric_table(
             signed(value) + (f" ({signed(low)} to {signed(high)})" if low == low else "")
             for value, low, high in intervals
         ]
-        leaves_out_zero = (found["low"] > 0) | (found["high"] < 0)
-        # Tango's interval and the exact test may differ on the verge: a page gives one verdict.
-        decided[column] = list(
-            leaves_out_zero.where(found.index != "accuracy", comparisons[run.run_id].decided)
-        )
+        decided[column] = list(comparisons[run.run_id].decided_metrics[list(METRICS)])
     index = pd.Index(METRICS.values(), name="metric")
     return pd.DataFrame(text, index=index), pd.DataFrame(decided, index=index)
+
+
+def metric_note(chosen: Sequence[Chosen], comparisons: Mapping[str, Comparison]) -> str:
+    """What stands below `metric_table`, where there are differences; no Markdown."""
+    pair = next(iter(comparisons.values()))
+    together = f", corrected for {pair.among} comparisons after Bonferroni" if pair.among > 1 else ""
+    return (
+        f"Differences are to {chosen[0].label}, with 95% intervals, over the same {pair.size:,} images; bold: decided "
+        f"(accuracy by exact McNemar, the others where the interval leaves out 0 and {FEWEST_APART} images or more "
+        f"tell the two apart{together}); ↓: lower is better. {CALIBRATION_NOTE}"
+    )
 
 
 def parameter_table(snapshot: Snapshot, chosen: Sequence[Chosen], everything: bool = False) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from dashboard.findings import (
     compare_all,
     cost_table,
     headline,
+    metric_note,
     metric_table,
     parallel_table,
     parameter_table,
@@ -16,7 +17,6 @@ from dashboard.findings import (
 from dashboard.selection import choose_runs
 from dashboard.text import plain, several
 from dashboard.weakness_tabs import show_attention, show_slices, show_worse_images
-from trainer.evaluation.comparison import CALIBRATION_NOTE
 
 QUANTITIES = ("accuracy", "loss", "macro_recall")
 
@@ -48,13 +48,8 @@ with left:
         height="content",
         alt="Test metrics of each run and their differences",
     )
-    sizes = {int(c.size) for c in comparisons.values()}
     if comparisons:
-        st.caption(
-            f"Differences are to {plain(chosen[0].label)}, with 95% intervals, over the same {sizes.pop():,} images; "
-            "bold: decided (accuracy by exact McNemar, the others where the interval leaves out 0); ↓: lower is "
-            f"better. {CALIBRATION_NOTE}"
-        )
+        st.caption(plain(metric_note(chosen, comparisons)))
     for run_id, reason in reasons.items():
         label = next(run.label for run in chosen if run.run_id == run_id)
         st.caption(f"No difference is shown for {plain(label)}. {plain(reason)}.")

@@ -14,6 +14,7 @@ from dashboard.findings import (
     compare_all,
     cost_table,
     headline,
+    metric_note,
     metric_table,
     parameter_table,
     price_table,
@@ -186,6 +187,10 @@ def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_
         f"deviation), beside ± {np.sqrt(mean * (1 - mean) / 400):.3f} by the sampling of 400 images (standard error of "
         "one accuracy)."
     )
+    all_of_them = describe(snapshot, ids)
+    comparisons, _ = compare_all(snapshot, all_of_them)
+    assert {found.among for found in comparisons.values()} == {5}
+    assert "two apart, corrected for 5 comparisons after Bonferroni)" in metric_note(all_of_them, comparisons)
     found = told(ids)
     assert found.startswith("cnn · new is better than cnn · old by 15.")
     assert "points of accuracy on the average of 3 and 3 seeds (" in found

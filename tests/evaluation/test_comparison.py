@@ -1,5 +1,7 @@
 """Two models on the same images: figures against independent ones, and sentences against what they must say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -131,6 +133,44 @@ def test_no_fewer_images_are_asked_for_than_were_not_enough():
         "No difference in accuracy that 5 images can show: B against A +100.0 ("
     )
     assert "would take" not in verdict(found, "A", "B")
+
+
+@pytest.mark.parametrize(("differing", "decided"), [(4, False), (19, False), (20, True)])
+def test_few_images_that_tell_two_models_apart_decide_nothing_but_accuracy(differing: int, decided: bool):
+    target = np.arange(3589) % 3
+    a = target.copy()
+    a[:differing] = (target[:differing] + 1) % 3  # B is right on all
+    found = compare(answers(target, a), answers(target, target))
+    assert (found.metrics["apart"] == differing).all()
+    told = found.decided_metrics
+    assert told.pop("accuracy") == (differing >= 6)  # as the exact test says
+    assert (told == decided).all()
+
+
+def test_the_same_answers_with_other_probabilities_differ_in_what_judges_these():
+    target = np.arange(900) % 3
+    preds = np.where(np.arange(900) % 4, target, (target + 1) % 3)
+    a = answers(target, preds)
+    b = Predictions(NAMES, a.sample_ids, target, np.where(a.probabilities > 0.5, 0.8, 0.1).astype(np.float32))
+    found = compare(a, b)
+    assert found.metrics["apart"].tolist() == [0, 0, 0, 900, 900, 900]
+    assert found.decided_metrics.tolist() == [False, False, False, True, True, True]
+
+
+def test_what_one_comparison_decides_one_of_many_does_not():
+    target = np.arange(600) % 3
+    a, b = target.copy(), target.copy()
+    a[:30], b[30:43] = (target[:30] + 1) % 3, (target[30:43] + 1) % 3
+    one = compare(answers(target, a), answers(target, b))
+    many = replace(one, among=12)
+    assert one.p == many.p == pytest.approx(0.0137, abs=1e-4)
+    assert one.decided_metrics[["accuracy", "macro_recall", "log_loss", "brier"]].all()
+    assert not many.decided_metrics.any()
+    assert verdict(one, "A", "B").startswith("B is better than A")
+    assert verdict(many, "A", "B").startswith(
+        "No difference in accuracy that 600 images can show in one of 12 comparisons: B against A +2.8 (+0.7 to"
+    )
+    assert replace(one, among=3).decided_metrics["accuracy"]
 
 
 def test_only_the_same_images_and_classes_are_compared(pair):

@@ -223,3 +223,11 @@ def test_a_model_is_calibrated_as_well_as_itself_and_swapping_flips_the_differen
     assert forth.value == -back.value
     assert forth.low == pytest.approx(-back.high, abs=(forth.high - forth.low) / 15)
     assert np.isnan(error_difference(target[:0], a[:0], b[:0]).value)
+
+
+def test_errors_that_are_the_same_on_every_image_have_a_difference_without_an_interval():
+    target = np.zeros(40, np.int64)
+    a, b = (np.tile(np.float32([sure, 1 - sure]), (40, 1)) for sure in (0.9, 0.7))
+    found = error_difference(target, a, b)
+    assert found.value == pytest.approx(0.2)
+    assert np.isnan([found.low, found.high]).all()

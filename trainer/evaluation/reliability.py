@@ -142,7 +142,8 @@ def error_difference(
         target: int64 (N,). probabilities_a, probabilities_b: float (N, K).
 
     Returns:
-        NaN without images, and where a probability is NaN.
+        NaN without images, and where a probability is NaN; ends NaN where the errors differ, and all images show the
+        same: that tells of no spread.
     """
     size = len(target)
     if not size or np.isnan(probabilities_a).any() or np.isnan(probabilities_b).any():
@@ -168,6 +169,8 @@ def error_difference(
     drawn = difference(likely + noise.reshape(resamples, 2, bins))
     reach = float(stats.norm.ppf(0.975) * drawn.std(ddof=1))
     value = float(difference(observed))
+    if value and np.ptp(each, axis=0).max() <= _TINY:
+        reach = math.nan
     return Interval(value, value - reach, value + reach)
 
 

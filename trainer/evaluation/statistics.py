@@ -129,7 +129,8 @@ def bootstrap_differences(
 
     Returns:
         "accuracy", "macro_recall" and "macro_f1" → Interval; "recall", "precision" and "f1" → one
-        Interval a class, NaN where a model has no value. Resamples without a value are left out.
+        Interval a class, NaN where a model has no value. Resamples without a value are left out. Ends are NaN where
+        all resamples show the same difference: that tells of no spread.
     """
     truth, preds_a, preds_b = np.nonzero(table)
     counts = table[truth, preds_a, preds_b]  # (C,), cells that occur
@@ -321,7 +322,7 @@ def _scores(
 def _percentiles(values: np.ndarray, confidence: float) -> Interval:
     """The first of values (1 + R,) is the estimate, the others are its resamples."""
     resampled = values[1:][~np.isnan(values[1:])]
-    if not len(resampled):
+    if not len(resampled) or (is_constant(resampled) and values[0]):  # without spread nothing is told
         return Interval(float(values[0]), math.nan, math.nan)
     # The R values cut the line into R + 1 parts of equal mass; numpy's default makes it R - 1, too narrow.
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], method="weibull")
