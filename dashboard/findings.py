@@ -78,7 +78,8 @@ def headline(
     comparisons: Mapping[str, Comparison],
     reasons: Mapping[str, str],
 ) -> str:
-    """The verdict on the first two, or on the best against the second best; Markdown."""
+    """The verdict on the first two, or on the best against the second best, of configurations where two or more have
+    several seeds, else of runs; Markdown."""
     if len(chosen) == 1:
         row = runs.iloc[0]
         tested = row["test_accuracy"] == row["test_accuracy"]
@@ -98,8 +99,12 @@ def headline(
     groups = [list(runs_of.index) for _, runs_of in seeds.groupby("configuration", sort=False)]
     if len(groups) == 1 and len(seeds) > 1:
         return _one_configuration(seeds["test_accuracy"].to_numpy(), next(iter(comparisons.values())).size)
-    if len(groups) == 2 and min(map(len, groups)) > 1:
-        return _two_configurations(groups, labels)
+    repeated = [group for group in groups if len(group) > 1]
+    if len(repeated) > 1:
+        order = reference_order([runs.loc[group, "test_accuracy"].mean() for group in repeated])
+        which = " with several seeds" if len(repeated) < len(groups) else ""
+        next_best = f", the next best of {len(repeated)} configurations{which}," if len(groups) > 2 else ""
+        return _two_configurations([repeated[order[i]] for i in (1, 0)], labels, next_best)
     order = reference_order(list(runs.loc[comparable, "test_accuracy"]))
     best, second = (comparable[order[i]] for i in (0, 1))
     pair = replace(cache.comparison(second, best), among=len(comparisons))  # as in the table
@@ -116,14 +121,15 @@ def _one_configuration(accuracies: np.ndarray, size: int) -> str:
     )
 
 
-def _two_configurations(groups: Sequence[Sequence[str]], labels: Mapping[str, str]) -> str:
-    """The verdict on their seeds; groups: ids of runs that are compared with each other."""
+def _two_configurations(groups: Sequence[Sequence[str]], labels: Mapping[str, str], next_best: str) -> str:
+    """The verdict on their seeds; groups: ids of runs that are compared with each other. next_best: said of the first
+    group."""
     names = [_SEED.sub("", labels[group[0]]) for group in groups]
     if names[0] == names[1]:
         names = [" and ".join(labels[run_id] for run_id in group) for group in groups]
     found = [[cache.predictions(run_id, "finished") for run_id in group] for group in groups]
     a, b = ([answers for answers in group if isinstance(answers, Predictions)] for group in found)
-    return plain(seed_verdict(a, b, *names))
+    return plain(seed_verdict(a, b, names[0] + next_best, names[1]))
 
 
 def metric_table(

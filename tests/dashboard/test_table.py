@@ -163,7 +163,8 @@ def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_
     store = open_store(create=False)
     client, experiment = store.client(), store.experiment_id("odd")
     truth, ids = predictions(("cat", "dog"), size=400), []
-    for recipe, right, seed in ((r, a, s) for r, a in (("old", 0.6), ("new", 0.9)) for s in range(3)):
+    recipes = (("best", 0.95), ("old", 0.6), ("new", 0.9))
+    for recipe, right, seed in ((r, a, s) for r, a in recipes for s in range(3)):
         generator = np.random.default_rng(seed)
         said = np.where(generator.random(400) < right, truth["label"], "neither")
         shares = {f"p_{name}": np.where(said == name, 0.9, 0.4) for name in ("cat", "dog")}
@@ -173,6 +174,7 @@ def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_
         run_id = make_run(client, experiment, tags=tags, params=params, metrics={"test/accuracy": accuracy})
         log_predictions(client, run_id, truth.assign(**shares))
         ids.append(run_id)
+    best, ids = ids[:3], ids[3:]
     snapshot = Reader(store).snapshot()
 
     def told(run_ids: list[str]) -> str:
@@ -195,14 +197,19 @@ def test_seeds_are_told_with_their_spread_beside_the_sampling_error_and_against_
     assert found.startswith("cnn · new is better than cnn · old by 15.")
     assert "points of accuracy on the average of 3 and 3 seeds (" in found
     assert "the next best of 4 runs" in told([*ids[:3], ids[3]])  # one seed is no group
+    found = told([*ids[:4], *best, *ids[4:]])
+    assert "cnn · best is better than cnn · new, the next best of 3 configurations, by" in found
+    assert "points of accuracy on the average of 3 and 3 seeds (" in found
+    among = "cnn · best is better than cnn · old, the next best of 2 configurations with several seeds, by"
+    assert among in told([*ids[:4], *best])
     ids.append(make_run(client, experiment, tags=tags, params=params, metrics={"test/accuracy": accuracy}))
     log_predictions(client, ids[-1], truth.assign(**shares))  # a seed that was trained already
     snapshot = Reader(store).snapshot()
     assert " of 3 and 3 seeds (" in told(ids)
     assert told(ids[4:]).startswith("2 seeds of one configuration")
-    [other, *_] = snapshot.runs.index.difference(ids)
+    [other, *_] = snapshot.runs.index.difference([*ids, *best])
     assert "the next best of 4 runs" in told([*ids[:4], other])  # which was tested on other images
-    for run_id in ids:
+    for run_id in [*ids, *best]:
         client.delete_run(run_id)
 
 
