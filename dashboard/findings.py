@@ -162,14 +162,14 @@ def metric_table(
     return pd.DataFrame(text, index=index), pd.DataFrame(decided, index=index)
 
 
-def metric_note(chosen: Sequence[Chosen], comparisons: Mapping[str, Comparison]) -> str:
-    """What stands below `metric_table`, where there are differences; no Markdown."""
+def metric_note(chosen: Sequence[Chosen], comparisons: Mapping[str, Comparison], mark: str = "bold") -> str:
+    """What stands below `metric_table`, where there are differences; no Markdown. mark: that of what is decided."""
     pair = next(iter(comparisons.values()))
     together = f", corrected for {pair.among} comparisons after Bonferroni" if pair.among > 1 else ""
     return (
-        f"Differences are to {chosen[0].label}, with 95% intervals, over the same {pair.size:,} images; bold: decided "
-        f"(accuracy by exact McNemar, the others where the interval leaves out 0 and {FEWEST_APART} images or more "
-        f"tell the two apart{together}); ↓: lower is better. {CALIBRATION_NOTE}"
+        f"Differences are to {chosen[0].label}, with 95% intervals, over the same {pair.size:,} images; {mark}: "
+        f"decided (accuracy by exact McNemar, the others where the interval leaves out 0 and {FEWEST_APART} images or "
+        f"more tell the two apart{together}); ↓: lower is better. {CALIBRATION_NOTE}"
     )
 
 

@@ -7,12 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard import cache, charts
-from dashboard.findings import cost_table, headline, metric_table, parameter_table
+from dashboard.findings import cost_table, headline, metric_note, metric_table, parameter_table
 from dashboard.recalls import class_table, macro_values
 from dashboard.selection import Chosen
 from dashboard.text import tag
 from trainer.evaluation.comparison import (
-    CALIBRATION_NOTE,
     Comparison,
     Predictions,
     difference_matrix,
@@ -40,10 +39,11 @@ def comparison_html(
     runs = snapshot.runs.loc[[run.run_id for run in chosen]]
     sentence = headline(runs, chosen, comparisons, reasons).replace("\\", "")
     history = cache.histories([run.run_id for run in chosen], int(runs["epochs_done"].sum()))
+    metrics, decided = metric_table(runs, chosen, comparisons)
     parts = [
         f"<h1>{tag(sentence)}</h1>",
-        _table("Test metrics", metric_table(runs, chosen, comparisons)[0]),
-        f'<p class="small">{CALIBRATION_NOTE}</p>' if comparisons else "",
+        _table("Test metrics", metrics.mask(decided, metrics + " *")),
+        f'<p class="small">{tag(metric_note(chosen, comparisons, mark="*"))}</p>' if comparisons else "",
         _table("What was done differently", parameter_table(snapshot, chosen)),
         _table("What it cost", cost_table(runs, chosen).drop(columns=["low", "high"]).set_index("run")),
     ]

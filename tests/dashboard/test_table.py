@@ -226,6 +226,24 @@ def test_the_report_is_one_file_that_needs_no_network(trained: Trained):
         assert run_id in page
 
 
+def test_the_report_marks_what_is_decided_as_the_page_does(trained: Trained):
+    snapshot = Reader(open_store(create=False)).snapshot()
+    chosen = describe(snapshot, list(snapshot.runs.index))
+    comparisons, reasons = compare_all(snapshot, chosen)
+    target = np.arange(300) % 2
+    some, every = (
+        Predictions(("cat", "dog"), tuple(map(str, range(300))), target, np.eye(2, dtype=np.float32)[preds])
+        for preds in (np.where(np.arange(300) < 60, 1 - target, target), target)
+    )
+    [other] = comparisons
+    text, decided = metric_table(snapshot.runs, chosen, {other: (found := compare(some, every))})
+    assert decided["difference"].any()
+    page = report.comparison_html(snapshot, chosen, {other: found}, reasons)
+    for cell, is_decided in zip(text["difference"], decided["difference"], strict=True):
+        assert (f"<td>{cell} *</td>" in page) == is_decided
+    assert "over the same 300 images; *: decided (accuracy by exact McNemar" in page
+
+
 def test_a_report_on_hostile_runs_holds_their_names_as_text(workplace):
     store = open_store()
     found = add_odd_runs(store)
