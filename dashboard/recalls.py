@@ -95,12 +95,10 @@ def opening(found: Mapping[str, Predictions], chosen: Sequence[Chosen]) -> str:
     mistaken = f", and is most often taken for {plain(taken)}" if taken else ""
     where = f" by {plain(labels[best])}" if len(found) > 1 else ""
     other = ""
-    if len(found) > 1:
-        other = (
-            f"; another run reaches {percent(highest)}"
-            if percent(highest) != percent(recall)
-            else f"; no run exceeds {percent(highest)}"
-        )
+    if len(found) > 1 and percent(highest) != percent(recall):
+        other = f"; another run reaches {percent(highest)}"
+    elif len(found) > 1 and percent(highest)[0].isdigit():  # nothing exceeds more than 99%
+        other = f"; no run exceeds {percent(highest)}"
     if recall == 1:
         return f"Every class is found in every case{where}."
     return f"{plain(name[:1].upper() + name[1:])} is found in {percent(recall)} of cases{where}{mistaken}{other}."

@@ -58,7 +58,11 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def percent(value: float) -> str:
-    return DASH if _missing(value) else f"{100 * value:.0f}%"
+    """`42%`; `<1%` and `>99%` where rounding would say none or all of what is some."""
+    if _missing(value):
+        return DASH
+    text = f"{100 * value:.0f}%"
+    return "<1%" if text == "0%" and value > 0 else ">99%" if text == "100%" and value < 1 else text
 
 
 def count(value: float) -> str:

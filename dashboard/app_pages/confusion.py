@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import cache, charts, frame
 from dashboard.gallery import gallery, key_line
 from dashboard.selection import Chosen, choose_runs
-from dashboard.text import plain, several, tag
+from dashboard.text import percent, plain, several, tag
 from trainer.evaluation.comparison import Predictions, difference_matrix
 from trainer.evaluation.metrics import confused_pairs
 from trainer.store.snapshot import Snapshot
@@ -25,7 +25,9 @@ def opening(found: Predictions, label: str) -> str:
     top = pairs.iloc[0]
     common = pairs.sort_values("count", ascending=False, kind="stable").iloc[0]
     pair = f"{plain(top['truth'])} for {plain(top['prediction'])}"
-    text = f"{plain(label)} takes {pair} in {top['share']:.0%} of cases ({several(top['count'], 'image')})"
+    text = (
+        f"{plain(label)} takes {pair} in {percent(top['share'])} of cases ({several(top['count'], 'image')})"
+    )
     if (common["truth"], common["prediction"]) != (top["truth"], top["prediction"]):
         pair = f"{plain(common['truth'])} for {plain(common['prediction'])}"
         text += f"; most often it takes {pair} ({several(common['count'], 'image')})"

@@ -32,8 +32,9 @@ def opening(model: str, versions: list[Version], table: pd.DataFrame) -> str:
         text += f", with {number(row['test_accuracy'])} test accuracy"
     same = table[table["fingerprint"] == row["fingerprint"]]
     best = same["test_accuracy"].idxmax() if same["test_accuracy"].notna().any() else champion.version
-    if best != champion.version and table.at[best, "test_accuracy"] > row["test_accuracy"]:
-        text += f"; version {best} ({plain(table.at[best, 'label'])}) reached {number(table.at[best, 'test_accuracy'])}"
+    reached = table.at[best, "test_accuracy"]
+    if reached > row["test_accuracy"] and number(reached) != number(row["test_accuracy"]):
+        text += f"; version {best} ({plain(table.at[best, 'label'])}) reached {number(reached)}"
     return f"{text}."
 
 

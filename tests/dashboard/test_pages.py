@@ -511,6 +511,35 @@ def test_a_link_to_the_newest_version_opens_it_when_there_are_newer_ones_and_oth
     assert app.selectbox(key="version").value == 3
 
 
+def registered(accuracies: list[float], fingerprints: list[str]) -> AppTest:
+    """The page of a model with a version of each accuracy, the first one the champion."""
+    store = open_store(create=False)
+    client = store.client()
+    client.create_registered_model("faces")
+    for accuracy, fingerprint in zip(accuracies, fingerprints, strict=True):
+        tags = {Tag.TEST_FINGERPRINT: fingerprint} if fingerprint else {}
+        run_id = make_run(client, store.experiment_id("x"), tags=tags, metrics={"test/accuracy": accuracy})
+        client.create_model_version("faces", "nowhere", run_id)
+    client.set_registered_model_alias("faces", "champion", "1")
+    return open_page("registry.py")
+
+
+@pytest.mark.parametrize(("other", "end"), [(0.70047, "0.700 test accuracy."), (0.70051, " reached 0.701.")])
+def test_a_better_version_is_named_where_it_is_better_as_written(stocked: Path, other: float, end: str):
+    assert answer(registered([0.70019, other], ["same", "same"])).endswith(end)
+
+
+def test_a_confusion_of_few_in_many_is_not_called_none(stocked: Path):
+    store = open_store(create=False)
+    client = store.client()
+    label = np.repeat(["cat", "dog"], 1000)
+    said = np.where(np.arange(2000) < 3, "dog", label)
+    table = predictions(("cat", "dog"), size=2000)
+    table = table.assign(label=label, **{f"p_{name}": (said == name) * 0.8 + 0.1 for name in ("cat", "dog")})
+    log_predictions(client, make_run(client, store.experiment_id("x"), "one"), table)
+    assert "takes cat for dog in <1% of cases (3 images)" in answer(open_page("confusion.py"))
+
+
 def test_the_card_of_the_chosen_version_is_shown(trained: Trained):
     app = open_page("registry.py")
     app.selectbox(key="version").select(2).run()

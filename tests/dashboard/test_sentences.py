@@ -35,6 +35,17 @@ def test_a_run_does_not_reach_more_where_it_is_the_same_rounded(other: int, end:
     assert sentence.endswith(end)
 
 
+def test_a_recall_that_misses_some_is_not_called_all():
+    found = {"A": finds(996), "B": finds(997)}
+    found["B"].evaluation.summary["macro_recall"] = 0.0
+    alone = recalls.opening({"A": found["A"]}, CHOSEN[:1]).replace("\\", "")
+    assert alone == "Fear is found in >99% of cases, and is most often taken for happy."
+    assert recalls.opening(found, CHOSEN).endswith("of cases by A, and is most often taken for happy.")
+    found["B"] = finds(1000)
+    found["B"].evaluation.summary["macro_recall"] = 0.0
+    assert recalls.opening(found, CHOSEN).endswith("; another run reaches 100%.")
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
