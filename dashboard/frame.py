@@ -162,7 +162,7 @@ def same_test_set(
 def same_worse_images(
     snapshot: Snapshot, found: dict[str, Robustness], chosen: list[Chosen]
 ) -> dict[str, Robustness]:
-    """Those asked about worse versions of the first run's images; says of each other one why it is left out."""
+    """Those asked about the same worse versions of the first run's images; says of each other why it is left out."""
     if not found:
         return {}
     labels = {run.run_id: run.label for run in chosen}
@@ -170,13 +170,17 @@ def same_worse_images(
     first = next(iter(found))
     kept = {}
     for run_id, answers in found.items():
-        if answers.sample_ids == found[first].sample_ids and fingerprints[run_id] == fingerprints[first]:
-            kept[run_id] = answers
+        reason = ""
+        if answers.sample_ids != found[first].sample_ids or fingerprints[run_id] != fingerprints[first]:
+            sizes = f"{len(found[first]):,} and {len(answers):,}"
+            reason = f"they were asked about worse versions of different images ({sizes})"
+        elif answers.kinds != found[first].kinds:
+            counts = f"{len(found[first].kinds)} and {len(answers.kinds)}"
+            reason = f"their images were made worse in different ways ({counts})"
+        if reason:
+            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {reason}.")
         else:
-            st.caption(
-                f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: they were asked about worse "
-                f"versions of different images ({len(found[first]):,} and {len(answers):,})."
-            )
+            kept[run_id] = answers
     return kept
 
 

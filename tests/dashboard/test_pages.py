@@ -254,7 +254,7 @@ def test_what_is_kept_on_worse_images_is_told_for_each_run(trained: Trained, ids
     assert list(table.index)[-1] == "all"
 
 
-@pytest.mark.parametrize("other", ["images", "fingerprint"])
+@pytest.mark.parametrize("other", ["images", "fingerprint", "kinds"])
 def test_answers_to_worse_versions_of_other_images_are_left_out(
     trained: Trained, ids: list[str], monkeypatch, other: str
 ):
@@ -270,12 +270,21 @@ def test_answers_to_worse_versions_of_other_images_are_left_out(
         found = robust(run_id, status)
         return found if run_id == ids[1] else dataclasses.replace(found, sample_ids=found.sample_ids[::-1])
 
+    def of_fewer_kinds(run_id, status):
+        found = robust(run_id, status)
+        if run_id == ids[1]:
+            return found
+        return dataclasses.replace(found, kinds=found.kinds[1:], worse=found.worse[:, 1:])
+
+    reason = "they were asked about worse versions of different images"
     if other == "images":
         monkeypatch.setattr(cache, "robustness", of_other_images)
+    elif other == "kinds":
+        monkeypatch.setattr(cache, "robustness", of_fewer_kinds)
+        reason = "their images were made worse in different ways (10 and 9)"
     else:
         monkeypatch.setattr(cache, "snapshot", with_other_fingerprint)
     app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Worse images")
-    reason = "they were asked about worse versions of different images"
     assert f"resnet18 is left out beside cnn: {reason}" in text(app)
     assert list(app.dataframe[1].value.columns) == ["cnn"]
 
