@@ -486,7 +486,16 @@ def test_evaluate_tells_of_slices_and_of_groups_that_a_user_brings(
     groups.write_text("sample_id,[b]lab[/b]\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(ids)))
     command = ["evaluate", "fer2013-emotion/1", "--data-dir", str(trained.data_dir), "--groups", str(groups)]
     assert main(command) == 0
-    assert "[b]lab[/b]" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "[b]lab[/b]" in shown
+    assert "left out" not in shown
+    with groups.open("a") as file:
+        file.write("elsewhere,0\nnowhere,1\n")
+    assert main(command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Rows of {groups} that name no test image and are left out: 2" in shown
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ignored"] == 2
     groups.write_text("id,lab\n")
     assert main(command) == 2
     assert "must be CSV with the column sample_id" in capsys.readouterr().err

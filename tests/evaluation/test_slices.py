@@ -123,6 +123,21 @@ def test_of_a_users_grouping_that_is_named_like_a_condition_no_slice_is_lost():
     assert list(table["slice"]) == ["medium", "high", "low"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        (["10", "5", "20"], ["5", "10", "20"]),
+        (["1.5", "-2", "1e1"], ["-2", "1.5", "1e1"]),
+        (["10", "5", "unknown"], ["10", "5", "unknown"]),
+        (["10", "5", "nan"], ["10", "5", "nan"]),
+    ],
+)
+def test_groups_that_are_numbers_come_in_their_order(labels: list[str], order: list[str]):
+    slices = Slices({"age": np.array(labels * 3, dtype=object)})
+    assert list(slice_table(np.zeros(9, int), np.arange(9) < 5, slices)["slice"]) == order
+    assert list(recall_table(np.zeros(9, int), np.arange(9) < 5, ("a",), slices)["slice"]) == order
+
+
 def test_the_worst_slice_is_found_and_chance_is_not():
     generator = np.random.default_rng(2)
     target = generator.integers(0, 3, 3000)

@@ -73,9 +73,11 @@ def evaluate(
     for group, index in groups_of.items():
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)
     caveats = [chosen_by_test(*member, dataset, groups_of) for member in members]
-    cut = []
+    cut, ignored = [], 0
     if groups is not None:
-        cut.append(slice_table(target, right, read_groups(read_text(groups), test.sample_ids)))
+        brought = read_groups(read_text(groups), test.sample_ids)
+        cut.append(slice_table(target, right, brought))
+        ignored = brought.ignored
     if slices:
         measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(data.class_names))
         cut.append(slice_table(target, right, by_condition(measured, test.sample_ids)))
@@ -86,6 +88,8 @@ def evaluate(
             found["caveats"] = list(filter(None, caveats))
         if cut:
             found["slices"] = [row for table in cut for row in records(table)]
+        if groups is not None:
+            found["ignored"] = ignored
         print_json(found | {part: as_json(evaluation) for part, evaluation in evaluations.items()})
         return 0
     for part, evaluation in evaluations.items():
@@ -93,6 +97,8 @@ def evaluate(
             evaluation_table(f"{name} on {part.replace('_', ' ')} of {data.source}", evaluation)
     for table in cut:
         print_slices(table)
+    if ignored:
+        print(f"Rows of {groups} that name no test image and are left out: {ignored:,}")
     for caveat in filter(None, caveats):
         print(caveat)
     return 0

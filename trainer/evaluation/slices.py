@@ -219,7 +219,11 @@ def recall_table(
 
 
 def _in_order(grouping: str, labels: np.ndarray) -> list[str]:
-    """The slices of a grouping: thirds from low to high, a user's groups by name."""
+    """The slices of a grouping: thirds from low to high, a user's groups by name, or by size where all are numbers."""
     found = set(labels)
     known = [name for name in CONDITIONS.get(grouping, ()) if name in found]
-    return known + sorted(found.difference(known))
+    others = pd.Series(sorted(found.difference(known)), dtype=object)
+    numbers = pd.to_numeric(others, errors="coerce")
+    if numbers.notna().all():
+        others = others[numbers.sort_values(kind="stable").index]
+    return known + list(others)
