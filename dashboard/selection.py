@@ -126,7 +126,8 @@ def describe(snapshot: Snapshot, run_ids: Sequence[str]) -> list[Chosen]:
             labels[run_id],
             COLOURS[index] if index < len(COLOURS) else GREY,
             DASHES[index % len(DASHES)],
-            MARKERS[index % len(MARKERS)],
+            # Grey runs share a colour: each round of dashes takes the markers from one further on.
+            MARKERS[(index + index // len(DASHES)) % len(MARKERS)],
         )
         for index, run_id in enumerate(run_ids)
     ]

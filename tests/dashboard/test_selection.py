@@ -89,6 +89,12 @@ def test_a_run_has_a_colour_of_its_own_up_to_six_and_then_grey():
     assert len({(run.colour, run.dash, run.marker) for run in shown[:6]}) == 6
 
 
+def test_all_runs_that_compare_shows_are_told_apart_without_their_colours():
+    found = snapshot(*[{"name": str(index)} for index in range(24)])
+    shown = describe(found, list(found.runs.index))
+    assert len({(run.dash, run.marker) for run in shown}) == 24
+
+
 def test_the_two_best_on_the_newest_test_set_are_chosen_first_the_better_one_last():
     found = snapshot(
         {"test_accuracy": 0.6, "test_fingerprint": "new"},
