@@ -49,6 +49,11 @@ def test_images_with_a_watermark_are_a_slice_where_there_are_enough():
     conditions = pd.DataFrame({"sample_id": ids, WATERMARK: seen})
     assert list(by_condition(conditions, ids).groupings[WATERMARK]) == [MARKED] * 20 + [UNMARKED] * 80
     assert not by_condition(conditions, ids[1:]).groupings
+    conditions.loc[60:, WATERMARK] = np.nan
+    labels = [MARKED] * 20 + [UNMARKED] * 40 + [NOT_MEASURED] * 40
+    assert list(by_condition(conditions, ids).groupings[WATERMARK]) == labels
+    conditions.loc[20 + FEWEST_MARKED - 1 :, WATERMARK] = np.nan  # the unknown ones are no others
+    assert not by_condition(conditions, ids).groupings
 
 
 def drawn(

@@ -61,9 +61,12 @@ def by_condition(conditions: pd.DataFrame, sample_ids: Sequence[str]) -> Slices:
         label[known] = np.array(words, dtype=object)[np.ceil(rank[known] * len(words)).astype(int) - 1]
         groupings[name] = label
     if WATERMARK in values:
+        known = values[WATERMARK].notna().to_numpy()
         marked = (values[WATERMARK] >= MARKED_FROM).to_numpy()
-        if FEWEST_MARKED <= marked.sum() <= len(marked) - FEWEST_MARKED:
-            groupings[WATERMARK] = np.where(marked, MARKED, UNMARKED).astype(object)
+        if FEWEST_MARKED <= marked.sum() <= known.sum() - FEWEST_MARKED:
+            label = np.where(marked, MARKED, UNMARKED).astype(object)
+            label[~known] = NOT_MEASURED
+            groupings[WATERMARK] = label
     return Slices(groupings)
 
 
