@@ -134,7 +134,8 @@ def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[
 def different_tests(snapshot: Snapshot, found: Mapping[str, Predictions], a: str, b: str) -> str | None:
     """Why the answers of two runs are not to the same images, or None where they are; found: run_id → answers.
 
-    Images that were drawn or edited anew keep their ids, and only the fingerprints tell.
+    Images that were drawn or edited anew keep their ids, and only the fingerprints tell. Where both runs have none, as
+    those of other programs, the same ids with the same labels have to do.
     """
     fingerprints = snapshot.runs["test_fingerprint"]
     if reason := same_images(found[a], found[b]):

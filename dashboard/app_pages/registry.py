@@ -30,7 +30,7 @@ def opening(model: str, versions: list[Version], table: pd.DataFrame) -> str:
     text = f"Version {champion.version} ({plain(row['label'])}) is the champion of {plain(model)}"
     if row["test_accuracy"] == row["test_accuracy"]:
         text += f", with {number(row['test_accuracy'])} test accuracy"
-    same = table[table["fingerprint"] == row["fingerprint"]]
+    same = table[(table["fingerprint"] == row["fingerprint"]) & (table["fingerprint"] != "")]
     best = same["test_accuracy"].idxmax() if same["test_accuracy"].notna().any() else champion.version
     reached = table.at[best, "test_accuracy"]
     if reached > row["test_accuracy"] and number(reached) != number(row["test_accuracy"]):
@@ -39,7 +39,8 @@ def opening(model: str, versions: list[Version], table: pd.DataFrame) -> str:
 
 
 def version_table(snapshot: Snapshot, versions: list[Version]) -> pd.DataFrame:
-    """Index version; label, aliases, metrics of its run, fingerprint of its test set, run_id, created."""
+    """Index version; label, aliases, metrics of its run, fingerprint of its test set ("": unknown), run_id,
+    created."""
     runs = snapshot.runs
     known = [v.run_id for v in versions if v.run_id and v.run_id in runs.index]
     labels = short_names(snapshot, list(dict.fromkeys(known)))
@@ -249,7 +250,7 @@ if cache.store().artifact_root is not None and "MOODIFY_MLFLOW_URL" not in os.en
 
 left, right = st.columns([3, 2], gap="large")
 with left:
-    sets = table["fingerprint"].nunique()
+    sets = table.loc[table["fingerprint"] != "", "fingerprint"].nunique()
     frame.chart(
         charts.version_lines(table.reset_index()), key="versions",
         alt=f"Test accuracy and macro recall of the {several(len(table), 'version')} of {model}",

@@ -214,6 +214,8 @@ def test_images_that_were_drawn_anew_under_their_old_ids_are_others(trained: Tra
     assert frame.different_tests(snapshot, found, *ids) is None
     snapshot.runs.loc[ids[1], "test_fingerprint"] = "another"
     assert frame.different_tests(snapshot, found, *ids) == "the fingerprints of the test sets differ"
+    snapshot.runs["test_fingerprint"] = ""
+    assert frame.different_tests(snapshot, found, *ids) is None  # by their ids and labels
 
 
 def test_calibration_tells_before_and_after_and_what_is_not_kept(trained: Trained, ids: list[str]):
@@ -536,6 +538,12 @@ def registered(accuracies: list[float], fingerprints: list[str]) -> AppTest:
 @pytest.mark.parametrize(("other", "end"), [(0.70047, "0.700 test accuracy."), (0.70051, " reached 0.701.")])
 def test_a_better_version_is_named_where_it_is_better_as_written(stocked: Path, other: float, end: str):
     assert answer(registered([0.70019, other], ["same", "same"])).endswith(end)
+
+
+def test_a_test_set_that_nobody_knows_is_neither_the_same_nor_another(stocked: Path):
+    app = registered([0.70, 0.90, 0.95, 0.80], ["", "", "b", "b"])
+    assert answer(app).endswith("with 0.700 test accuracy.")
+    assert "different test sets" not in text(app)  # only one is known
 
 
 def test_a_confusion_of_few_in_many_is_not_called_none(stocked: Path):

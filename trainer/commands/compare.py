@@ -40,7 +40,7 @@ def compare(
         run = snapshot.runs.loc[run_id]
         found.append((run["name"] or run_id[:8], run["test_fingerprint"], Predictions.from_table(table)))
     (name_a, images_a, first), (name_b, images_b, second) = found
-    if images_a != images_b:
+    if images_a != images_b:  # where both have no fingerprint, the same ids with the same labels have to do
         raise ValueError(
             f"{name_b} was tested on other data than {name_a} (the fingerprints of the test sets differ)"
         )
