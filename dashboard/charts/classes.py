@@ -77,7 +77,7 @@ def class_dots(
 
 
 def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> go.Figure:
-    """Accuracy in each slice with 95% intervals, slices on the rows; dotted: the run's accuracy on all images.
+    """Accuracy in each slice with 95% intervals, slices on the rows.
 
     tables: run_id → `trainer.evaluation.slices.slice_table`; a run may have been asked about fewer slices.
     """

@@ -50,6 +50,17 @@ def test_perfect_predictions_have_their_mass_on_the_diagonal():
         assert text == (f"100%\n({row + 1})" if row == column else "0%\n(0)")
 
 
+@pytest.mark.parametrize(("classes", "texts"), [(30, 900), (31, 0), (100, 0)])
+def test_a_matrix_of_many_classes_has_a_size_that_can_be_saved(classes: int, texts: int):
+    target = np.arange(classes)
+    found = evaluate(target, np.eye(classes), [f"class {index}" for index in target])
+    figure = confusion_figure(found, "")
+    assert len(figure.axes[0].texts) == texts
+    assert max(figure.get_size_inches()) == 27
+    assert len(figure.axes[0].patches) == classes  # the outlined diagonal
+    assert len(figure.axes[0].get_yticklabels()) == classes
+
+
 def test_a_mistake_is_written_in_the_row_of_its_truth():
     axes = confusion_figure(judged([5, 5, 5, 5], [5, 4, 4, 4]), "").axes[0]
     written = cells(axes)

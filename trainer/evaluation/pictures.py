@@ -13,23 +13,25 @@ TRAIN_COLOR, VALIDATION_COLOR = "#8A8F98", "#0072B2"
 INK = "#1F2328"
 
 
+MOST_WRITTEN = 30
+"""With more classes a confusion matrix does not grow any more, and its cells hold no text."""
+
+
 def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
-    """Rows are the truth; a cell gives the share of its row, and the count."""
+    """Rows are the truth; a cell gives the share of its row, and the count, for up to MOST_WRITTEN classes."""
     names, counts = evaluation.class_names, evaluation.confusion
-    size = max(4.5, 0.85 * len(names) + 1.5)
+    size = max(4.5, 0.85 * min(len(names), MOST_WRITTEN) + 1.5)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     support = counts.sum(1, keepdims=True)
     share = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
+    for row, column in np.ndindex(counts.shape) if len(names) <= MOST_WRITTEN else ():
         text = f"{share[row, column]:.0%}\n({counts[row, column]})" if support[row, 0] else "–"
         color = "white" if share[row, column] > 0.62 else INK  # where both can be read alike
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-        if row == column:
-            axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.2)
-            )
+    for index in range(len(names)):
+        axes.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.2))
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="truth")
