@@ -217,13 +217,16 @@ class Album:
             for row in rows(seen.name, spot.number, spot.face, spot.flags, answers_of(spot, chosen))
         ]
 
-    def failed(self) -> dict[str, str]:
+    def failed(self, chosen: "Sequence[Candidate]") -> dict[str, str]:
         """Name of each photo without an answer → why."""
-        return {
-            seen.name: seen.failure or ("every face is left out" if seen.spots else "no face was found")
-            for seen in self.seen.values()
-            if not seen.used
-        }
+        reasons = {}
+        for seen in self.seen.values():
+            if not seen.used:
+                missing = "every face is left out" if seen.spots else "no face was found"
+                reasons[seen.name] = seen.failure or missing
+            elif not any(answers_of(spot, chosen) for spot in seen.used):
+                reasons[seen.name] = "no model gives an answer"
+        return reasons
 
     def plain_picture(self, seen: Seen) -> bytes:
         """The photo alone, as a JPEG of SHOWN_PX."""
@@ -293,7 +296,8 @@ def _tally(spots: Sequence[Spot], chosen: "Sequence[Candidate]") -> str:
     several = len(chosen) > 1
     disagree = sum(len({answer.best for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
     doubt = any(len({answer.sure for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
-    alike = "; all models agree" if several and not doubt else ""
+    complete = all(len(answers_of(spot, chosen)) == len(chosen) for spot in spots)
+    alike = "; all models agree" if several and complete and not doubt else ""
     rest = f"; the models disagree on {disagree}" if disagree else alike
     says = f" {chosen[0].label} says" if several else ""
     return f":{says} " + ", ".join(f"{count} {name}" for name, count in ranked) + rest

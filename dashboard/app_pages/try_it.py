@@ -220,8 +220,8 @@ def show_answers(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
             disabled=not answered, on_click="ignore", key="csv",
         )  # fmt: skip
         st.download_button(
-            "Answers as JSON", lambda: json_text(names, album.records(chosen), album.failed()).encode(), "answers.json",
-            "application/json", disabled=not answered, on_click="ignore", key="json",
+            "Answers as JSON", lambda: json_text(names, album.records(chosen), album.failed(chosen)).encode(),
+            "answers.json", "application/json", disabled=not answered, on_click="ignore", key="json",
         )  # fmt: skip
         st.download_button(
             "Annotated picture", lambda: album.picture(seen, chosen, SAVED_PX, words=True), "annotated.jpg",

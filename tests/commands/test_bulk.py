@@ -137,7 +137,7 @@ def test_photos_that_came_later_are_answered_and_what_is_gone_is_told(place, cap
     pd.testing.assert_frame_equal(now.loc[kept], before.loc[kept])
 
 
-def test_a_chunk_of_which_nothing_is_there_is_asked_for_again_when_it_is(place, caplog, monkeypatch):
+def test_a_chunk_of_which_nothing_is_there_is_asked_for_again_when_it_is(place, caplog, capsys, monkeypatch):
     predict("crops", "--whole", "--output", "answers")
     whole = table()
     (place / "answers/part-000001.parquet").unlink()
@@ -146,8 +146,12 @@ def test_a_chunk_of_which_nothing_is_there_is_asked_for_again_when_it_is(place, 
         elsewhere.chdir(place / "other")
         assert main(["predict", "../model", "--whole", "--output", "../answers"]) == 2  # another model's name
         (place / "other/model").symlink_to(place / "model")
+        capsys.readouterr()
         assert main(["predict", "model", "--whole", "--output", "../answers"]) == 1
-    assert "None of 50 photos from crops/0050.png on is there" in caplog.text
+    assert "passed over: of 50 photos from crops/0050.png on none is there" in caplog.text
+    told = capsys.readouterr().out
+    assert "Not there, and still to be answered by the same command: 50 photos." in told
+    assert "already" not in told
     assert not (place / "answers/part-000001.parquet").exists()
     assert predict("--whole", "--output", "answers") == 1  # one is broken
     pd.testing.assert_frame_equal(table(), whole)

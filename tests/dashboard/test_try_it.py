@@ -213,9 +213,10 @@ def test_many_photos_are_counted_and_what_cannot_be_read_is_named(store):
 
 def test_photos_without_a_face_are_in_the_json_as_they_are_in_the_commands(store):
     app = try_it(CNN, a_dot_jpg=photo(), sky_dot_png=encoded(Image.new("RGB", (300, 200), "skyblue"), "PNG"))
-    assert album(app).failed() == {"sky.png": "no face was found"}
+    chosen = models.candidates([(CNN, version_of(CNN))])
+    assert album(app).failed(chosen) == {"sky.png": "no face was found"}
     seen(app)[0].spots[0].used = False
-    assert album(app).failed() == {"a.jpg": "every face is left out", "sky.png": "no face was found"}
+    assert album(app).failed(chosen) == {"a.jpg": "every face is left out", "sky.png": "no face was found"}
 
 
 def test_a_photo_that_a_model_fails_on_costs_the_others_nothing(store):
@@ -237,6 +238,7 @@ def test_a_photo_that_a_model_fails_on_costs_the_others_nothing(store):
     for _ in range(2):  # what has failed is asked about again
         assert album(app).ask(chosen[0], Moody()) == {"a.jpg": "it fails on black"}
     assert [row["photo"] for row in album(app).records(chosen)] == ["b.jpg", "b.jpg"]
+    assert album(app).failed(chosen) == {"a.jpg": "no model gives an answer"}
     seen(app)[1].spots.clear()
     with pytest.raises(ValueError, match="it fails on black"):
         album(app).ask(chosen[0], Moody())

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.commands.predict import write_annotated
 from trainer.inference.model import asked
-from trainer.inference.stream import ask_all
+from trainer.inference.stream import BATCH_FACES, ask_all
 
 
 class Moody:
@@ -58,8 +59,22 @@ def test_another_model_still_answers_it(photos):
     ]
 
 
+def test_failures_that_come_together_end_nothing_once_the_model_has_answered(photos):
+    items = ask_all(
+        [*[photos[0]] * BATCH_FACES, *[photos[1]] * 9], {"moody/1": Moody()}, whole=True, keep_pixels=False
+    )
+    assert [bool(item.rows) for item in items] == [True] * BATCH_FACES + [False] * 9
+
+
+def test_a_photo_with_one_face_that_a_model_fails_on_is_drawn_with_the_others(photos, tmp_path):
+    (item,) = ask_all([photos[0]], {"calm/1": Calm()}, whole=True, keep_pixels=True)
+    item.faces = [*item.faces, *item.faces]
+    write_annotated(item, tmp_path, set())
+    assert (tmp_path / "0.jpg").exists()
+
+
 def test_a_model_that_answers_nothing_ends_it(photos):
-    black = [photos[1]] * 2
+    black = [photos[1]] * 8
     with pytest.raises(ValueError, match="moody/1 gives no answer: it fails on black"):
         list(ask_all(black, {"moody/1": Moody()}, whole=True, keep_pixels=False))
 

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STOPPED = "Stopped. The same command goes on with what is not answered yet."
-ABSENT = (
-    "None of %d photos from %s on is there: they stay unanswered, and the same command asks for them again."
-)
+ABSENT = "passed over: of %s from %s on none is there"
 MANY = 10_000
 """So many crops are worth the seconds that a faster form of the network takes to make."""
 LOOK_SECONDS, LINE_SECONDS = 0.2, 60
@@ -65,7 +63,7 @@ def answer_into(
     passed, absent, answers, failed = map(
         counts.get, ("photos", "absent", "answers", "failed")
     )  # of all processes
-    tell(folder, before, Tally(passed - absent, answers, failed), seconds, as_json=as_json)
+    tell(folder, before, Tally(passed - absent, answers, failed), absent, seconds, as_json=as_json)
     # torchrun takes any other exit code for a crash, and would start anew.
     return 1 if before.failed + failed + absent and not torchrun.launched() else 0
 
@@ -121,7 +119,7 @@ def answer_chunks(
     while (turn := counts.add("chunks taken", 1)) <= len(missing):
         chunk = next(chunk for chunk in chunks if chunk.number == missing[turn - 1])
         if not any(map(os.path.exists, chunk.paths)):
-            log.warning(ABSENT, len(chunk.paths), chunk.paths[0])
+            log.warning(ABSENT, several(len(chunk.paths)), chunk.paths[0])
             counts.add("absent", len(chunk.paths))
             meter.set(counts.add("photos", len(chunk.paths)))
             continue
@@ -139,6 +137,10 @@ def answer_chunks(
         meter.set(counts.add("photos", len(chunk.paths)))
 
 
+def several(photos: int) -> str:
+    return f"{photos:,} photo{'' if photos == 1 else 's'}"
+
+
 def quick(model: "Model") -> "Model":
     """The same in ONNX Runtime, two to three times faster; probabilities differ by some millionths.
 
@@ -150,7 +152,7 @@ def quick(model: "Model") -> "Model":
     return QuickModel(model) if isinstance(model, Predictor) else model
 
 
-def tell(folder: Path, before: Tally, now: Tally, seconds: float, *, as_json: bool) -> None:
+def tell(folder: Path, before: Tally, now: Tally, absent: int, seconds: float, *, as_json: bool) -> None:
     total = before + now
     if as_json:
         facts = {
@@ -158,6 +160,7 @@ def tell(folder: Path, before: Tally, now: Tally, seconds: float, *, as_json: bo
             "photos": total.photos,
             "answers": total.answers,
             "failed": total.failed,
+            "absent": absent,
         }
         print(json.dumps(facts | {"photos_this_time": now.photos, "seconds": round(seconds, 1)}))
         return
@@ -166,8 +169,10 @@ def tell(folder: Path, before: Tally, now: Tally, seconds: float, *, as_json: bo
         print(
             f"Answered {now.photos:,} photos in {duration(seconds)}, {rate:,.{0 if rate >= 100 else 1}f} a second."
         )
-    else:
+    elif not absent:
         print("Everything is answered already.")
+    if absent:
+        print(f"Not there, and still to be answered by the same command: {several(absent)}.")
     why = "; the column failure says why" if total.failed else ""
     print(
         f"{folder} holds {total.answers:,} answers to {total.photos:,} photos, {total.failed:,} of which failed{why}."

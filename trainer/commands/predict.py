@@ -46,7 +46,7 @@ def predict(
     """Find the faces on photos and name their emotions.
 
     Every face is turned upright and cropped as the training images are. Ends with exit code 1 where a photo could
-    not be read or shows no face; each is named.
+    not be read, shows no face or has one that a model fails on; each is named.
 
     Args:
         model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format. Several, with
@@ -172,7 +172,8 @@ def write_annotated(item: "Item", folder: Path, drawn: set[str]) -> None:
     for row in item.rows:
         words = f"{row['answer']} {row['probability']:.2f}" if row["sure"] else "not sure"
         per_face.setdefault(row["face"], []).append(words)
-    labels = [f"{number}  {' / '.join(words)}" for number, words in per_face.items()]
+    numbers = range(1, len(item.faces) + 1)
+    labels = [f"{number}  {' / '.join(per_face.get(number, ['no answer']))}" for number in numbers]
     picture = annotated(item.photo, item.faces, labels, ANNOTATED_PX)
     stem = Path(item.path).stem
     name, count = f"{stem}.jpg", 1

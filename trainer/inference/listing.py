@@ -55,13 +55,14 @@ def walk(folder: str) -> Iterator[str]:
     """The images of a folder and of all below it, sorted by their whole paths; links to folders are not followed."""
     begin = "" if folder == "." else folder.rstrip("/") + "/"
     try:
+        names = []
         with os.scandir(folder) as entries:
-            inside = list(entries)
-        # With its slash a folder takes the place that the paths in it have among all.
-        names = sorted(e.name + "/" * e.is_dir(follow_symlinks=False) for e in inside)
-        for entry in inside:
-            if entry.is_symlink() and entry.is_dir():
-                log.warning("left out: %s is a link to a folder; name it as well", entry.path)
+            for entry in entries:
+                # With its slash a folder takes the place that the paths in it have among all.
+                names.append(entry.name + "/" * entry.is_dir(follow_symlinks=False))
+                if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112  (no error where it leads nowhere)
+                    log.warning("left out: %s is a link to a folder; name it as well", entry.path)
+        names.sort()
     except PermissionError as error:
         log.warning("left out: %s: %s", folder, error.strerror)
         return

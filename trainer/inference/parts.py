@@ -92,7 +92,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Tally:
-    """What parts hold. failed: photos without an answer."""
+    """What parts hold. failed: photos for which an answer is missing."""
 
     photos: int = 0
     answers: int = 0

@@ -23,6 +23,8 @@ BATCH_FACES = 64
 WORKERS = 2
 IN_FLIGHT = 8
 """Photos that are read ahead; each takes at most 13 MB once it is decoded."""
+FAILURES_FIRST = 8
+"""A model that fails on so many faces before it has answered one is taken for broken."""
 
 
 @dataclass
@@ -56,6 +58,7 @@ def ask_all(
     most = IN_FLIGHT if keep_pixels else BATCH_FACES
     waiting: deque[Future[Item]] = deque()
     batch: list[Item] = []
+    answering: set[str] = set()
     names = iter(photos)
     with ThreadPoolExecutor(WORKERS) as pool:
         while True:
@@ -64,7 +67,7 @@ def ask_all(
             if waiting:
                 batch.append(waiting.popleft().result())
             if not waiting or sum(len(item.faces) for item in batch) >= BATCH_FACES or len(batch) >= most:
-                answer(batch, models)
+                answer(batch, models, answering)
                 yield from batch
                 batch = []
             if not waiting:
@@ -89,10 +92,11 @@ def look(path: str, kinds: set[tuple[int, int]], whole: bool, keep_pixels: bool)
     return item
 
 
-def answer(batch: Sequence[Item], models: Mapping[str, Model]) -> None:
+def answer(batch: Sequence[Item], models: Mapping[str, Model], answering: set[str]) -> None:
     """Fill in the rows of a batch: each model is asked once for all its faces.
 
-    Raises ValueError where a model answers none of several.
+    answering: models that have answered anything, here or before. Raises ValueError where another one answers none of
+    FAILURES_FIRST faces or more.
     """
     full = [item for item in batch if item.faces]
     if not full:
@@ -100,7 +104,9 @@ def answer(batch: Sequence[Item], models: Mapping[str, Model]) -> None:
     given = []
     for name, model in models.items():
         told = asked(model, np.concatenate([item.images[model.size, model.channels] for item in full]))
-        if len(told) > 1 and all(isinstance(one, str) for one in told):
+        if not all(isinstance(one, str) for one in told):
+            answering.add(name)
+        elif name not in answering and len(told) >= FAILURES_FIRST:
             raise ValueError(f"{name} gives no answer: {told[0]}")
         given.append(told)
     answers = zip(*given, strict=True)
