@@ -408,7 +408,9 @@ def test_a_class_of_which_no_image_is_readable_is_refused(tmp_path: Path) -> Non
 def test_a_dangling_link_counts_as_unreadable(tmp_path: Path) -> None:
     root = write_files(tmp_path / "faces", many_faces(0))
     (root / "test/a/link.png").symlink_to(tmp_path / "nowhere.png")
-    assert [line.partition(": ")[0] for line in load(root, ["test"]).skipped] == ["test/a/link.png"]
+    dataset = load(root, ["test"])
+    assert [line.partition(": ")[0] for line in dataset.skipped] == ["test/a/link.png"]
+    assert not dataset.unread  # the cache keeps it: with its target back, the link has another size
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes no such names")
@@ -532,8 +534,6 @@ def test_a_tar_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
     ("kind", "target"),
     [
         (tarfile.LNKTYPE, "train/angry/Training_0.png"),
-        (tarfile.SYMTYPE, "Training_0.png"),
-        (tarfile.SYMTYPE, "../angry/Training_0.png"),
     ],
 )
 def test_another_name_of_a_file_in_a_tar_file_is_an_image_of_its_own(
@@ -560,18 +560,29 @@ def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) ->
         load(path, BOTH)
 
 
-@pytest.mark.parametrize("target", ["{folder}/secret.png", "../../../secret.png", "link.png", "../a"])
-def test_a_link_that_leads_to_no_file_of_the_archive_is_skipped_and_named(
-    tmp_path: Path, target: str
+@pytest.mark.parametrize(
+    ("kind", "target", "reason"),
+    [
+        (
+            tarfile.SYMTYPE,
+            "{folder}/secret.png",
+            "it is a symbolic link: unpack the archive, and name its folder",
+        ),
+        (tarfile.SYMTYPE, "Training_0.png", "it is a symbolic link: unpack the archive, and name its folder"),
+        (tarfile.LNKTYPE, "test/a/none.png", "it is a link that leads to no file of the archive"),
+    ],
+)
+def test_a_link_that_is_no_other_name_of_a_file_in_a_tar_file_is_skipped_and_named(
+    tmp_path: Path, kind: bytes, target: str, reason: str
 ) -> None:
     (tmp_path / "secret.png").write_bytes(png(np.zeros((48, 48), np.uint8)))
     path = write_tar(tmp_path / "x.tar", many_faces(0))
     with tarfile.open(path, "a") as archive:
         link = tarfile.TarInfo("test/a/link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, target.format(folder=tmp_path)
+        link.type, link.linkname = kind, target.format(folder=tmp_path)
         archive.addfile(link)
     dataset = load(path, ["test"])
-    assert dataset.skipped == ("test/a/link.png: it is a link that leads to no file of the archive",)
+    assert dataset.skipped == (f"test/a/link.png: {reason}",)
     assert len(dataset.parts["test"]) == 200
 
 

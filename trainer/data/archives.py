@@ -65,9 +65,9 @@ class Archive:
             raise ValueError(
                 f"{self.path} holds the layout {LAYOUT} more than once, in: {', '.join(sorted(wrappers))}"
             )
-        for place in others:  # a class may be without an image
-            if place.class_name and (not wrappers or place.wrapper in wrappers):
-                found.setdefault(place.part, Found()).class_names.add(place.class_name)
+        for place in others:  # a class, and a part, may be without an image
+            if not wrappers or place.wrapper in wrappers:
+                found.setdefault(place.part, Found()).class_names.update({place.class_name} - {""})
         for part_name in self.parts:
             if part_name not in found:
                 raise missing_part(self.path, part_name)
@@ -107,10 +107,12 @@ def _decode(content: Callable[[], IO[bytes]]) -> np.ndarray:
 
 
 def _open_in_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    """A file, or what a link points to within the archive. Raises ImageError where that is not there."""
+    """A file, by any of its names. Raises ImageError for a link that is no such name."""
+    if member.issym():  # to follow many would take long: each is looked for among all members
+        raise ImageError("it is a symbolic link: unpack the archive, and name its folder")
     try:
         file = tar.extractfile(member)
-    except (KeyError, RecursionError):
+    except KeyError:
         file = None
     if file is None:
         raise ImageError("it is a link that leads to no file of the archive")

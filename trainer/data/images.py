@@ -155,7 +155,8 @@ def _read(source: Path | bytes | IO[bytes]) -> bytes:
                 )
             source = source.read_bytes()
         except OSError as error:
-            raise UnreadError(f"the file cannot be read: {error.strerror}") from error
+            kind = ImageError if isinstance(error, FileNotFoundError) else UnreadError
+            raise kind(f"the file cannot be read: {error.strerror}") from error
     data = source if isinstance(source, bytes) else source.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:
         raise ImageError(f"the file has more than {FILE_LIMIT / 1e6:,.0f} MB, the most that is read")
