@@ -66,7 +66,7 @@ def _accuracy(answers: Surest) -> str:
     """`74% (73 to 76)`."""
     if not answers.images:
         return DASH
-    low, high = (f"{100 * end:.0f}" for end in answers.interval)
+    low, high = (percent(end).removesuffix("%") for end in answers.interval)
     return f"{percent(answers.accuracy)} ({low} to {high})"
 
 

@@ -175,9 +175,10 @@ def same_worse_images(
         if answers.sample_ids != found[first].sample_ids or fingerprints[run_id] != fingerprints[first]:
             sizes = f"{len(found[first]):,} and {len(answers):,}"
             reason = f"they were asked about worse versions of different images ({sizes})"
-        elif answers.kinds != found[first].kinds:
-            counts = f"{len(found[first].kinds)} and {len(answers.kinds)}"
-            reason = f"their images were made worse in different ways ({counts})"
+        elif other := set(answers.kinds) ^ set(found[first].kinds):
+            reason = (
+                f"their images were made worse in different ways (only one's by {', '.join(sorted(other))})"
+            )
         if reason:
             st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {reason}.")
         else:

@@ -17,7 +17,11 @@ def robustness_sentence(found: Mapping[str, Robustness], chosen: Sequence[Chosen
     order = sorted(scores, key=lambda run_id: (math.isnan(scores[run_id].value), -scores[run_id].value))
     shares = [
         percent(score.value)
-        + ("" if math.isnan(score.low) else f" ({100 * score.low:.0f} to {percent(score.high)})")
+        + (
+            ""
+            if math.isnan(score.low)
+            else f" ({percent(score.low).removesuffix('%')} to {percent(score.high)})"
+        )
         for score in (scores[run_id] for run_id in order)
     ]
     several = len(order) > 1

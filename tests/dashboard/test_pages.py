@@ -283,7 +283,7 @@ def test_answers_to_worse_versions_of_other_images_are_left_out(
         monkeypatch.setattr(cache, "robustness", of_other_images)
     elif other == "kinds":
         monkeypatch.setattr(cache, "robustness", of_fewer_kinds)
-        reason = "their images were made worse in different ways (10 and 9)"
+        reason = "their images were made worse in different ways (only one's by blur)"
     else:
         monkeypatch.setattr(cache, "snapshot", with_other_fingerprint)
     app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Worse images")
