@@ -32,7 +32,10 @@ comparisons, reasons = compare_all(snapshot, chosen)
 with top:
     frame.answer("Compare", headline(runs, chosen, comparisons, reasons))
 
-left, right = st.columns(2, gap="large")
+if len(chosen) < 3:
+    left, right = st.columns(2, gap="large")
+else:  # the differences would be out of sight beside a chart
+    left, right = st.container(), st.container()
 with left:
     st.subheader("Test metrics", anchor=False)
     table, decided = metric_table(runs, chosen, comparisons)
