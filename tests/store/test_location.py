@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -29,6 +30,39 @@ def test_a_new_store_is_in_wal_mode_and_inside_mlruns(workplace):
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     experiment = store.client().get_experiment(store.experiment_id("sketch"))
     assert experiment.artifact_location == f"{workplace}/mlruns/artifacts"
+
+
+def test_a_store_whose_making_was_stopped_is_made_anew(workplace, monkeypatch):
+    def half(*_: object, **__: object) -> None:
+        with closing(sqlite3.connect(workplace / "mlruns/mlflow.db")) as connection:
+            connection.execute("DROP TABLE alembic_version")  # MLflow would make all tables again, and fail
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("mlflow.MlflowClient.search_experiments", half)
+        with pytest.raises(KeyboardInterrupt):
+            open_store()
+    with pytest.raises(StoreError, match="no tracking store"):
+        open_store(create=False)
+    store = open_store()
+    assert store.client().get_experiment(store.experiment_id("sketch"))
+    assert open_store(create=False) == store  # not once more
+    assert find_all(workplace / "mlruns/mlflow.db") == {"Default", "sketch"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_is_killed_while_it_makes_a_store_leaves_none_that_is_broken(workplace, number):
+    code = "from trainer.store.location import open_store; open_store().experiment_id('sketch')"
+    first = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    database = workplace / "mlruns/mlflow.db"
+    while not (database.exists() and database.stat().st_size > 100_000):  # some of its tables
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(number)
+    assert first.wait(60) != 0
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert find_all(database) == {"Default", "sketch"}
 
 
 def test_reading_makes_no_store(workplace):
@@ -216,6 +250,22 @@ def test_a_store_that_was_copied_without_its_hidden_files_keeps_its_artifacts(st
     assert f"from {stocked}/mlruns to {tmp_path}/new; its artifact paths were set right" in caplog.text
     assert new.client().get_run(run_id).info.artifact_uri.startswith(f"{tmp_path}/new/artifacts/")
     assert new.client().get_experiment_by_name("sketch").artifact_location == f"{tmp_path}/new/artifacts"
+
+
+def test_a_store_that_is_being_written_by_another_path_keeps_its_paths(stocked, tmp_path, monkeypatch):
+    client = open_store().client()
+    run_id = make_run(client, open_store().experiment_id("sketch"), status=None)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", stocked / "mlruns", copy], check=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mount").symlink_to(stocked / "mlruns")  # as another place where the same disk is mounted
+    with pytest.raises(
+        StoreError, match=rf"a run is being written .* as {stocked}/mlruns, and here it is {tmp_path}"
+    ):
+        open_store(uri=f"sqlite:///{tmp_path}/mount/mlflow.db")
+    assert open_store(uri=f"sqlite:///{copy}/mlflow.db")  # what is a copy is set right
+    client.set_terminated(run_id)
+    assert open_store(uri=f"sqlite:///{tmp_path}/mount/mlflow.db")
 
 
 def test_a_folder_that_somebody_chose_for_artifacts_is_not_taken_for_the_stores(stocked):

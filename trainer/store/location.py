@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SQLITE_PREFIX = "sqlite:///"
 LOCATION_FILE = ".location"
+_WRITTEN_MINUTES = 2
+"""A run that has said nothing for so long (system metrics come every 10 s) is not being written."""
 # Columns in which MLflow keeps absolute paths, as table → column.
 _PATH_COLUMNS = {
     "experiments": "artifact_location",
@@ -283,12 +286,17 @@ def answers(uri: str) -> bool:
 
 
 def _open_database(uri: str, database: Path, create: bool) -> None:
-    if not create and not database.exists():
+    making = database.with_name(f".making-{database.name}")
+    if not create and (not database.exists() or making.exists()):
         raise StoreError(f"there is no tracking store at {database} yet: `make train` makes one")
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that make the tables at the same time break the store for good.
         with FileLock(database.with_name(".store.lock")):
+            # Whoever made the tables was stopped, and MLflow does not go on with half of them.
+            if making.exists():
+                for suffix in ("", "-wal", "-shm", "-journal"):
+                    Path(f"{database}{suffix}").unlink(missing_ok=True)
             is_new = not database.exists() or database.stat().st_size == 0
             if uri in _opened and (is_new or _opened[uri] != which_file(uri)):
                 _let_go(uri)
@@ -296,6 +304,9 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
                 with closing(sqlite3.connect(database, timeout=30)) as connection:
                     _check_tables(connection)
                     _repair_paths(connection, database.parent)
+            else:
+                making.touch()
+                _opened[uri] = None  # so that this process lets go of it, too, where it is stopped
             MlflowClient(uri, uri).search_experiments(
                 max_results=1
             )  # makes the tables, or says what is amiss
@@ -303,6 +314,7 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
                 with closing(sqlite3.connect(database, timeout=30)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")  # it persists
                     _repair_paths(connection, database.parent)
+                making.unlink()
             _opened[uri] = which_file(uri)
     except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
         raise StoreError(
@@ -330,11 +342,18 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
 
     MLflow keeps absolute paths and would list no artifacts, without an error. The folder remembers where it was in a
     file of its own, which `cp -r old/* new/` leaves behind; paths outside of the old folder are left alone.
+
+    Raises StoreError where a run is being written by the old path: its files would go where nobody looks for them.
     """
     memory = folder / LOCATION_FILE
     known = remembered(folder)
     old = known or _recorded(connection, folder) or str(folder)
     if old != str(folder):
+        if _is_written(connection) and not _is_another(Path(old), folder):
+            raise StoreError(
+                f"a run is being written into this store as {old}, and here it is {folder}: use that path, or wait "
+                f"until the run has ended (or {_WRITTEN_MINUTES} minutes, where its process is gone)"
+            )
         with connection:  # one transaction
             for table, column in _PATH_COLUMNS.items():
                 connection.execute(
@@ -350,6 +369,20 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(memory)
+
+
+def _is_written(connection: sqlite3.Connection) -> bool:
+    """Whether a run that has not ended has said something lately."""
+    (last_ms,) = connection.execute(
+        "SELECT max(max(start_time), coalesce(max(timestamp), 0)) FROM runs LEFT JOIN latest_metrics USING (run_uuid) "
+        "WHERE status = 'RUNNING' AND lifecycle_stage = 'active'"
+    ).fetchone()
+    return last_ms is not None and time.time() * 1000 - last_ms < _WRITTEN_MINUTES * 60_000
+
+
+def _is_another(old: Path, folder: Path) -> bool:
+    """Whether what lies at the old path is another folder: then this one is a copy."""
+    return old.is_dir() and not old.samefile(folder)
 
 
 def remembered(folder: Path) -> str | None:
