@@ -76,6 +76,16 @@ def test_what_no_server_takes_is_kept_in_order_and_delivered(store, impatient, c
     assert outboxes(store.undelivered) == []
 
 
+def test_who_writes_to_a_run_later_delivers_first_what_was_kept_of_it(store, impatient):
+    writer = cut_off(store)
+    writer.log_metrics({"test/accuracy": 0.5})
+    writer.close()
+    later = RunWriter(store, writer.run_id)
+    later.log_metrics({"export/bytes": 9.0})
+    assert not later.is_waiting
+    assert store.client().get_run(writer.run_id).data.metrics == {"test/accuracy": 0.5, "export/bytes": 9.0}
+
+
 @pytest.mark.parametrize("before", [0, 2])
 def test_a_line_that_a_full_disk_cut_off_spoils_no_other(store, before: int):
     run_id = RunWriter.create(store, "odd", "torn", {}).run_id

@@ -20,6 +20,7 @@ from trainer.evaluation.comparison import Predictions, same_images
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
 from trainer.store.registry import all_versions, find_version
+from trainer.store.writer import RunWriter
 from trainer.training import retest
 from trainer.training.retest import bundled_elsewhere
 
@@ -77,6 +78,32 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Tr
     assert "with a watermark" not in version.description
     assert math.isnan(client.get_run(version.run_id).data.metrics["slices/watermark/with a watermark"])
     assert client.download_artifacts(version.run_id, CARD_FILE)
+
+
+def test_what_was_answered_before_is_kept_also_where_writing_was_cut_short_and_is_done_again(
+    place: Trained, monkeypatch
+):
+    store = open_store()
+    version = find_version(store, MODEL)
+    before = Reader(store).predictions(version.run_id)
+    fingerprint = Reader(store).snapshot().runs.loc[version.run_id, "test_fingerprint"]
+    picture = next((place.data_dir / "test" / "sad").iterdir())
+    shutil.copy(picture, picture.with_name("again.png"))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(RunWriter, "set_tags", stop)
+        cut.setattr(retest._HoldingWriter, "_send", RunWriter._send)  # at once
+        with pytest.raises(KeyboardInterrupt):
+            retest.retest(store, version, str(place.data_dir))
+    assert len(Reader(store).predictions(version.run_id)) > len(before)
+    retest.retest(store, version, str(place.data_dir))
+    kept = EARLIER_PREDICTIONS_FILE.format(fingerprint=fingerprint[:8])
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(store.client().download_artifacts(version.run_id, kept)), before
+    )
 
 
 def test_of_figures_that_the_new_test_set_has_none_of_nothing_stays(stocked):

@@ -1,6 +1,7 @@
 """Makes one MLflow run, and one registered version, of one training."""
 
 import logging
+import math
 import os
 import platform
 import socket
@@ -43,7 +44,7 @@ class RunWriter:
         self.run_id = run_id
         self._client = store.client()
         self._outbox = Outbox(store.undelivered, run_id)
-        self._tried = time.monotonic()
+        self._tried = -math.inf  # what was kept before is delivered first
         self._logged_params: Mapping[str, str] = {}
         self._monitor: SystemMetricsMonitor | None = None
 

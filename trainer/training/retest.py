@@ -15,6 +15,7 @@ from trainer.data.exclusion import list_digest
 from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
 from trainer.jobs import configuration
+from trainer.store.files import read_file
 from trainer.store.location import Store, StoreError
 from trainer.store.models import load_bundle
 from trainer.store.outbox import describe_again
@@ -101,8 +102,11 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     writer = _HoldingWriter(store, run_id)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if fingerprints["test"] != before["test_fingerprint"]:
-            earlier = folder / EARLIER_PREDICTIONS_FILE.format(fingerprint=before["test_fingerprint"][:8])
+        kept = EARLIER_PREDICTIONS_FILE.format(fingerprint=before["test_fingerprint"][:8])
+        # Where it is, this was cut short before, and `known` may be new already.
+        is_kept = read_file(store, run_id, kept, lambda _: True) is not None
+        if fingerprints["test"] != before["test_fingerprint"] and not is_kept:
+            earlier = folder / kept
             earlier.parent.mkdir(parents=True)
             known.to_parquet(earlier, index=False)
         evaluation = log_test(
@@ -119,6 +123,11 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
         }
         writer.set_tags(tags)
         writer.let_go()
+    if writer.is_waiting:
+        raise StoreError(
+            "the tracking server went away: what was measured is kept; when it answers again, run `python -m trainer "
+            "deliver`, and then this again"
+        )
     describe_again(store, version, predictor.spec, tags)
     return evaluation
 
