@@ -71,9 +71,13 @@ def main(arguments: list[str]) -> int:
 
 
 def store_refusal(error: Exception) -> str | None:
-    """What it means that a tracking server refused something; None where it was nothing of the kind."""
+    """What it means that a tracking store refused something, or failed; None where it was nothing of the kind."""
     location = sys.modules.get("trainer.store.location")  # not imported: then no store was asked
-    return location.refusal(error) if location is not None else None
+    if location is None:
+        return None
+    if (refused := location.refusal(error)) is not None or not isinstance(error, location.MlflowException):
+        return refused
+    return f"the tracking store failed: {location.reason(error)}"
 
 
 def usage() -> str:

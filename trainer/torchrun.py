@@ -121,7 +121,10 @@ class Launch:
             file = self._folder / f"{_agent()}.run"
             file.parent.mkdir(parents=True, exist_ok=True)
             draft = file.with_suffix(".new")
-            draft.write_text(f"{run_id} {os.getpid()}")
+            with draft.open("w") as text:
+                text.write(f"{run_id} {os.getpid()}")
+                text.flush()
+                os.fsync(text.fileno())
             draft.replace(file)
 
     def recall(self) -> str | None:
@@ -130,16 +133,16 @@ class Launch:
             return None
         self._clear()
         file = self._folder / f"{_agent()}.run"
-        if not file.is_file():
+        run_id, _, process = file.read_text().partition(" ") if file.is_file() else ("", "", "")
+        if not process:  # a power cut may leave a file empty
             return None
-        run_id, process = file.read_text().split()
         return run_id if int(process) != os.getpid() else None  # else it has trained another one before
 
     def _clear(self) -> None:
         """Forget the launches of others whose runs have finished, or cannot be gone on with."""
         for file in self._folder.glob("*.run"):
-            run_id = file.read_text().split()[0]
-            if file.stem != _agent() and not (self._checkpoints / run_id).exists():
+            run_id = file.read_text().partition(" ")[0]
+            if file.stem != _agent() and not (run_id and (self._checkpoints / run_id).exists()):
                 file.unlink(missing_ok=True)
 
 

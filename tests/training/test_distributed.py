@@ -186,4 +186,5 @@ def test_only_what_the_same_torchrun_has_started_anew_goes_on_with_its_run(monke
 def test_a_process_that_trains_twice_does_not_go_on_with_its_first_run(monkeypatch, tmp_path):
     launch(monkeypatch)
     torchrun.Launch(tmp_path).remember("a1")
+    (tmp_path / "launches" / "other.run").touch()  # as a power cut may leave it
     assert torchrun.Launch(tmp_path).recall() is None
