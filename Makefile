@@ -1,4 +1,5 @@
-# Everything below needs Python 3.11 or newer and nothing else.
+# Everything below needs one of these Pythons and nothing else; for others some packages have no wheels.
+IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,15 +21,17 @@ help: ## list every target
 
 setup: $(READY) ## make the virtual environment from the pinned constraints
 $(READY): constraints.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; set PYTHON=/path/to/python3"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 to 3.14 is needed; set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c '$(IN_RANGE)' || \
+	  { echo "Python 3.11 to 3.14 is needed, $(PYTHON) is another; set PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up $(VENV) (once; downloads about 3 GB)"
-	@# Without pip its making was cut short; without a Python that starts, that of the system was replaced.
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[0-9.]+' constraints.txt)"
+	@# Without pip its making was cut short; without a Python that starts, or can be used, that of the system was replaced.
+	@{ $(BIN)/python -c '$(IN_RANGE)' && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || \
+	  $(PYTHON) -m venv --clear $(VENV)
+	@awk '/^[a-z]/ { is_uv = /^uv==/ } is_uv' constraints.txt > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt
-	$(BIN)/uv pip install --python $(BIN)/python --no-deps --quiet --editable .
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 
 train: $(READY) ## train the CNN and ResNet18, register both (ARGS="--epochs 1": as short as it gets)
