@@ -8,10 +8,10 @@ from mlflow.entities import Metric
 from tests.extra.grey_faces import write_grey_folder
 from tests.extra.odd_runs import add_odd_runs
 from trainer.__main__ import main
-from trainer.contract import Tag
+from trainer.contract import Tag, audit_experiment
 from trainer.store.location import open_store
 from trainer.store.reader import Reader
-from trainer.store.sweeps import begin_sweep, begin_trial
+from trainer.store.sweeps import begin_sweep, begin_trial, set_state
 from trainer.store.writer import RunWriter
 from trainer.training.checkpoint import Checkpoint
 
@@ -50,6 +50,28 @@ def test_a_trial_of_a_sweep_is_marked_like_any_run(odd, capsys):
     assert main(["runs", "--mark-stale"]) == 0
     assert f"trial 0 ({trial.run_id}): marked as failed" in capsys.readouterr().out
     assert Reader(store).snapshot().trials.at[trial.run_id, "status"] == "failed"
+
+
+def test_an_audit_that_was_killed_is_marked_and_a_sweep_once_none_of_its_trials_runs(odd, capsys):
+    store = open_store()
+    killed = {Tag.PROCESS_STARTED: 1.0}
+    audit = RunWriter.create(store, audit_experiment("odd"), "audit of odd", {Tag.AUDIT: "true", **killed})
+    sweep = begin_sweep(store, "odd", "search 2", "", killed, {})
+    trial = begin_trial(store, "odd", sweep, 0, {})  # of another worker
+    assert main(["runs", "--mark-stale"]) == 0
+    said = capsys.readouterr().out
+    assert f"audit of odd ({audit.run_id}): marked as failed" in said
+    assert sweep not in said
+    store.client().set_terminated(trial.run_id)
+    assert main(["runs", "--mark-stale"]) == 0
+    assert f"search 2 ({sweep}): marked as failed" in capsys.readouterr().out
+    run = store.client().get_run(sweep)
+    assert run.info.status == "FAILED"
+    assert "without a word" in run.data.tags[Tag.REASON]
+    assert run.info.end_time == store.client().get_run(trial.run_id).info.end_time
+    set_state(store, sweep, "RUNNING")
+    assert store.client().get_run(sweep).data.tags[Tag.REASON] == ""
+    set_state(store, sweep, "FINISHED")
 
 
 def test_a_clock_that_was_set_back_makes_no_run_stale_and_a_number_that_is_used_again_does(odd):

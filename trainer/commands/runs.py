@@ -20,7 +20,8 @@ def runs(
         dataset: Only the runs on this dataset.
         limit: Only this many; 0 for all.
         json: Print a JSON list instead of a table.
-        mark_stale: End the runs whose process is gone from this machine as failed, instead of listing.
+        mark_stale: End the runs, sweeps and audits whose process is gone from this machine as failed, instead of
+            listing.
     """
     if limit < 0:
         raise ValueError(f"--limit {limit}: must be 0 or more")

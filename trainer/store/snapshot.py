@@ -78,6 +78,7 @@ class Snapshot:
     params: run_id → parameter → value. audits: those that ended well, newest first; they are not among the runs.
     trials: the trainings of sweeps, as `runs`, with sweep (the id of its SweepRun) and trial (its number); status may
         also be pruned. They are not among the runs. sweeps: newest first.
+    unended: the runs of audits and sweeps that count as running in the store.
     has_older, has_older_versions: whether a server has more than was read.
     """
 
@@ -87,6 +88,7 @@ class Snapshot:
     audits: tuple[AuditRun, ...] = ()
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     sweeps: tuple[SweepRun, ...] = ()
+    unended: tuple[Head, ...] = ()
     has_older: bool = False
     has_older_versions: bool = False
 
@@ -126,6 +128,7 @@ def make_snapshot(
         _audits(heads),
         _trials(table[is_trial], tags),
         _sweeps(heads),
+        tuple(head for head in heads if head.kind in (Tag.AUDIT, Tag.SWEEP) and head.status not in ENDED),
         has_older,
         has_older_versions,
     )
@@ -175,7 +178,7 @@ def _row(head: Head, details: Details, params: dict[str, str], now_ms: float) ->
     recalls, supports = (_by_class(metrics, f"test/{name}/") for name in ("recall", "support"))
     last = details.active_ms or head.started_ms
     status = _STATES.get(head.status, head.status.lower())
-    if status == "running" and not _lives(tags, last, now_ms):
+    if status == "running" and not lives(tags, last, now_ms):
         status = "stale"
     ended = {"stale": last, "running": now_ms}.get(status, head.ended_ms)
     record: dict[str, Any] = {"name": head.name, "experiment": head.experiment}
@@ -238,8 +241,11 @@ def _by_class(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {key.removeprefix(prefix): metrics[key] for key in sorted(metrics) if key.startswith(prefix)}
 
 
-def _lives(tags: Mapping[str, str], last_ms: float, now_ms: float) -> bool:
-    """Whether the process of a running run is still there, as far as it can be told."""
+def lives(tags: Mapping[str, str], last_ms: float, now_ms: float) -> bool:
+    """Whether the process of a running run is still there, as far as it can be told.
+
+    last_ms: when the run is known to have lived; like now_ms in ms since 1970.
+    """
     here = has_process_here(tags, last_ms)
     return now_ms - last_ms < SILENCE_SECONDS * 1000 if here is None else here
 

@@ -37,10 +37,13 @@ def set_state(store: Store, run_id: str, state: Literal["RUNNING", "FINISHED", "
     """Of a parent run. Raises StoreError where the store does not have it, or cannot be asked."""
     try:
         client = store.client()
-        if client.get_run(run_id).info.lifecycle_stage == "deleted":
+        run = client.get_run(run_id)
+        if run.info.lifecycle_stage == "deleted":
             raise StoreError(f"the run of this sweep, {run_id}, was deleted: take another --study")
         if state == "RUNNING":
             client.update_run(run_id, state)
+            if run.data.tags.get(Tag.REASON):  # it was marked as failed, and goes on
+                client.set_tag(run_id, Tag.REASON, "")
         else:
             client.set_terminated(run_id, state)
     except MlflowException as error:
