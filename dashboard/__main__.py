@@ -7,6 +7,8 @@ from typing import Annotated
 
 import tyro
 
+from trainer.commands.ui import check_port, free_port, has_display
+
 HOST = "127.0.0.1"
 OVERWRITTEN = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 """Without these, blocks below a kilobyte would lie as they are after they are freed, whatever server.py tells glibc."""
@@ -23,6 +25,7 @@ def dashboard(
         port: Where to listen; the next free port is taken where it is in use.
         browser: Open the page in the browser.
     """
+    check_port(port)
     os.environ.setdefault("STREAMLIT_LOGGER_LEVEL", "warning")
     # What the pages need is imported, and the store read, before the server says that it is up.
     import pyarrow.parquet  # noqa: F401
@@ -32,7 +35,6 @@ def dashboard(
     import dashboard.table
     import dashboard.trainings
     from dashboard.server import UPLOAD_MB, make_app
-    from trainer.commands.ui import free_port, has_display
     from trainer.jobs import begin_store
     from trainer.store.location import StoreError
 
@@ -61,10 +63,21 @@ def begin_overwriting() -> None:
         del os.environ[name]
 
 
-def main() -> None:
-    begin_overwriting()
-    tyro.cli(dashboard, prog="python -m dashboard")
+def main() -> int:
+    """Returns the exit code, as that of `python -m trainer`: 2 for a mistake of the user's, 130 for Ctrl-C."""
+    try:
+        begin_overwriting()
+        tyro.cli(dashboard, prog="python -m dashboard")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if os.environ.get("MOODIFY_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """What a user types and reads, on a store that was really trained."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
+from dashboard.__main__ import OVERWRITTEN
+from dashboard.__main__ import main as dashboard_main
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from tests.extra.own_store import own_store
@@ -20,6 +23,7 @@ from trainer.__main__ import COMMANDS, main
 from trainer.commands.predict import print_table
 from trainer.commands.quickstart import usual_epochs
 from trainer.commands.report import difference
+from trainer.commands.ui import free_port
 from trainer.config import recipe_defaults
 from trainer.contract import Tag
 from trainer.evaluation.gates import GATES_FILE
@@ -38,6 +42,45 @@ def test_help_lists_every_command(capsys):
 def test_an_unknown_command_is_named(capsys):
     assert main(["trian"]) == 2
     assert "there is no command 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["70000", "0", "-1"])
+def test_what_is_no_port_is_told_in_a_line_by_both_servers(monkeypatch, capsys, port):
+    monkeypatch.setattr("sys.argv", ["dashboard", "--port", port])
+    for name, value in OVERWRITTEN.items():  # else it would begin this process anew
+        monkeypatch.setenv(name, value)
+    for run in (lambda: main(["ui", "--port", port]), dashboard_main):
+        assert run() == 2
+        assert capsys.readouterr().err == f"error: --port {port}: must lie between 1 and 65535\n"
+
+
+def test_ctrl_c_ends_the_dashboard_without_a_traceback_before_it_is_up(monkeypatch, capsys):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tyro.cli", interrupt)
+    for name, value in OVERWRITTEN.items():
+        monkeypatch.setenv(name, value)
+    assert dashboard_main() == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_port_that_the_user_may_not_have_is_not_called_in_use(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    with pytest.raises(ValueError, match=r"not listen on port 80 \(Permission denied\)"):
+        free_port(80)
+
+
+def test_ports_are_looked_for_up_to_the_last_one(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    with pytest.raises(ValueError, match="ports 65530 to 65535 are in use"):
+        free_port(65_530)
 
 
 @pytest.mark.parametrize("command", ["sweep", "quickstart", "audit"])

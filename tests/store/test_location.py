@@ -184,15 +184,21 @@ def test_a_database_without_a_server_is_a_store(workplace, monkeypatch, capsys):
         shutil.rmtree(postgres.folder, ignore_errors=True)
 
 
+@pytest.mark.parametrize("has_display", [True, False])
 @pytest.mark.parametrize("uri", ["postgresql+psycopg2://ann:s3cret@host/x", "http://127.0.0.1:5000"])
-def test_only_a_server_is_opened_in_the_browser(workplace, monkeypatch, capsys, uri):
+def test_only_a_server_is_opened_in_the_browser_and_only_on_a_screen(
+    workplace, monkeypatch, capsys, uri, has_display
+):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("DISPLAY", ":0" if has_display else "")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "")
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("trainer.store.location.open_store", lambda: Store(uri, None))
     is_server = uri.startswith("http")
     assert main(["ui"]) == (0 if is_server else 2)
     shown = capsys.readouterr()
-    assert opened == ([uri] if is_server else [])
+    assert opened == ([uri] if is_server and has_display else [])
     if not is_server:
         [line] = shown.err.splitlines()
         assert "start a server on it (`make server`)" in line

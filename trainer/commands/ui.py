@@ -12,6 +12,7 @@ import webbrowser
 import tyro
 
 HOST = "127.0.0.1"
+LAST_PORT = 65_535
 
 
 def main(arguments: list[str]) -> int:
@@ -25,6 +26,7 @@ def ui(*, port: int = 5000, browser: bool = True) -> int:
         port: Where to listen; the next free port is taken where it is in use.
         browser: Open the page in the browser.
     """
+    check_port(port)
     from trainer.store.location import StoreError, open_store, redacted
 
     store = open_store()
@@ -35,7 +37,7 @@ def ui(*, port: int = 5000, browser: bool = True) -> int:
                 "MLFLOW_TRACKING_URI (http://…)"
             )
         print(f"The store is a server with a UI of its own: {redacted(store.uri)}")
-        if browser:
+        if browser and has_display():
             webbrowser.open(store.uri)
         return 0
     port = free_port(port)
@@ -71,14 +73,28 @@ def answers(port: int, seconds: float = 30.0) -> bool:
     return False
 
 
+def check_port(port: int) -> None:
+    """Raises ValueError for what is no port."""
+    if not 1 <= port <= LAST_PORT:
+        raise ValueError(f"--port {port}: must lie between 1 and {LAST_PORT}")
+
+
 def free_port(wanted: int) -> int:
-    """`wanted`, or the next port above it on which nothing listens. ValueError where 50 are taken."""
-    for port in range(wanted, wanted + 50):
+    """`wanted`, or the next port above it on which nothing listens.
+
+    Raises ValueError where 50 are taken, or the user may not listen there.
+    """
+    last = min(wanted + 49, LAST_PORT)
+    for port in range(wanted, last + 1):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
+            except PermissionError as error:
+                raise ValueError(
+                    f"you may not listen on port {port} ({error.strerror}): give another with --port, from 1024 on"
+                ) from error
             except OSError:
                 continue
             return port
-    raise ValueError(f"ports {wanted} to {wanted + 49} are in use; give another with --port")
+    raise ValueError(f"ports {wanted} to {last} are in use; give another with --port")
