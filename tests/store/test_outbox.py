@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from tests.extra.grey_faces import Trained
+from trainer.__main__ import main
 from trainer.contract import Tag
 from trainer.store.location import Store, StoreError, open_store, redacted, store_uri
 from trainer.store.outbox import JOURNAL_FILE, Outbox, deliver, outboxes
@@ -100,6 +101,21 @@ def test_a_line_that_a_full_disk_cut_off_spoils_no_other(store, before: int):
     run = store.client().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert [key for key in run.data.tags if key.startswith("tag ")] == [f"tag {n}" for n in range(before)]
+
+
+def test_deliver_without_an_address_names_the_server_that_runs_wait_for(
+    tmp_path, monkeypatch, impatient, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["deliver"]) == 2
+    assert "there is no tracking store" in capsys.readouterr().err
+    nobody = Store(NOBODY, None)
+    box = Outbox(nobody.undelivered, "0" * 32)
+    box.keep(nobody, {"kind": "end", "status": "FINISHED", "end_ms": 1}, None)
+    box.close()
+    assert main(["deliver"]) == 2
+    assert "set MLFLOW_TRACKING_URI=http://127.0.0.1:9\n" in capsys.readouterr().err
 
 
 def test_a_delivery_that_was_cut_short_makes_nothing_twice(trained: Trained, impatient):

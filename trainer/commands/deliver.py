@@ -1,5 +1,6 @@
 """`deliver`: what runs kept here while the tracking server was down."""
 
+import os
 import sys
 
 import tyro
@@ -15,9 +16,18 @@ def deliver() -> int:
     It can be repeated: what has arrived is not made twice. The exit status is 1 where something stays.
     """
     from trainer.store import outbox
-    from trainer.store.location import StoreError, open_store
+    from trainer.store.location import Store, StoreError, embedded_uri, open_store
 
-    store = open_store(create=False)
+    try:
+        store = open_store(create=False)
+    except StoreError as error:
+        here = Store(embedded_uri(), None)  # where what a server did not take is kept, whichever it was
+        servers = sorted({box.server for box in outbox.outboxes(here.undelivered)})
+        if os.environ.get("MLFLOW_TRACKING_URI") or not servers:
+            raise
+        raise StoreError(
+            f"no server is named, and runs wait for {', '.join(servers)}: set MLFLOW_TRACKING_URI={servers[0]}"
+        ) from error
     waiting = outbox.outboxes(store.undelivered)
     if not waiting:
         print("Nothing waits to be delivered.")
