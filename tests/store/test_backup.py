@@ -127,6 +127,36 @@ def test_a_version_is_looked_for_where_it_lies(stocked, other: Store, tmp_path: 
     assert back_up(store, tmp_path / "other.tar").elsewhere == ("faces/5",)
 
 
+def test_files_that_plain_mlflow_logged_are_saved_and_runs_that_keep_theirs_elsewhere_are_named(
+    workplace, tmp_path: Path, monkeypatch, capsys
+):
+    (tmp_path / "plain").mkdir()
+    monkeypatch.chdir(tmp_path / "plain")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/plain/mlflow.db")
+    client = open_store().client()
+    # As a plain MLflow that opens the database in this folder makes them.
+    inside = client.create_experiment("inside", f"{tmp_path}/plain/mlruns/1")
+    outside = client.create_experiment("outside", f"{tmp_path}/plain/mlruns/../../far")
+    run_id = make_run(client, inside)
+    client.log_text(run_id, "kept", "a.txt")
+    far = make_run(client, outside)
+    Path("mlruns", "other.txt").write_text("somebody else's")
+    assert main(["backup", "store.tar"]) == 0
+    assert (
+        f"1 runs keep their files in other folders, which are not in it: {far}\n" in capsys.readouterr().out
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert main(["restore", "store.tar"]) == 0
+    restored = open_store(create=False).client().get_run(run_id).info.artifact_uri
+    assert restored == f"{tmp_path}/new/mlruns/1/{run_id}/artifacts"
+    assert Path(restored, "a.txt").read_text() == "kept"
+    assert not (tmp_path / "new" / "mlruns" / "other.txt").exists()
+    (tmp_path / "taken" / "mlruns").mkdir(parents=True)
+    (tmp_path / "taken" / "mlruns" / "mine").touch()
+    with pytest.raises(StoreError, match=r"holds a store already \(mlruns\)"):
+        restore(Path("store.tar"), tmp_path / "taken" / "mlflow.db")
+
+
 def test_a_version_whose_files_the_store_has_lost_keeps_nothing_else_from_being_saved(
     trained_once: Trained, workplace, tmp_path: Path, monkeypatch, capsys
 ):

@@ -27,4 +27,7 @@ def backup(file: tyro.conf.Positional[Path]) -> int:
         print(f"The files of {version} are not all there any more: it was copied as it is.")
     for version in contents.elsewhere:
         print(f"The files of {version} lie outside of the store and are not in it.")
+    if others := contents.runs_elsewhere:
+        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        print(f"{len(others):,} runs keep their files in other folders, which are not in it: {some}")
     return 0

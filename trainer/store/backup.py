@@ -4,7 +4,9 @@ The file is a tar archive: what unfinished runs keep to be resumed from, the stu
 artifacts, and last a list of all files with their SHA-256. Checkpoints come first, so that each run that is unfinished
 in the database has one, if an older one; then the studies, whose runs are made before a study names them; then the
 database, at one moment; then the artifacts: a version's files are written before the row that names them, so they are
-there by then. What was written later is carried along and belongs to nothing.
+there by then. What was written later is carried along and belongs to nothing. Plain MLflow keeps the files of
+experiments that it made itself in the working directory, in `mlruns/0` and so on: where that is in the store's folder,
+they are artifacts, too.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -37,6 +40,8 @@ STUDIES = "sweeps.db"
 LIST_FILE = "backup.json"
 CHECKPOINTS, ARTIFACTS = "checkpoints", "artifacts"
 FOLDERS = (CHECKPOINTS, ARTIFACTS)
+_PLAIN = re.compile(r"mlruns|[0-9]+")
+"""Folders in which plain MLflow keeps files. They may hold more, of which only what the database names is copied."""
 _LARGEST_LIST = 256 * 1024**2
 
 
@@ -45,6 +50,7 @@ class Contents:
     """What a backup holds, as far as it was found whole.
 
     elsewhere: versions whose files lie outside of the store. gone: those whose files the store had lost before.
+    runs_elsewhere: ids of runs that keep their files outside of the store's folders.
     """
 
     runs: int
@@ -54,6 +60,7 @@ class Contents:
     made: str
     elsewhere: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    runs_elsewhere: tuple[str, ...] = ()
 
 
 def back_up(store: Store, file: Path) -> Contents:
@@ -105,14 +112,15 @@ def restore(file: Path, database: Path) -> Contents:
             _refuse_taken(root, [*_files_of(database.name), *FOLDERS])
             with tempfile.TemporaryDirectory(dir=root, prefix=".restoring-") as scratch:
                 contents = _unpack(file, Path(scratch))
+                folders = [path.name for path in Path(scratch).iterdir() if path.is_dir()]
+                _refuse_taken(root, folders)
                 if (studies := Path(scratch, STUDIES)).is_file():
                     _refuse_taken(root, _files_of(STUDIES))
                     studies.rename(root / STUDIES)
-                for name in FOLDERS:
-                    if (folder := Path(scratch, name)).is_dir():
-                        if (root / name).is_dir():
-                            (root / name).rmdir()
-                        folder.rename(root / name)
+                for name in folders:
+                    if (root / name).is_dir():
+                        (root / name).rmdir()
+                    Path(scratch, name).rename(root / name)
                 Path(scratch, LOCATION_FILE).replace(root / LOCATION_FILE)
                 Path(scratch, DATABASE).replace(database)  # last: it is what makes a store of the folder
     except (OSError, sqlite3.Error) as error:
@@ -154,7 +162,8 @@ def _write(archive: tarfile.TarFile, root: Path, live: Path, scratch: Path) -> N
     location = root / LOCATION_FILE
     old = location.read_text() if location.is_file() else f"{root}\n"
     digests[LOCATION_FILE] = _add_bytes(archive, LOCATION_FILE, old.encode())
-    digests |= _add_folder(archive, root, ARTIFACTS)
+    for folder in (ARTIFACTS, *_plain_folders(scratch / DATABASE, old.strip())):
+        digests |= _add_folder(archive, root, folder)
     gone = _find_versions(scratch / DATABASE, old.strip(), digests).gone
     facts = {
         "format": FORMAT,
@@ -163,6 +172,33 @@ def _write(archive: tarfile.TarFile, root: Path, live: Path, scratch: Path) -> N
         "gone": [version for version, (folder, part) in gone.items() if not (root / folder / part).exists()],
     }
     _add_bytes(archive, LIST_FILE, json.dumps(facts).encode())
+
+
+def _plain_folders(database: Path, root: str) -> list[str]:
+    """Where plain MLflow keeps files of runs and models in the store's folder, seen from there; none in another one."""
+    with closing(sqlite3.connect(database)) as connection:
+        places = connection.execute(
+            "SELECT artifact_uri FROM runs UNION SELECT artifact_location FROM logged_models "
+            "UNION SELECT storage_location FROM model_versions"
+        ).fetchall()
+    inside = {path for (place,) in places if (path := _inside(place or "", root))}
+    found: list[PurePosixPath] = []
+    for path in sorted(inside):
+        if path.parts[0] not in FOLDERS and not (found and path.is_relative_to(found[-1])):
+            found.append(path)
+    return [str(path) for path in found]
+
+
+def _inside(place: str, root: str) -> PurePosixPath | None:
+    """The path of a folder that backups hold, seen from the store's folder; None for any other."""
+    path = PurePosixPath(place.removeprefix(f"{root}/"))
+    return path if place.startswith(f"{root}/") and _is_held(path) else None
+
+
+def _is_held(path: PurePosixPath) -> bool:
+    """Whether it lies in a folder of those that backups hold."""
+    first = path.parts[0] if len(path.parts) > 1 else ""
+    return (first in FOLDERS or _PLAIN.fullmatch(first) is not None) and ".." not in path.parts
 
 
 def _add_folder(archive: tarfile.TarFile, root: Path, folder: str) -> dict[str, str]:
@@ -263,16 +299,15 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
         str(facts.get("made")),
         versions.elsewhere,
         (*versions.gone,),
+        versions.runs_elsewhere,
     )
 
 
 def _checked_name(member: tarfile.TarInfo) -> str:
     """Raises ValueError for what no backup holds, such as a link or a path that leads out."""
     path = PurePosixPath(member.name)
-    inside = path.parts[:1] and (
-        path.parts[0] in FOLDERS or member.name in (DATABASE, STUDIES, LOCATION_FILE, LIST_FILE)
-    )
-    if not member.isreg() or not inside or path.is_absolute() or ".." in path.parts:
+    inside = _is_held(path) or member.name in (DATABASE, STUDIES, LOCATION_FILE, LIST_FILE)
+    if not member.isreg() or not inside:
         raise ValueError(f"'{member.name}' does not belong into a backup")
     return path.as_posix()
 
@@ -300,19 +335,23 @@ class _Versions:
     """Of a database: how many runs and versions it has, and which versions have files elsewhere, or none.
 
     gone: version → (the folder in the store where its files should be, what is missing there).
+    runs_elsewhere: ids of active runs that keep their files in no folder that is copied.
     """
 
     runs: int
     count: int
     elsewhere: tuple[str, ...]
     gone: Mapping[str, tuple[str, str]]
+    runs_elsewhere: tuple[str, ...]
 
 
 def _find_versions(database: Path, root: str, files: Mapping[str, str]) -> _Versions:
     """root: folder of the store, as the database has it. Raises StoreError where the database is damaged."""
     with closing(sqlite3.connect(database)) as connection:
         _check_integrity(connection)
-        [[runs]] = connection.execute("SELECT COUNT(*) FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+        active = connection.execute(
+            "SELECT run_uuid, artifact_uri FROM runs WHERE lifecycle_stage = 'active'"
+        ).fetchall()
         rows = connection.execute(
             "SELECT name, version, storage_location FROM model_versions WHERE current_stage != 'Deleted_Internal'"
         ).fetchall()
@@ -334,4 +373,5 @@ def _find_versions(database: Path, root: str, files: Mapping[str, str]) -> _Vers
         needed += ours if any(f"{folder}/{part}" in files for part in ours) else []
         if missing := [part for part in needed if f"{folder}/{part}" not in files]:
             gone[f"{name}/{version}"] = (folder, missing[0])
-    return _Versions(runs, len(rows), tuple(elsewhere), gone)
+    runs_elsewhere = tuple(run_id for run_id, place in active if _inside(place or "", root) is None)
+    return _Versions(len(active), len(rows), tuple(elsewhere), gone, runs_elsewhere)
