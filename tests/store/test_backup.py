@@ -60,6 +60,20 @@ def saved(trained: Trained, tmp_path) -> Path:
     return file
 
 
+def test_a_backup_of_a_store_that_is_being_written_is_restored_at_once_where_the_old_one_is_gone(
+    stocked, tmp_path, monkeypatch
+):
+    store = open_store(create=False)
+    run_id = make_run(store.client(), store.experiment_id("sketch"), status=None)
+    back_up(store, file := tmp_path / "store.tar")
+    (stocked / "mlruns").rename(tmp_path / "gone")  # as on another machine
+    (new := tmp_path / "new").mkdir()
+    (new / ".making-mlflow.db").touch()  # a first start was stopped there
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
+    assert main(["restore", str(file)]) == 0
+    assert open_store(create=False).client().get_run(run_id).info.artifact_uri.startswith(f"{new}/artifacts/")
+
+
 def test_a_store_is_not_made_beside_the_log_of_a_database_that_is_gone(saved: Path, tmp_path: Path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "mlflow.db-wal").touch()
@@ -143,7 +157,8 @@ def test_files_that_plain_mlflow_logged_are_saved_and_runs_that_keep_theirs_else
     Path("mlruns", "other.txt").write_text("somebody else's")
     assert main(["backup", "store.tar"]) == 0
     assert (
-        f"1 runs keep their files in other folders, which are not in it: {far}\n" in capsys.readouterr().out
+        f"In other folders, which are not in it, lie the files of 1 of the runs: {far}\n"
+        in capsys.readouterr().out
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/mlflow.db")
     assert main(["restore", "store.tar"]) == 0

@@ -29,5 +29,5 @@ def backup(file: tyro.conf.Positional[Path]) -> int:
         print(f"The files of {version} lie outside of the store and are not in it.")
     if others := contents.runs_elsewhere:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-        print(f"{len(others):,} runs keep their files in other folders, which are not in it: {some}")
+        print(f"In other folders, which are not in it, lie the files of {len(others):,} of the runs: {some}")
     return 0

@@ -23,7 +23,7 @@ def restore(file: tyro.conf.Positional[Path]) -> int:
             "a backup becomes an embedded store: unset MLFLOW_TRACKING_URI, or name a SQLite file by it"
         )
     contents = restore_store(file, database)
-    open_store(create=False)  # sets its paths right
+    open_store(create=False)  # as every command will
     print(
         f"{database.parent}: {contents.runs:,} runs and {contents.versions:,} versions, as they were at "
         f"{contents.made}; every file was found whole."

@@ -29,7 +29,15 @@ from typing import IO, Any
 from filelock import FileLock
 
 from trainer.contract import EXTRA_FILES, LARGEST_FILES
-from trainer.store.location import LOCATION_FILE, SQLITE_PREFIX, Store, StoreError, remembered
+from trainer.store.location import (
+    LOCATION_FILE,
+    SQLITE_PREFIX,
+    Store,
+    StoreError,
+    mark_of_making,
+    move_paths,
+    remembered,
+)
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +129,21 @@ def restore(file: Path, database: Path) -> Contents:
                     if (root / name).is_dir():
                         (root / name).rmdir()
                     Path(scratch, name).rename(root / name)
+                _set_paths(Path(scratch), root)
                 Path(scratch, LOCATION_FILE).replace(root / LOCATION_FILE)
+                mark_of_making(database).unlink(missing_ok=True)
                 Path(scratch, DATABASE).replace(database)  # last: it is what makes a store of the folder
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{root} cannot be made from {file}: {error}".splitlines()[0]) from error
     return contents
+
+
+def _set_paths(folder: Path, root: Path) -> None:
+    """The database that was unpacked into `folder` is that of a store at `root`, whatever is written where it was."""
+    if (old := remembered(folder)) is not None:
+        with closing(sqlite3.connect(folder / DATABASE)) as connection:
+            move_paths(connection, old, str(root))
+        (folder / LOCATION_FILE).write_text(f"{root}\n")
 
 
 def _files_of(database: str) -> list[str]:

@@ -286,18 +286,22 @@ def answers(uri: str) -> bool:
 
 
 def _open_database(uri: str, database: Path, create: bool) -> None:
-    making = database.with_name(f".making-{database.name}")
-    if not create and (not database.exists() or making.exists()):
-        raise StoreError(f"there is no tracking store at {database} yet: `make train` makes one")
+    missing = StoreError(f"there is no tracking store at {database} yet: `make train` makes one")
+    if not create and not database.exists():
+        raise missing
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that make the tables at the same time break the store for good.
         with FileLock(database.with_name(".store.lock")):
             # Whoever made the tables was stopped, and MLflow does not go on with half of them.
-            if making.exists():
-                for suffix in ("", "-wal", "-shm", "-journal"):
-                    Path(f"{database}{suffix}").unlink(missing_ok=True)
+            if (making := mark_of_making(database)).exists():
+                if not _holds_runs(database):
+                    for suffix in ("", "-wal", "-shm", "-journal"):
+                        Path(f"{database}{suffix}").unlink(missing_ok=True)
+                making.unlink()
             is_new = not database.exists() or database.stat().st_size == 0
+            if is_new and not create:
+                raise missing
             if uri in _opened and (is_new or _opened[uri] != which_file(uri)):
                 _let_go(uri)
             if not is_new:
@@ -306,7 +310,7 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
                     _repair_paths(connection, database.parent)
             else:
                 making.touch()
-                _opened[uri] = None  # so that this process lets go of it, too, where it is stopped
+                _opened[uri] = None  # so that this process lets go of it, where it is stopped after that
             MlflowClient(uri, uri).search_experiments(
                 max_results=1
             )  # makes the tables, or says what is amiss
@@ -320,6 +324,17 @@ def _open_database(uri: str, database: Path, create: bool) -> None:
         raise StoreError(
             f"the tracking store {database} cannot be opened: {error}".splitlines()[0]
         ) from error
+
+
+def mark_of_making(database: Path) -> Path:
+    """A file that is there while the tables of a new store are made."""
+    return database.with_name(f".making-{database.name}")
+
+
+def _holds_runs(database: Path) -> bool:
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        has_table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone()
+        return bool(has_table and connection.execute("SELECT 1 FROM runs").fetchone())
 
 
 def _let_go(uri: str) -> None:
@@ -352,15 +367,9 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
         if _is_written(connection) and not _is_another(Path(old), folder):
             raise StoreError(
                 f"a run is being written into this store as {old}, and here it is {folder}: use that path, or wait "
-                f"until the run has ended (or {_WRITTEN_MINUTES} minutes, where its process is gone)"
+                f"until the run has ended (or {_WRITTEN_MINUTES} minutes, where its process is gone or this is a copy)"
             )
-        with connection:  # one transaction
-            for table, column in _PATH_COLUMNS.items():
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 our own names
-                    f"WHERE substr({column}, 1, ?) = ? || '/'",
-                    (str(folder), len(old) + 1, len(old) + 1, old),
-                )
+        move_paths(connection, old, str(folder))
         log.warning("The store was moved from %s to %s; its artifact paths were set right.", old, folder)
     if known != str(folder):
         draft = memory.with_name(f"{LOCATION_FILE}.new")
@@ -369,6 +378,17 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(memory)
+
+
+def move_paths(connection: sqlite3.Connection, old: str, new: str) -> None:
+    """Of what lies in the folder `old`, say that it lies in `new`."""
+    with connection:  # one transaction
+        for table, column in _PATH_COLUMNS.items():
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 our own names
+                f"WHERE substr({column}, 1, ?) = ? || '/'",
+                (new, len(old) + 1, len(old) + 1, old),
+            )
 
 
 def _is_written(connection: sqlite3.Connection) -> bool:
