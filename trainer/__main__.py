@@ -77,7 +77,7 @@ def store_refusal(error: Exception) -> str | None:
         return None
     if (refused := location.refusal(error)) is not None or not isinstance(error, location.MlflowException):
         return refused
-    return f"the tracking store failed: {location.reason(error)}"
+    return location.redacted(f"the tracking store failed: {location.reason(error)}")
 
 
 def usage() -> str:

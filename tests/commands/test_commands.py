@@ -417,11 +417,11 @@ def test_the_table_has_room_for_answers_beside_long_names_and_moves_no_cursor(ca
 
 def test_a_store_that_fails_is_told_in_one_line(trained: Trained, capsys, monkeypatch):
     def fail(*_: object, **__: object) -> None:
-        raise MlflowException("the disk of the server is full\nTraceback …")
+        raise MlflowException("the disk of http://token@host is full\nTraceback …")
 
     monkeypatch.setattr("trainer.store.registry.find_version", fail)
     assert main(["promote", "fer2013-emotion", "2"]) == 2
-    assert capsys.readouterr().err == "error: the tracking store failed: the disk of the server is full\n"
+    assert capsys.readouterr().err == "error: the tracking store failed: the disk of http://host is full\n"
 
 
 def test_models_may_be_named_with_blanks_after_the_commas(trained: Trained, photos, capsys):

@@ -101,14 +101,15 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     predictor = load_bundle(store, version)
     writer = _HoldingWriter(store, run_id)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder, former = Path(scratch, "now"), Path(scratch, "before")
+        folder.mkdir()
         kept = EARLIER_PREDICTIONS_FILE.format(fingerprint=before["test_fingerprint"][:8])
         # Where it is, this was cut short before, and `known` may be new already.
         is_kept = read_file(store, run_id, kept, lambda _: True) is not None
         if fingerprints["test"] != before["test_fingerprint"] and not is_kept:
-            earlier = folder / kept
-            earlier.parent.mkdir(parents=True)
-            known.to_parquet(earlier, index=False)
+            (former / kept).parent.mkdir(parents=True)
+            known.to_parquet(former / kept, index=False)
+            writer.log_folder(former)  # by itself, and first: the new answers will take the place of these
         evaluation = log_test(
             writer, folder, splits, predictor.network.classifier, predictor.spec, torch.device("cpu"),
             known[known["part"] == "validation"],
