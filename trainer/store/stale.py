@@ -29,7 +29,7 @@ class Found:
 
 def mark_stale(store: Store, snapshot: Snapshot) -> list[Found]:
     """End each stale run as FAILED, with the reason as a tag, at the time when it last logged; it can be resumed still.
-    Trials of sweeps, sweeps of which no trial runs, and audits are runs, too.
+    Trials of sweeps, sweeps of which no trial runs, and audits (which end when they began) are runs, too.
 
     Left alone are runs of other machines, whose processes cannot be seen from here, those that are being resumed, and
     those that wait to be delivered. Raises StoreError where the store refuses.

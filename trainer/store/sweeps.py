@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from trainer.contract import Tag, sweep_experiment
 from trainer.store.location import Store, StoreError, is_missing, reason
-from trainer.store.writer import KILLED, RunWriter
+from trainer.store.writer import KILLED, RunWriter, process_tags
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,14 @@ def set_state(store: Store, run_id: str, state: Literal["RUNNING", "FINISHED", "
             raise StoreError(f"the run of this sweep, {run_id}, was deleted: take another --study")
         if state == "RUNNING":
             client.update_run(run_id, state)
-            if run.data.tags.get(Tag.REASON):  # it was marked as failed, and goes on
-                client.set_tag(run_id, Tag.REASON, "")
+            tags = process_tags()  # of who goes on with it
         else:
             client.set_terminated(run_id, state)
+            tags = {}
+        if run.data.tags.get(Tag.REASON):  # it was marked as failed meanwhile
+            tags[Tag.REASON] = ""
+        for key, value in tags.items():
+            client.set_tag(run_id, key, str(value))
     except MlflowException as error:
         why = f"cannot be written to: {reason(error)}"
         if is_missing(error):
@@ -71,8 +75,7 @@ def log_best(store: Store, run_id: str, accuracy: float) -> None:
     """The best of a sweep so far, as a metric of its parent; steps are seconds, so that all workers' fit together."""
     writer = RunWriter(store, run_id)
     try:
-        # Urgent: a new writer does not know when another one tried last, and would never come to send what was kept.
-        writer.log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()), urgent=True)
+        writer.log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()))
     except OSError as error:  # another worker keeps what it has to say of this sweep, or the disk is full
         log.info("The best so far of the sweep %s could not be kept: %s", run_id, error)
     finally:

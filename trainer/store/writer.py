@@ -59,7 +59,7 @@ class RunWriter:
                 store.experiment_id(dataset),
                 start_time=started_ms,
                 run_name=name,
-                tags={key: str(value) for key, value in (_process_tags() | dict(tags)).items()},
+                tags={key: str(value) for key, value in (process_tags() | dict(tags)).items()},
             )
         except MlflowException as error:
             raise StoreError(f"no run can be logged in {store.uri}: {reason(error)}") from error
@@ -88,7 +88,7 @@ class RunWriter:
             client.update_run(run_id, RUNNING)
         except MlflowException as error:
             raise StoreError(f"run {run_id} cannot be written to: {reason(error)}") from error
-        writer.set_tags(_process_tags() | {Tag.REASON: ""})
+        writer.set_tags(process_tags() | {Tag.REASON: ""})
         return writer
 
     @staticmethod
@@ -146,15 +146,15 @@ class RunWriter:
         if rows:
             self._send({"kind": "batch", "params": rows})
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, *, urgent: bool = False) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """All at once, in one call."""
         now = time.time_ns() // 1_000_000
-        self.log_rows([Metric(key, float(value), now, step) for key, value in metrics.items()], urgent=urgent)
+        self.log_rows([Metric(key, float(value), now, step) for key, value in metrics.items()])
 
-    def log_rows(self, rows: Sequence[Metric], *, urgent: bool = False) -> None:
+    def log_rows(self, rows: Sequence[Metric]) -> None:
         """At most 1,000, which is what MLflow takes at once."""
         values = [[row.key, row.value, row.timestamp, row.step] for row in rows]
-        self._send({"kind": "batch", "metrics": values}, urgent=urgent)
+        self._send({"kind": "batch", "metrics": values})
 
     def logged(self, key: str) -> dict[int, float]:
         """Step → the value that the store has of it."""
@@ -282,7 +282,7 @@ class RunWriter:
         return True
 
 
-def _process_tags() -> dict[str, object]:
+def process_tags() -> dict[str, object]:
     """Which process writes the run, so that a reader can tell whether it still lives."""
     return {
         Tag.HOST: socket.gethostname(),
