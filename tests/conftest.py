@@ -185,3 +185,15 @@ def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The trained store, as the working directory."""
     _move_into(trained_once.root, monkeypatch)
     return trained_once
+
+
+@pytest.fixture
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with its own caches, and no way to Kaggle."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("MOODIFY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
+    monkeypatch.setenv("MOODIFY_OFFLINE", "1")
+    monkeypatch.delenv("MOODIFY_FER2013", raising=False)
+    return tmp_path / "work"

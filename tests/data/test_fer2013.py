@@ -1,13 +1,11 @@
 """FER-2013 is the same dataset from a folder, an archive or the CSV, and says what is wrong with it."""
 
-import io
 import logging
 import os
 import shutil
 import socket
 import ssl
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -23,90 +21,26 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from tests.extra.small_fer2013 import (
+    BOTH,
+    CLASSES,
+    contents,
+    csv_row,
+    many_faces,
+    png,
+    random_faces,
+    write_csv,
+    write_files,
+    write_folder,
+    write_tar,
+    write_zip,
+)
 from trainer.data import dataset_source
 from trainer.data.base import Dataset
 from trainer.data.fer2013 import SOURCE, _tell_skipped, group, load
 from trainer.data.kaggle import unreachable
 
-CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-CODES = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
-BOTH = ("train", "test")
-Faces = dict[str, np.ndarray]
-
-
-@pytest.fixture(autouse=True)
-def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with its own caches, and no way to Kaggle."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("MOODIFY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
-    monkeypatch.setenv("MOODIFY_OFFLINE", "1")
-    monkeypatch.delenv("MOODIFY_FER2013", raising=False)
-    return tmp_path / "work"
-
-
-def random_faces(classes: tuple[str, ...] = CLASSES, train: int = 3, test: int = 2) -> Faces:
-    """Sample id → uint8 (48, 48), in the order of the CSV: train, public test, private test."""
-    draw = np.random.default_rng(0)
-    usages = [("train", "Training")] * train + [("test", "PublicTest"), ("test", "PrivateTest")] * (test // 2)
-    usages.sort(key=lambda usage: ["Training", "PublicTest", "PrivateTest"].index(usage[1]))
-    named = [(part, usage, name) for part, usage in usages for name in classes]
-    return {
-        f"{part}/{name}/{usage}_{index}.png": draw.integers(0, 256, (48, 48), dtype=np.uint8)
-        for index, (part, usage, name) in enumerate(named)
-    }
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def write_folder(root: Path, faces: Faces) -> Path:
-    for sample_id, pixels in faces.items():
-        (root / sample_id).parent.mkdir(parents=True, exist_ok=True)
-        (root / sample_id).write_bytes(png(pixels))
-    return root
-
-
-def write_zip(path: Path, faces: Faces, prefix: str = "") -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for sample_id, pixels in faces.items():
-            archive.writestr(prefix + sample_id, png(pixels))
-    return path
-
-
-def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
-def csv_row(sample_id: str, pixels: np.ndarray) -> str:
-    _, name, file_name = sample_id.split("/")
-    return f"{CODES[name]},{' '.join(map(str, pixels.ravel()))},{file_name.partition('_')[0]}"
-
-
-def write_csv(path: Path, rows: list[str], header: str = "emotion,pixels,Usage") -> Path:
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
-
-
-def contents(dataset: Dataset) -> dict[tuple[str, int], tuple[str, bytes]]:
-    """(part, number in the file name) → class name and pixels: what does not depend on the layout."""
-    return {
-        (part, int(sample_id.removesuffix(".png").rpartition("_")[2])): (
-            dataset.class_names[label],
-            image.numpy().tobytes(),
-        )
-        for part, split in dataset.parts.items()
-        for image, label, sample_id in zip(split.images, split.target.tolist(), split.sample_ids, strict=True)
-    }
+pytestmark = pytest.mark.usefixtures("cwd")
 
 
 def test_fer2013_is_registered() -> None:
@@ -326,17 +260,6 @@ def test_a_broken_layout_is_one_clear_error(
     assert "\n" not in str(caught.value)
 
 
-def many_faces(broken: int) -> dict[str, bytes]:
-    """100 test images of each of two classes as files, of which `broken` are unreadable."""
-    files = {
-        f"test/{name}/{index:03}.png": png(np.full((48, 48), index, np.uint8))
-        for index in range(100)
-        for name in "ab"
-    }
-    damage = [b"", files["test/a/005.png"][:60], b"text", b"text"]
-    return files | {f"test/a/{index:03}.png": damage[index] for index in range(broken)}
-
-
 @pytest.mark.parametrize("kind", ["folder", "tar"])
 def test_up_to_one_percent_unreadable_images_are_skipped_named_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
@@ -385,13 +308,6 @@ def test_a_file_that_could_not_be_read_once_is_read_the_next_time(
     assert dataset.skipped == ("test/b/007.png: the file cannot be read: Permission denied",)
     assert "files that could not be read this time: 1" in caplog.text
     assert len(load(root, ["test"]).parts["test"]) == 200
-
-
-def write_files(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
 
 
 def test_more_than_one_percent_unreadable_images_are_refused(tmp_path: Path) -> None:
@@ -475,155 +391,6 @@ def test_any_image_survives_the_csv(tmp_path: Path, pixels: np.ndarray, name: st
     split = load(path, ["test"]).parts["test"]
     assert np.array_equal(split.images[-1, 0].numpy(), pixels)
     assert CLASSES[split.target[-1]] == name
-
-
-@pytest.mark.parametrize(
-    "name", ["../train/a/x.png", "/train/a/x.png", "train/../../x.png", "C:/x.png", "..\\x.png"]
-)
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_an_archive_that_points_outside_of_itself_is_refused(tmp_path: Path, name: str, kind: str) -> None:
-    faces = random_faces()
-    path = tmp_path / f"faces.{kind}"
-    if kind == "zip":
-        with zipfile.ZipFile(write_zip(path, faces), "a") as archive:
-            archive.writestr(name, b"x")
-    else:
-        write_tar(path, {sample_id: png(pixels) for sample_id, pixels in faces.items()} | {name: b"x"})
-    with pytest.raises(ValueError, match="points outside of it"):
-        load(path, BOTH)
-
-
-def test_a_damaged_archive_is_one_clear_error(tmp_path: Path) -> None:
-    members = {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
-    for path in (
-        write_zip(tmp_path / "x.zip", random_faces()),
-        write_tar(tmp_path / "x.tar.xz", members, "w:xz"),
-        write_tar(tmp_path / "x.tar.gz", members, "w:gz"),
-        write_tar(tmp_path / "x.tar", members),
-    ):
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(ValueError, match=r"incomplete|damaged"):
-            load(path, BOTH)
-        (tmp_path / "in").mkdir(exist_ok=True)
-        path.rename(tmp_path / "in" / path.name)
-        with pytest.raises(ValueError, match=r"incomplete|damaged"):
-            load(tmp_path / "in", BOTH)
-        (tmp_path / "in" / path.name).unlink()
-
-
-def test_a_tar_file_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
-    members = {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
-    path = write_tar(tmp_path / "x.tar", members)
-    content = path.read_bytes()
-    with tarfile.open(path) as archive:
-        last = [member.offset for member in archive][-3:]
-    for end in (
-        *last,
-        last[-1] + 200,
-        last[-1] + tarfile.BLOCKSIZE + 7,
-    ):  # between two files, in a header, in a file
-        path.write_bytes(content[:end])
-        with pytest.raises(ValueError, match="damaged or incomplete"):
-            load(path, BOTH)
-    path.write_bytes(content)
-    assert len(load(path, BOTH).parts["train"]) == 21
-
-
-@pytest.mark.parametrize(
-    ("kind", "target"),
-    [
-        (tarfile.LNKTYPE, "train/angry/Training_0.png"),
-    ],
-)
-def test_another_name_of_a_file_in_a_tar_file_is_an_image_of_its_own(
-    tmp_path: Path, kind: bytes, target: str
-) -> None:
-    path = write_tar(
-        tmp_path / "x.tar", {sample_id: png(pixels) for sample_id, pixels in random_faces().items()}
-    )
-    with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("train/angry/again.png")
-        link.type, link.linkname = kind, target
-        archive.addfile(link)
-    train = load(path, BOTH).parts["train"]
-    first, again = (train.sample_ids.index(f"train/angry/{name}.png") for name in ("Training_0", "again"))
-    assert torch.equal(train.images[first], train.images[again])
-
-
-def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "x.zip", random_faces())
-    content = bytearray(path.read_bytes())
-    content[200] ^= 255
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged or incomplete"):
-        load(path, BOTH)
-
-
-@pytest.mark.parametrize(
-    ("kind", "target", "reason"),
-    [
-        (
-            tarfile.SYMTYPE,
-            "{folder}/secret.png",
-            "it is a symbolic link: unpack the archive, and name its folder",
-        ),
-        (tarfile.SYMTYPE, "Training_0.png", "it is a symbolic link: unpack the archive, and name its folder"),
-        (tarfile.LNKTYPE, "test/a/none.png", "it is a link that leads to no file of the archive"),
-    ],
-)
-def test_a_link_that_is_no_other_name_of_a_file_in_a_tar_file_is_skipped_and_named(
-    tmp_path: Path, kind: bytes, target: str, reason: str
-) -> None:
-    (tmp_path / "secret.png").write_bytes(png(np.zeros((48, 48), np.uint8)))
-    path = write_tar(tmp_path / "x.tar", many_faces(0))
-    with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("test/a/link.png")
-        link.type, link.linkname = kind, target.format(folder=tmp_path)
-        archive.addfile(link)
-    dataset = load(path, ["test"])
-    assert dataset.skipped == (f"test/a/link.png: {reason}",)
-    assert len(dataset.parts["test"]) == 200
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_file_in_an_archive_that_is_too_large_is_skipped_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """Some kilobytes may stand for gigabytes of zeros."""
-    monkeypatch.setattr("trainer.data.images.FILE_LIMIT", 1_000_000)
-    files = many_faces(0) | {"test/a/zeros.png": bytes(1_000_001)}
-    path = write_tar(tmp_path / "x.tar", files)
-    if kind == "zip":
-        path = Path(shutil.make_archive(str(tmp_path / "x"), "zip", write_files(tmp_path / "x", files)))
-    dataset = load(path, ["test"])
-    assert dataset.skipped == ("test/a/zeros.png: the file has more than 1 MB, the most that is read",)
-    assert len(dataset.parts["test"]) == 200
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["notes/train/readme.txt", "code/train/src/deep/x.py", "code/train/src/", "train/angry/more/x.txt"],
-)
-def test_what_is_no_image_may_lie_anywhere_in_an_archive(tmp_path: Path, name: str) -> None:
-    path = write_zip(tmp_path / "x.zip", random_faces())
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(name, b"")
-    dataset = load(path, BOTH)
-    assert dataset.class_names == CLASSES
-    assert len(dataset.parts["train"]) == 21
-
-
-def test_a_layout_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "x.zip", random_faces())
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("copy/train/angry/x.png", b"x")
-    with pytest.raises(ValueError, match="more than once, in: copy, its top"):
-        load(path, BOTH)
-    for name in ("one.zip", "two.zip"):
-        write_zip(tmp_path / "work" / name, random_faces())
-    with pytest.raises(ValueError, match=r"several archives \(one.zip, two.zip\)"):
-        load(tmp_path / "work", BOTH)
 
 
 def test_the_cache_gives_identical_tensors_and_notices_every_change(
