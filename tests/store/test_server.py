@@ -1,10 +1,13 @@
 """A shared server: refused where its settings are not whole, silent about secrets, strict about who may do what."""
 
+import gc
 import importlib.util
 import socket
 from io import StringIO
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import psutil
 import pytest
 import requests
@@ -23,9 +26,12 @@ from tests.extra.servers import (
     free_port,
 )
 from trainer.__main__ import main
+from trainer.commands.models import load_any
 from trainer.commands.user import new_password
-from trainer.contract import CHAMPION, Tag
+from trainer.contract import BEST_FOLDER, CHAMPION, Tag
 from trainer.store.accounts import AuthServiceClient, delete_account, set_account
+from trainer.store.bundled import FOLDER as BUNDLED
+from trainer.store.foreign import TRUST
 from trainer.store.location import StoreError, open_store
 from trainer.store.registry import VersionWindow
 from trainer.store.server import ServerError, read_settings, write_login
@@ -215,6 +221,39 @@ def test_a_viewer_reads_everything_and_changes_nothing(viewed, server: Server, c
     assert shown == f"error: fer2013-emotion version 2 cannot become challenger: {refused}"
     assert main(["user", "viewer", "--role", "trainer", "--keep-password"]) == 2
     assert "the account 'viewer' may not do that" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_is_fetched_of_a_model_lies_here_no_longer_than_it_is_used(
+    server: Server, tmp_path, monkeypatch
+):
+    class ReadsLater(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input, params=None):
+            return np.tile(np.loadtxt(context.artifacts["answer"]), (len(model_input), 1))
+
+    (tmp_path / "answer.txt").write_text("0.25 0.75")
+    store = open_store()
+    client = store.client()
+    run_id = make_run(client, store.experiment_id("fer2013"), "best so far", metrics={}, curve=[0.4])
+    client.log_artifacts(run_id, str(BUNDLED), BEST_FOLDER)
+    monkeypatch.setenv(TRUST, "1")
+    with mlflow.start_run(run_id=run_id):
+        mlflow.pyfunc.log_model(
+            name="model", python_model=ReadsLater(), artifacts={"answer": str(tmp_path / "answer.txt")},
+            registered_model_name="strange", pip_requirements=["numpy"],
+        )  # fmt: skip
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    model, _ = load_any("strange/1")
+    assert len(list(scratch.iterdir())) == 1
+    answers = model(np.zeros((2, model.channels, model.size, model.size), np.uint8))
+    np.testing.assert_allclose(answers, [[0.25, 0.75]] * 2)
+    del model
+    gc.collect()
+    best, _ = load_any(f"runs:/{run_id}")
+    assert len(best.class_names) == 7
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.slow

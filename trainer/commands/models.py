@@ -4,8 +4,6 @@ from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.contract import BEST_FOLDER
-
 if TYPE_CHECKING:
     from trainer.inference.model import Model
 from trainer.inference.predictor import Predictor
@@ -26,13 +24,12 @@ def load_predictor(reference: str) -> "tuple[Predictor, str]":
     if Path(reference).is_dir():
         return Predictor.load(Path(reference)), str(Path(reference))  # with a slash at its end or without
     from trainer.store.location import open_store
-    from trainer.store.models import load_bundle
-    from trainer.store.registry import find_version, run_bundle_folder
+    from trainer.store.models import load_best, load_bundle
+    from trainer.store.registry import find_version
 
     store = open_store(create=False)
     if reference.startswith("runs:/"):
-        folder = run_bundle_folder(store, reference.removeprefix("runs:/").strip("/"), BEST_FOLDER)
-        return Predictor.load(folder), reference
+        return load_best(store, reference.removeprefix("runs:/").strip("/")), reference
     version = find_version(store, reference)
     return load_bundle(store, version), version.uri
 

@@ -7,11 +7,14 @@ import contextlib
 import itertools
 import math
 import os
+import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow.artifacts
 import mlflow.models
 import mlflow.pyfunc
 import mlflow.pytorch
@@ -99,24 +102,39 @@ class ForeignModel:
         self.notes = tuple(found)
 
     @classmethod
-    def load(cls, version: Version) -> "ForeignModel":
-        """Runs code of the model's. Raises StoreError where it cannot be loaded or understood."""
+    def load(cls, version: Version, *, fetch: bool = False) -> "ForeignModel":
+        """Runs code of the model's. Raises StoreError where it cannot be loaded or understood.
+
+        Args:
+            fetch: Whether its files lie elsewhere. Their copy stays as long as the model, which may read them later.
+        """
         where = f"{version.name}/{version.version}"
-        try:
-            info = mlflow.models.Model.load(version.uri)
-            if "pytorch" in info.flavors:
-                ask = _torch_caller(mlflow.pytorch.load_model(version.uri, map_location="cpu"))
-            elif "python_function" in info.flavors:
-                ask = mlflow.pyfunc.load_model(version.uri).predict
-            else:
-                kinds = ", ".join(info.flavors) or "none"
-                raise StoreError(f"it has the flavours {kinds}; pytorch or python_function is needed")
-            size_bytes = int(info.model_size_bytes or 256 * 1024**2)
-            return cls(ask, _layouts(info.signature), _class_names(info, version), size_bytes, ())
-        except StoreError as error:
-            raise StoreError(f"{where}: {error}") from error
-        except Exception as error:  # a stranger's code raises anything
-            raise StoreError(f"{where} cannot be loaded: {_one_line(error)}") from error
+        with contextlib.ExitStack() as files:
+            folder = (
+                tempfile.TemporaryDirectory(prefix="moodify-", ignore_cleanup_errors=True) if fetch else None
+            )
+            try:
+                model = cls._read(version, files.enter_context(folder) if folder else None)
+            except StoreError as error:
+                raise StoreError(f"{where}: {error}") from error
+            except Exception as error:  # a stranger's code raises anything
+                raise StoreError(f"{where} cannot be loaded: {_one_line(error)}") from error
+            weakref.finalize(model, files.pop_all().close)
+        return model
+
+    @classmethod
+    def _read(cls, version: Version, into: str | None) -> "ForeignModel":
+        folder = mlflow.artifacts.download_artifacts(version.uri, dst_path=into)
+        info = mlflow.models.Model.load(folder)
+        if "pytorch" in info.flavors:
+            ask = _torch_caller(mlflow.pytorch.load_model(folder, map_location="cpu"))
+        elif "python_function" in info.flavors:
+            ask = mlflow.pyfunc.load_model(folder).predict
+        else:
+            kinds = ", ".join(info.flavors) or "none"
+            raise StoreError(f"it has the flavours {kinds}; pytorch or python_function is needed")
+        size_bytes = int(info.model_size_bytes or 256 * 1024**2)
+        return cls(ask, _layouts(info.signature), _class_names(info, version), size_bytes, ())
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """As Model."""

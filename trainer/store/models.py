@@ -1,15 +1,18 @@
-"""From a registered version to a model that answers, whatever its format."""
+"""From a registered version, or a run, to a model that answers, whatever its format."""
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.contract import BEST_FOLDER
 from trainer.inference.bundle import BundleError
 from trainer.inference.model import Model
 from trainer.inference.predictor import Predictor
 from trainer.inference.predictor import share_cores as share_cores  # for a screen that may not know torch
 from trainer.store.foreign import ForeignModel, trusted
 from trainer.store.location import Store, StoreError
-from trainer.store.registry import Version, bundle_folder, has_bundle
+from trainer.store.registry import Version, bundle_folder, has_bundle, run_bundle_folder
 
 
 def load_model(store: Store, version: Version) -> Model:
@@ -24,21 +27,34 @@ def load_model(store: Store, version: Version) -> Model:
             f"{version.name}/{version.version} is not of Moodify's format, and loading it runs code that comes with "
             "it: whoever runs this program and trusts everyone who can register models sets MOODIFY_TRUST_REGISTRY=1"
         )
-    return ForeignModel.load(version)
+    return ForeignModel.load(version, fetch=store.artifact_root is None)
 
 
 def load_bundle(store: Store, version: Version) -> Predictor:
     """Raises StoreError or BundleError where the version is not of our format."""
+    with _place(store) as scratch:
+        folder = bundle_folder(version, scratch)
+        try:
+            return Predictor.load(folder)
+        except BundleError as error:  # with the version's name in the message, not a path of this machine
+            where = f"{version.name}/{version.version}"
+            raise BundleError(f"{where}: {str(error).replace(f'{folder}/', '')}") from error
+
+
+def load_best(store: Store, run_id: str) -> Predictor:
+    """The best weights so far that a run has logged, which may have been interrupted.
+
+    Raises StoreError or BundleError where there are none.
+    """
+    with _place(store) as scratch:
+        return Predictor.load(run_bundle_folder(store, run_id, BEST_FOLDER, scratch))
+
+
+@contextlib.contextmanager
+def _place(store: Store) -> Iterator[Path | None]:
+    """Where files are fetched to while they are read; None where they lie on this machine."""
     if store.artifact_root is not None:
-        return _load(bundle_folder(version), version)
+        yield None
+        return
     with tempfile.TemporaryDirectory(prefix="moodify-") as scratch:
-        return _load(bundle_folder(version, Path(scratch)), version)
-
-
-def _load(folder: Path, version: Version) -> Predictor:
-    """With the version's name in the message, not a path of this machine."""
-    try:
-        return Predictor.load(folder)
-    except BundleError as error:
-        where = f"{version.name}/{version.version}"
-        raise BundleError(f"{where}: {str(error).replace(f'{folder}/', '')}") from error
+        yield Path(scratch)

@@ -273,10 +273,10 @@ def _bundle_sizes(version: Version) -> dict[str, int]:
     return {Path(file.path).name: file.file_size or 0 for file in found if not file.is_dir}
 
 
-def run_bundle_folder(store: Store, run_id: str, artifact_path: str) -> Path:
+def run_bundle_folder(store: Store, run_id: str, artifact_path: str, into: Path | None = None) -> Path:
     """The same, of files that a run logged as artifacts."""
     try:
-        return Path(store.client().download_artifacts(run_id, artifact_path))
+        return Path(store.client().download_artifacts(run_id, artifact_path, str(into) if into else None))
     except (MlflowException, OSError) as error:
         raise StoreError(f"run {run_id} has no {artifact_path}: {error}".splitlines()[0]) from error
 
