@@ -6,6 +6,8 @@ import re
 
 import pandas as pd
 
+from trainer.evaluation import metrics
+
 DASH = "–"
 LONGEST_NAME = 48
 _ACTIVE = re.compile(r"(?<!\\)\\*([\[\]<>$:!&~@])")
@@ -58,11 +60,8 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def percent(value: float) -> str:
-    """`42%`; `<1%` and `>99%` where rounding would say none or all of what is some."""
-    if _missing(value):
-        return DASH
-    text = f"{100 * value:.0f}%"
-    return "<1%" if text == "0%" and value > 0 else ">99%" if text == "100%" and value < 1 else text
+    """As metrics.percent."""
+    return DASH if _missing(value) else metrics.percent(value)
 
 
 def count(value: float) -> str:

@@ -69,6 +69,11 @@ def test_a_mistake_is_written_in_the_row_of_its_truth():
     assert axes.images[0].get_array()[NAMES.index("sad"), NAMES.index("neutral")] == 0.75
 
 
+def test_what_is_rare_is_not_written_as_none_nor_what_is_frequent_as_all():
+    written = cells(confusion_figure(judged([0] * 300, [0] * 299 + [1]), "").axes[0])
+    assert [written[0, column] for column in range(3)] == [">99%\n(299)", "<1%\n(1)", "0%\n(0)"]
+
+
 def test_the_row_of_a_class_without_examples_shows_a_dash():
     written = cells(confusion_figure(judged([0, 1], [0, 2]), "").axes[0])
     assert {written[2, column] for column in range(len(NAMES))} == {"–"}

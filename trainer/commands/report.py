@@ -63,7 +63,7 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
 
 def evaluation_table(title: str, evaluation: "Evaluation") -> None:
     """Precision, recall, F1 and support of each class, then summary metrics and the most confused pairs."""
-    from trainer.evaluation.metrics import confused_pairs
+    from trainer.evaluation.metrics import confused_pairs, percent
 
     table = Table(title=escape(title), title_justify="left", show_edge=False)
     for column in ("class", "recall", "precision", "F1", "support"):
@@ -80,7 +80,7 @@ def evaluation_table(title: str, evaluation: "Evaluation") -> None:
     console.print(f"\n{evaluation.size:,} images: {summary}", highlight=False, soft_wrap=True)
     pairs = confused_pairs(evaluation).head(5)
     worst = "; ".join(
-        f"{truth} taken for {prediction} {share:.0%} ({count})"
+        f"{truth} taken for {prediction} {percent(share)} ({count})"
         for truth, prediction, count, share in pairs.itertuples(index=False)
     )
     if worst:

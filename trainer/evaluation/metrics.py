@@ -54,6 +54,12 @@ def evaluate(target: np.ndarray, probabilities: np.ndarray, class_names: Sequenc
     return Evaluation(tuple(class_names), summary, per_class, confusion)
 
 
+def percent(share: float) -> str:
+    """`42%`; `<1%` and `>99%` where rounding would say none or all of what is some."""
+    text = f"{share:.0%}"
+    return "<1%" if text == "0%" and share > 0 else ">99%" if text == "100%" and share < 1 else text
+
+
 def answered(target: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """The class of the highest probability, int64 (N,).
 

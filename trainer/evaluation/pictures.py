@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import Evaluation, percent
 
 TRAIN_COLOR, VALIDATION_COLOR = "#8A8F98", "#0072B2"
 INK = "#1F2328"
@@ -27,7 +27,7 @@ def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
     share = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape) if len(names) <= MOST_WRITTEN else ():
-        text = f"{share[row, column]:.0%}\n({counts[row, column]})" if support[row, 0] else "–"
+        text = f"{percent(share[row, column])}\n({counts[row, column]})" if support[row, 0] else "–"
         color = "white" if share[row, column] > 0.62 else INK  # where both can be read alike
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
     for index in range(len(names)):
