@@ -8,7 +8,6 @@ import numpy as np
 import streamlit as st
 from cachetools import LRUCache
 
-from dashboard import cache
 from dashboard.selection import COLOURS, GREY
 from dashboard.text import plain, short
 from trainer.contract import CHAMPION, Tag
@@ -125,7 +124,7 @@ def load(candidate: Candidate) -> Model:
         from trainer.store.models import load_model, share_cores
 
         share_cores()
-        model = load_model(cache.store(), candidate.version)
+        model = load_model(candidate.version)
         # The first answer is the slowest. Noise, for there are models that fail on an even image.
         shape = (1, model.channels, model.size, model.size)
         model(np.random.default_rng(0).integers(0, 256, shape, np.uint8))

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, GREY_LEVELS, Trained, grey_face
+from tests.extra.stored_files import stored_files
 from trainer.__main__ import main
 from trainer.config import Config
 from trainer.contract import (
@@ -32,7 +33,7 @@ from trainer.inference.bundle import read, write
 from trainer.inference.predictor import Predictor
 from trainer.models import ARCHITECTURES, Listing
 from trainer.store.location import Store, open_store
-from trainer.store.registry import all_versions, bundle_folder, crown_first, find_version, remove_alias
+from trainer.store.registry import all_versions, crown_first, find_version, remove_alias
 from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training
@@ -85,7 +86,7 @@ def test_both_stored_forms_give_the_probabilities_of_the_trained_network(trained
     images = SOURCE.load(trained.data_dir, ("test",)).parts["test"].images
     images = images.repeat(2, 1, 1, 1)[:64]
     expected = np.tile(expected, (2, 1))[:64]
-    predictor = Predictor.load(bundle_folder(find_version(store, f"fer2013-emotion/{version}")))
+    predictor = Predictor.load(stored_files(find_version(store, f"fer2013-emotion/{version}")))
     exported = mlflow.pytorch.load_model(f"models:/fer2013-emotion/{version}")
     for start in range(0, len(images), batch):
         some, wanted = images[start : start + batch], expected[start : start + batch]
@@ -252,7 +253,7 @@ def test_a_model_can_learn_from_another_average_views_and_be_half_the_size(
     version = find_version(store, "fer2013-emotion@champion")
     run = store.client().get_run(version.run_id)
     assert run.data.params["teacher"] == str(teacher)
-    folder = bundle_folder(version)
+    folder = stored_files(version)
     weights = load_file(folder / "weights.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float16, torch.int64}
     predictor = Predictor.load(folder)
@@ -275,7 +276,7 @@ def test_an_alias_among_teachers_is_replaced_by_the_version_that_it_points_to(st
 
 def test_a_teacher_answers_at_a_temperature_of_one_view(store, trained, tmp_path):
     """That of the mean over ten, which is stored with it, would make it too sure of itself."""
-    classifier, spec = read(bundle_folder(find_version(store, "fer2013-emotion/1")))
+    classifier, spec = read(stored_files(find_version(store, "fer2013-emotion/1")))
     config = Config(data_dir=str(trained.data_dir), device="cpu", precision="32")
     splits = configured_splits(config)
     answers = []

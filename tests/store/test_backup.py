@@ -13,11 +13,11 @@ import pytest
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import make_run
 from tests.extra.own_store import own_store
+from tests.extra.stored_files import stored_files
 from trainer.__main__ import main
 from trainer.store.backup import back_up, restore, verify
 from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.reader import Reader
-from trainer.store.registry import bundle_folder
 from trainer.training.sweep import open_storage
 
 
@@ -47,7 +47,7 @@ def test_a_restored_store_holds_the_same_and_its_models_load(trained: Trained, t
     assert after.runs.drop(columns="is_local").equals(before.runs.drop(columns="is_local"))
     assert after.versions == before.versions
     for version in after.versions:
-        folder = bundle_folder(version)
+        folder = stored_files(version)
         assert folder.is_relative_to(tmp_path)
         Predictor.load(folder)
     assert main(["restore", str(tmp_path / "store.tar")]) == 2

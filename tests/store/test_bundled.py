@@ -25,7 +25,7 @@ def kept(trained: Trained, tmp_path, monkeypatch):
     version = find_version(store, "fer2013-emotion/1")
     keep(store, version, tmp_path / "box")
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 48, 48), dtype=np.uint8)
-    answers = load_bundle(store, version)(images)
+    answers = load_bundle(version)(images)
     run = Reader(store).snapshot().runs.loc[version.run_id]
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it when a store is opened
@@ -39,7 +39,7 @@ def test_a_kept_run_begins_a_new_store_with_all_that_is_known_of_it(kept):
     version = find_version(store, "fer2013-emotion/1")
     assert version.aliases == (CHAMPION,)
     assert version.tags[Tag.BUNDLED] == "true"
-    assert np.array_equal(load_bundle(store, version)(images), answers)
+    assert np.array_equal(load_bundle(version)(images), answers)
     assert version.description.startswith("# fer2013-emotion")
     assert (folder / "README.md").read_text().endswith(f"{version.description}\n")
     reader = Reader(store)

@@ -1,5 +1,6 @@
 """Registered models are loaded whatever their format, and a stranger's only where the registry is trusted."""
 
+import gc
 import json
 import pickle
 import shutil
@@ -19,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.extra.grey_faces import GREY_LEVELS, Trained
-from trainer.contract import LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
+from tests.extra.stored_files import stored_files
+from trainer.contract import BEST_FOLDER, EXTRA_FILES, LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE
 from trainer.inference.bundle import BundleError
 from trainer.inference.predictor import Predictor
 from trainer.store.foreign import BATCH_SIZE, TRUST, ForeignModel
 from trainer.store.location import Store, StoreError, open_store
-from trainer.store.models import load_bundle, load_model
-from trainer.store.registry import Version, bundle_folder, find_version
+from trainer.store.models import load_best, load_bundle, load_model
+from trainer.store.registry import Version, find_version
 
 NUMBERED = "Its classes have no names, so they are numbered in the order of its answers."
 TRIED = "It does not say what it takes; {} px are what it was found to take."
@@ -75,7 +77,7 @@ def load_function(store: Store, answer, **options: object) -> ForeignModel:
         def predict(self, context, model_input, params=None):
             return answer(model_input)
 
-    return load_model(store, register(store, mlflow.pyfunc, Stranger(), **options))
+    return load_model(register(store, mlflow.pyfunc, Stranger(), **options))
 
 
 def same_for_all(row):
@@ -139,12 +141,12 @@ def test_a_strangers_model_is_refused_until_the_registry_is_trusted(store, workp
     for value in (None, "", "0", "true"):
         monkeypatch.delenv(TRUST) if value is None else monkeypatch.setenv(TRUST, value)
         with pytest.raises(StoreError, match=rf"^strange/\d+ is not of Moodify's format, .* {TRUST}=1"):
-            load_model(store, version)
+            load_model(version)
     monkeypatch.setenv(TRUST, "1")
     with pytest.raises(StoreError, match="it is not of Moodify's format"):
-        load_bundle(store, version)
+        load_bundle(version)
     assert not marker.exists()
-    assert isinstance(load_model(store, version), ForeignModel)
+    assert isinstance(load_model(version), ForeignModel)
     assert marker.exists()
 
 
@@ -152,7 +154,7 @@ def test_a_strangers_model_is_refused_until_the_registry_is_trusted(store, workp
 def test_a_pickled_network_without_a_signature_is_found_out_by_trial(store, channels, side):
     network = make_network(channels, side, nn.Softmax(1))
     version = register(store, mlflow.pytorch, network, serialization_format="pickle")
-    model = load_model(store, version)
+    model = load_model(version)
     assert (model.channels, model.size) == (channels, side)
     kind = "grey" if channels == 1 else "RGB"
     assert model.notes == (TRIED.format(f"{kind} images of {side}"), NUMBERED)
@@ -178,7 +180,7 @@ def test_a_network_that_was_pickled_on_a_gpu_is_loaded_without_one(store):
     with zipfile.ZipFile(path, "w") as archive:
         for entry, content in entries.items():
             archive.writestr(entry, content)
-    model = load_model(store, version)
+    model = load_model(version)
     images = some_images(model)
     np.testing.assert_allclose(model(images), probabilities_of(network, images), atol=1e-6)
 
@@ -188,7 +190,7 @@ def test_an_exported_network_is_loaded_whatever_the_number_of_images(store, exam
     """With one example the export has a fixed batch of one."""
     network = make_network(3, 32, nn.Softmax(1))
     example = np.zeros((examples, 3, 32, 32), np.float32)
-    model = load_model(store, register(store, mlflow.pytorch, network, input_example=example))
+    model = load_model(register(store, mlflow.pytorch, network, input_example=example))
     assert (model.channels, model.size, model.notes) == (3, 32, (NUMBERED,))
     images = some_images(model)
     for count in (1, 2, len(images)):
@@ -209,7 +211,7 @@ def test_an_onnx_model_is_loaded(store):
     )
     network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     version = register(store, mlflow.onnx, network, signature=takes("float32", -1, 1, 12, 12))
-    model = load_model(store, version)
+    model = load_model(version)
     assert model.notes == (LOGITS, NUMBERED)
     images = some_images(model)
     logits = torch.from_numpy(images.reshape(len(images), -1) / 255 @ weights)
@@ -340,7 +342,7 @@ def test_classes_have_the_names_that_the_versions_tag_holds(store):
     load_function(store, same_for_all(SHARES), signature=outputs("x", "y", "z"))
     number = max(int(found.version) for found in store.client().search_model_versions("name = 'strange'"))
     store.client().set_model_version_tag("strange", str(number), "class_names", "sad, happy,fear")
-    model = load_model(store, find_version(store, f"strange/{number}"))
+    model = load_model(find_version(store, f"strange/{number}"))
     assert model.class_names == ("sad", "happy", "fear")
     assert model.notes == ()
 
@@ -416,7 +418,7 @@ def copied(trained: Trained, tmp_path, monkeypatch) -> Copied:
     monkeypatch.setenv(TRUST, "1")
     store = open_store(create=False)
     version = find_version(store, "fer2013-emotion/1")
-    folder = bundle_folder(version)
+    folder = stored_files(version)
     assert folder.is_relative_to(tmp_path)
     return Copied(store, version, folder)
 
@@ -427,7 +429,7 @@ def test_our_format_needs_no_trust_and_answers_as_its_files_do(trained, monkeypa
     monkeypatch.setenv(TRUST, trust)
     store = open_store(create=False)
     version = find_version(store, f"fer2013-emotion/{number}")
-    model, expected = load_model(store, version), Predictor.load(bundle_folder(version))
+    model, expected = load_model(version), Predictor.load(stored_files(version))
     assert isinstance(model, Predictor)
     assert model.class_names == tuple(GREY_LEVELS)
     images = some_images(model)
@@ -435,16 +437,40 @@ def test_our_format_needs_no_trust_and_answers_as_its_files_do(trained, monkeypa
 
 
 def test_without_its_files_our_export_is_a_strangers_and_answers_the_same(copied, monkeypatch):
-    ours = load_model(copied.store, copied.version)
+    ours = load_model(copied.version)
     (copied.folder / WEIGHTS_FILE).unlink()
-    model = load_model(copied.store, copied.version)
+    model = load_model(copied.version)
     assert isinstance(model, ForeignModel)
     assert (model.class_names, model.size, model.notes) == (ours.class_names, ours.size, ())
     images = some_images(model)
     np.testing.assert_allclose(model(images), ours(images), atol=1e-5)
     monkeypatch.delenv(TRUST)
     with pytest.raises(StoreError, match=TRUST):
-        load_model(copied.store, copied.version)
+        load_model(copied.version)
+
+
+def test_a_version_that_points_into_its_run_is_loaded_and_leaves_no_copy(copied, tmp_path, monkeypatch):
+    client = copied.store.client()
+    run_id = client.create_run(copied.store.experiment_id("fer2013")).info.run_id
+    client.log_artifacts(run_id, str(copied.folder), BEST_FOLDER)
+    client.create_registered_model("again")
+    for name in ("ours", "strange"):
+        client.log_artifacts(run_id, str(copied.folder.parent), name)
+        client.create_model_version("again", f"runs:/{run_id}/{name}", run_id)
+    (copied.store.artifact_root / run_id / "artifacts/strange" / EXTRA_FILES / WEIGHTS_FILE).unlink()
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    ours = load_bundle(copied.version)
+    images = some_images(ours)
+    again, strange = (load_model(find_version(copied.store, f"again/{number}")) for number in (1, 2))
+    assert isinstance(again, Predictor)
+    assert isinstance(strange, ForeignModel)
+    for model in (again, load_best(copied.store, run_id)):
+        np.testing.assert_array_equal(model(images), ours(images))
+    np.testing.assert_allclose(strange(images), ours(images), atol=1e-5)
+    del strange
+    gc.collect()
+    assert list(scratch.iterdir()) == []
 
 
 def _cut(folder: Path) -> None:
@@ -489,7 +515,7 @@ def _break_json(folder: Path) -> None:
 def test_files_of_ours_that_were_tampered_with_are_not_a_strangers_model(copied, tmp_path, tamper, reason):
     tamper(copied.folder)
     with pytest.raises(BundleError, match=rf"^fer2013-emotion/1: {reason}") as caught:
-        load_model(copied.store, copied.version)
+        load_model(copied.version)
     assert str(tmp_path) not in str(caught.value)
     assert not (copied.folder / "it ran").exists()
 
@@ -500,13 +526,13 @@ def test_a_file_that_is_too_large_is_refused_unread(copied, name):
         file.truncate(LARGEST_FILES[name] + 1)  # a hole: it takes no space
     reason = rf"^{name} of models:/fer2013-emotion/1 has {LARGEST_FILES[name] + 1:,} bytes"
     with pytest.raises(StoreError, match=reason):
-        load_model(copied.store, copied.version)
+        load_model(copied.version)
 
 
 def test_a_version_whose_files_are_gone_says_so(copied):
     shutil.rmtree(copied.folder.parent)
     with pytest.raises(StoreError, match=r"^the files of models:/fer2013-emotion/1 are gone from the store$"):
-        load_model(copied.store, copied.version)
+        load_model(copied.version)
 
 
 def test_a_version_that_was_deleted_is_not_found(copied):
@@ -514,4 +540,4 @@ def test_a_version_that_was_deleted_is_not_found(copied):
     with pytest.raises(StoreError, match=r"'fer2013-emotion/1': fer2013-emotion has versions 2"):
         find_version(copied.store, "fer2013-emotion/1")
     with pytest.raises(StoreError, match="the files of models:/fer2013-emotion/1 cannot be listed"):
-        load_model(copied.store, copied.version)
+        load_model(copied.version)

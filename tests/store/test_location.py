@@ -18,9 +18,10 @@ from sqlalchemy.exc import OperationalError
 from tests.extra.grey_faces import Trained
 from tests.extra.odd_runs import make_run
 from tests.extra.servers import postgres_programs, start_postgres
+from tests.extra.stored_files import stored_files
 from trainer.__main__ import main
 from trainer.store.location import Store, StoreError, embedded_uri, open_store, reason, store_uri
-from trainer.store.registry import bundle_folder, find_version
+from trainer.store.registry import find_version
 
 
 def test_a_new_store_is_in_wal_mode_and_inside_mlruns(workplace):
@@ -232,7 +233,7 @@ def test_a_moved_project_keeps_its_artifacts(trained: Trained, tmp_path, monkeyp
     store = open_store(create=False)
     assert f"{tmp_path}/mlruns; its artifact paths were set right" in caplog.text
     version = find_version(store, "fer2013-emotion@champion")
-    assert bundle_folder(version).is_relative_to(tmp_path)
+    assert stored_files(version).is_relative_to(tmp_path)
     run = store.client().get_run(version.run_id)
     assert run.info.artifact_uri.startswith(str(tmp_path))
     assert store.client().list_artifacts(version.run_id, "evaluation")

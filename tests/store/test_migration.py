@@ -66,12 +66,12 @@ def test_a_store_moves_to_a_server_and_its_models_answer_as_before(
         answers = []
         for store, version in zip((here, there), versions, strict=True):
             open_store(uri=store.uri)
-            answers.append(load_bundle(store, version)(images))
+            answers.append(load_bundle(version)(images))
         assert np.array_equal(*answers)
     as_mlflow = mlflow.pytorch.load_model(f"models:/fer2013-emotion@{CHAMPION}")
     with torch.no_grad():
         found = as_mlflow(torch.from_numpy(images / np.float32(255)))
-    champion = load_bundle(there, find_version(there, f"fer2013-emotion@{CHAMPION}"))
+    champion = load_bundle(find_version(there, f"fer2013-emotion@{CHAMPION}"))
     np.testing.assert_allclose(found.numpy(), champion(images), atol=1e-5)
     assert main(["migrate", "--from", here.uri]) == 0
     assert "Copied 0 runs (2 were there), 0 versions (2 were there), 0 aliases" in capsys.readouterr().out

@@ -31,7 +31,7 @@ def load_predictor(reference: str) -> "tuple[Predictor, str]":
     if reference.startswith("runs:/"):
         return load_best(store, reference.removeprefix("runs:/").strip("/")), reference
     version = find_version(store, reference)
-    return load_bundle(store, version), version.uri
+    return load_bundle(version), version.uri
 
 
 def chosen_by_test(predictor: "Predictor", name: str, dataset: str, groups: Container[str]) -> str:
@@ -67,7 +67,7 @@ def load_any(reference: str) -> "tuple[Model, str]":
 
     store = open_store(create=False)
     version = find_version(store, reference)
-    return load_model(store, version), version.uri
+    return load_model(version), version.uri
 
 
 def load_all(references: str) -> "dict[str, Model]":

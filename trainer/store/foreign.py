@@ -102,28 +102,24 @@ class ForeignModel:
         self.notes = tuple(found)
 
     @classmethod
-    def load(cls, version: Version, *, fetch: bool = False) -> "ForeignModel":
+    def load(cls, version: Version) -> "ForeignModel":
         """Runs code of the model's. Raises StoreError where it cannot be loaded or understood.
 
-        Args:
-            fetch: Whether its files lie elsewhere. Their copy stays as long as the model, which may read them later.
+        The copy of its files stays as long as the model, which may read them later.
         """
-        where = f"{version.name}/{version.version}"
         with contextlib.ExitStack() as files:
-            folder = (
-                tempfile.TemporaryDirectory(prefix="moodify-", ignore_cleanup_errors=True) if fetch else None
-            )
             try:
-                model = cls._read(version, files.enter_context(folder) if folder else None)
+                folder = tempfile.TemporaryDirectory(prefix="moodify-", ignore_cleanup_errors=True)
+                model = cls._read(version, files.enter_context(folder))
             except StoreError as error:
-                raise StoreError(f"{where}: {error}") from error
+                raise StoreError(f"{version.reference}: {error}") from error
             except Exception as error:  # a stranger's code raises anything
-                raise StoreError(f"{where} cannot be loaded: {_one_line(error)}") from error
+                raise StoreError(f"{version.reference} cannot be loaded: {_one_line(error)}") from error
             weakref.finalize(model, files.pop_all().close)
         return model
 
     @classmethod
-    def _read(cls, version: Version, into: str | None) -> "ForeignModel":
+    def _read(cls, version: Version, into: str) -> "ForeignModel":
         folder = mlflow.artifacts.download_artifacts(version.uri, dst_path=into)
         info = mlflow.models.Model.load(folder)
         if "pytorch" in info.flavors:

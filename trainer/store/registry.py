@@ -39,8 +39,13 @@ class Version:
     description: str = ""
 
     @property
+    def reference(self) -> str:
+        """What people call it by, and give to commands: NAME/VERSION."""
+        return f"{self.name}/{self.version}"
+
+    @property
     def uri(self) -> str:
-        return f"models:/{self.name}/{self.version}"
+        return f"models:/{self.reference}"
 
 
 def all_versions(store: Store) -> list[Version]:
@@ -237,8 +242,8 @@ def has_bundle(version: Version) -> bool:
     return set(_bundle_sizes(version)) >= {SPEC_FILE, WEIGHTS_FILE}
 
 
-def bundle_folder(version: Version, into: Path | None = None) -> Path:
-    """A local folder with the version's weights and spec; fetched (below `into`) where the store is a server.
+def bundle_folder(version: Version, into: Path) -> Path:
+    """The folder below `into` to which the version's weights and spec are fetched.
 
     Raises StoreError where the version carries none (a foreign format), they are too large, or cannot be fetched.
     """
@@ -251,9 +256,7 @@ def bundle_folder(version: Version, into: Path | None = None) -> Path:
     try:
         fetched = [
             Path(
-                mlflow.artifacts.download_artifacts(
-                    f"{version.uri}/{EXTRA_FILES}/{name}", dst_path=str(into) if into else None
-                )
+                mlflow.artifacts.download_artifacts(f"{version.uri}/{EXTRA_FILES}/{name}", dst_path=str(into))
             )
             for name in LARGEST_FILES
         ]
@@ -273,10 +276,10 @@ def _bundle_sizes(version: Version) -> dict[str, int]:
     return {Path(file.path).name: file.file_size or 0 for file in found if not file.is_dir}
 
 
-def run_bundle_folder(store: Store, run_id: str, artifact_path: str, into: Path | None = None) -> Path:
+def run_bundle_folder(store: Store, run_id: str, artifact_path: str, into: Path) -> Path:
     """The same, of files that a run logged as artifacts."""
     try:
-        return Path(store.client().download_artifacts(run_id, artifact_path, str(into) if into else None))
+        return Path(store.client().download_artifacts(run_id, artifact_path, str(into)))
     except (MlflowException, OSError) as error:
         raise StoreError(f"run {run_id} has no {artifact_path}: {error}".splitlines()[0]) from error
 

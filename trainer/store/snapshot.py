@@ -147,7 +147,7 @@ def find_run(snapshot: Snapshot, reference: str) -> str:
     runs = snapshot.runs
     for version in snapshot.versions:
         names = {
-            f"{version.name}/{version.version}",
+            version.reference,
             *(f"{version.name}@{alias}" for alias in version.aliases),
         }
         if reference.removeprefix("models:/") in names:
@@ -282,7 +282,7 @@ def _digest(text: str) -> str:
 
 def _registered(versions: Sequence[Version]) -> dict[str, Any]:
     """What the registry says of a run."""
-    pairs = [f"{version.name}/{version.version}" for version in versions]
+    pairs = [version.reference for version in versions]
     return {
         "registered": ", ".join(pairs),
         "versions": pairs,

@@ -98,7 +98,7 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
             f"{version.uri} learned other images than those of {splits.source}: whether it has seen some of these "
             "test images cannot be told"
         )
-    predictor = load_bundle(store, version)
+    predictor = load_bundle(version)
     writer = _HoldingWriter(store, run_id)
     with tempfile.TemporaryDirectory() as scratch:
         folder, former = Path(scratch, "now"), Path(scratch, "before")

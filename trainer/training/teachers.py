@@ -22,8 +22,7 @@ def naming_teachers(config: Config, store: Store) -> Config:
     names = []
     for reference in map(str.strip, config.teacher.split(",")):
         if "@" in reference and not Path(reference).is_dir():
-            version = find_version(store, reference)
-            reference = f"{version.name}/{version.version}"
+            reference = find_version(store, reference).reference
         names.append(reference)
     return dataclasses.replace(config, teacher=",".join(names))
 
@@ -38,9 +37,7 @@ def teach(config: Config, store: Store, splits: Splits, device: torch.device) ->
     answers = []
     for reference in map(str.strip, config.teacher.split(",")):
         folder = Path(reference)
-        teacher = (
-            Predictor.load(folder) if folder.is_dir() else load_bundle(store, find_version(store, reference))
-        )
+        teacher = Predictor.load(folder) if folder.is_dir() else load_bundle(find_version(store, reference))
         spec = teacher.spec
         if set(spec.class_names) != set(splits.class_names):
             raise ValueError(
