@@ -1,10 +1,13 @@
 """Of a server the newest runs are held, what goes on, and what was asked for; and whatever changes there is noticed."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import streamlit as st
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from streamlit.testing.v1 import AppTest
 
 from dashboard import cache
@@ -54,6 +57,28 @@ def register(client: MlflowClient, run_id: str, alias: str | None = None) -> int
     if alias:
         client.set_registered_model_alias(MODEL, alias, str(version))
     return int(version)
+
+
+def test_whoever_waited_for_a_server_that_fails_is_told_and_does_not_wait_again(store: Store, monkeypatch):
+    begin_many(store, 2)
+    reader, asked = Reader(store, NEWEST), []
+
+    def silent(*_, **__):
+        asked.append(time.monotonic())
+        time.sleep(0.3)
+        raise MlflowException("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_experiments", silent)
+        patch.setattr("trainer.store.reader.SILENT_SECONDS", 60.0)
+        with ThreadPoolExecutor(4) as pool:
+            errors = [task.exception() for task in [pool.submit(reader.snapshot) for _ in range(4)]]
+    assert [str(error) for error in errors] == [f"the store {store.uri} cannot be read: no answer"] * 4
+    assert len(asked) == 1
+    with pytest.raises(StoreError, match="no answer"):
+        reader.histories(["x"])
+    reader._silent_until = 0.0
+    assert names(reader) == ["run-2", "run-1"]
 
 
 def test_the_newest_are_read_and_older_ones_when_they_are_asked_for(store: Store):

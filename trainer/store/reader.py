@@ -4,7 +4,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ T = TypeVar("T")
 FEW = 20
 """So many of the newest runs are enough for a command that names the runs that it is about."""
 EPOCH_SECONDS = "epoch_seconds"
+SILENT_SECONDS = 2.0
+"""For so long a server that has just failed to answer, after all retries, is not asked again."""
 
 
 class Reader:
@@ -57,22 +60,18 @@ class Reader:
         self._registry: object = None
         self._last: tuple[object, Snapshot] | None = None
         self._lock = threading.Lock()
+        self._failure, self._silent_until = "", 0.0
 
     def snapshot(self) -> Snapshot:
         """What the store holds now. Costs nothing where it is known not to have changed.
 
         Raises StoreError where it cannot be read.
         """
-        with self._lock:
-            try:
-                version = self._rows.version()
-                known = self._last is not None and version is not None and self._last[0] == version
-                if self._last is None or not known or is_running(self._last[1]):
-                    self._last = version, self._read()
-            except (MlflowException, OSError, sqlite3.Error) as error:
-                if self._window:
-                    self._window.restart()
-                raise StoreError(f"the store {self.store.uri} cannot be read: {reason(error)}") from error
+        with self._lock, self._told():
+            version = self._rows.version()
+            known = self._last is not None and version is not None and self._last[0] == version
+            if self._last is None or not known or is_running(self._last[1]):
+                self._last = version, self._read()
             return self._last[1]
 
     @property
@@ -113,11 +112,27 @@ class Reader:
     def _ask(self, question: Callable[[Window], T]) -> T | None:
         if self._window is None:
             return None
-        with self._lock:
-            try:
-                return question(self._window)
-            except (MlflowException, OSError) as error:
-                raise StoreError(f"the store {self.store.uri} cannot be read: {reason(error)}") from error
+        with self._lock, self._told():
+            return question(self._window)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tells in a line that the store cannot be read.
+
+        Of a server that line stands for a moment: all who have waited for whoever asked would else wait for an answer
+        themselves, one after the other.
+        """
+        if time.monotonic() < self._silent_until:
+            raise StoreError(self._failure)
+        try:
+            yield
+        except (MlflowException, OSError, sqlite3.Error) as error:
+            self._failure = f"the store {self.store.uri} cannot be read: {reason(error)}"
+            if self._window:
+                self._window.restart()
+            if self.store.artifact_root is None:
+                self._silent_until = time.monotonic() + SILENT_SECONDS
+            raise StoreError(self._failure) from error
 
     def _read(self) -> Snapshot:
         every = self._rows.heads()
@@ -159,8 +174,11 @@ class Reader:
         Seconds are those of training until the end of that step: of its epochs, without what lay between a stop and a
         resume. For a run that logged no times of epochs they count from its first value. Where a step was logged twice,
         as by a resumed run, the later value counts.
+
+        Raises StoreError where the store cannot be read.
         """
-        table = self._rows.history(list(dict.fromkeys((*keys, EPOCH_SECONDS))), run_ids)
+        with self._told():
+            table = self._rows.history(list(dict.fromkeys((*keys, EPOCH_SECONDS))), run_ids)
         table = table.drop_duplicates(["run_id", "key", "step"], keep="last")
         first = table.groupby("run_id")["timestamp_ms"].transform("min")
         table["seconds"] = (table["timestamp_ms"] - first) / 1000
