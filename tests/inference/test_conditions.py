@@ -1,9 +1,11 @@
 """What images are like: measured once for a test set, and missing where no face is found."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.extra.drawn_photos import portrait
+from trainer.data.cache_file import cache_folder
 from trainer.inference import conditions as module
 from trainer.inference.conditions import conditions, measure
 
@@ -31,3 +33,14 @@ def test_a_test_set_is_measured_once(workplace, images: np.ndarray, monkeypatch:
     monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("it was measured before"))
     again = conditions(images, ["a", "b", "c", "d"], "f00d")
     assert again.equals(first)
+
+
+def test_what_a_full_disk_has_cut_off_is_not_left_there(workplace, images: np.ndarray, monkeypatch, caplog):
+    def cut_off(self, path, **_):
+        path.write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", cut_off)
+    assert len(conditions(images, ["a", "b", "c", "d"], "full")) == 4
+    assert "No space left" in caplog.text
+    assert [path.name for path in cache_folder().iterdir() if "full" in path.name] == []

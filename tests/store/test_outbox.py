@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,19 @@ def test_a_line_that_a_full_disk_cut_off_spoils_no_other(store, before: int):
     run = store.client().get_run(run_id)
     assert run.info.status == "FINISHED"
     assert [key for key in run.data.tags if key.startswith("tag ")] == [f"tag {n}" for n in range(before)]
+
+
+def test_an_error_without_a_word_is_told_by_its_kind(store, impatient, monkeypatch):
+    def reset(*_):
+        raise ConnectionResetError
+
+    monkeypatch.setattr("trainer.store.outbox.send", reset)
+    writer = cut_off(store)
+    writer.log_metrics({"validation/loss": 0.5}, step=1)
+    writer.close()
+    with pytest.raises(StoreError, match=f"run {writer.run_id} is not delivered: ConnectionResetError"):
+        deliver(store, Outbox(store.undelivered, writer.run_id))
+    shutil.rmtree(store.undelivered / writer.run_id)
 
 
 def test_deliver_without_an_address_names_the_server_that_runs_wait_for(

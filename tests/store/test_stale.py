@@ -1,8 +1,10 @@
 """Runs whose process is gone are ended, and no others; and two processes never train one run."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 from mlflow.entities import Metric
 
 from tests.extra.grey_faces import write_grey_folder
@@ -10,6 +12,7 @@ from tests.extra.odd_runs import add_odd_runs
 from trainer.__main__ import main
 from trainer.contract import Tag, audit_experiment
 from trainer.store.location import open_store
+from trainer.store.outbox import Outbox
 from trainer.store.reader import Reader
 from trainer.store.sweeps import begin_sweep, begin_trial, set_state
 from trainer.store.writer import RunWriter
@@ -40,6 +43,35 @@ def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(odd, capsy
     assert "its process ended without a word" in after.at[found["gone"], "reason"]
     assert main(["runs", "--mark-stale"]) == 0
     assert "Every run that counts as running has its process." in capsys.readouterr().out
+
+
+def test_a_lock_is_deleted_only_while_it_is_held(odd, monkeypatch, capsys):
+    """Else a second process may hold what is deleted, and a third make it anew and hold that."""
+    store, held = open_store(), []
+    really = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.suffix == ".lock":
+            with pytest.raises(Timeout):
+                FileLock(path).acquire(timeout=0)
+            held.append(path.name)
+        really(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    gone = begin_trial(store, "odd", begin_sweep(store, "odd", "search 3", "", {}, {}), 0, {})
+    gone.set_tags({Tag.PROCESS_STARTED: 1.0})
+    assert main(["runs", "--mark-stale"]) == 0
+    assert f"({gone.run_id}): marked as failed" in capsys.readouterr().out
+    outbox = Outbox(store.undelivered, gone.run_id)
+    outbox.keep(store, {"kind": "batch", "tags": [["a", "b"]]}, None)
+    outbox.close()
+    other = Outbox(store.undelivered, gone.run_id)
+    other.deliver(store)
+    other.keep(store, {"kind": "batch", "tags": [["a", "c"]]}, None)
+    other.deliver(store)
+    other.close()
+    assert held == [f"{gone.run_id}.lock"] * 3
+    assert not list(store.undelivered.glob("*.lock"))
 
 
 def test_a_trial_of_a_sweep_is_marked_like_any_run(odd, capsys):

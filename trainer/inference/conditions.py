@@ -1,5 +1,6 @@
 """What can be measured of a dataset's images without a label: what slices are cut from."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -25,16 +26,18 @@ def conditions(images: np.ndarray, sample_ids: Sequence[str], fingerprint: str) 
     fingerprint: of the images, as `Split.fingerprint` gives it.
     """
     path = cache_folder() / f"conditions-{FORMAT}-{fingerprint}.parquet"
+    unfinished = Path(f"{path}.{os.getpid()}")
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError):
         table = measure(images, sample_ids)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(f"{path}.{os.getpid()}")
         table.to_parquet(unfinished, index=False)
         unfinished.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         log.warning("the conditions of the images could not be kept, they are measured each time: %s", error)
     return table
 

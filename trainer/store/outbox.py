@@ -27,7 +27,7 @@ from torch import __version__ as torch_version
 from trainer.contract import CARD_FILE, SPEC_FILE, WEIGHTS_FILE, Tag, model_name
 from trainer.evaluation.card import body, card
 from trainer.inference.bundle import ModelSpec, read
-from trainer.store.location import Store, StoreError, redacted
+from trainer.store.location import Store, StoreError, reason, redacted
 from trainer.store.registry import Version, crown_first
 
 log = logging.getLogger(__name__)
@@ -106,9 +106,9 @@ class Outbox:
                     registered.append(result)
             shutil.rmtree(self.folder)
         finally:
-            self._lock.release()
             if not held:
-                Path(self._lock.lock_file).unlink(missing_ok=True)
+                self._forget_lock()
+            self._lock.release()
         return registered
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -118,9 +118,13 @@ class Outbox:
 
     def close(self) -> None:
         """Let others deliver what is left."""
+        if self._lock.is_locked and not self.folder.exists():
+            self._forget_lock()
         self._lock.release(force=True)
-        if not self.folder.exists():
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _forget_lock(self) -> None:
+        """While it is held: after that another process may hold what would be deleted, and a third make it anew."""
+        Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 def _drop_torn_line(journal: BinaryIO) -> None:
@@ -302,5 +306,4 @@ def deliver(store: Store, outbox: Outbox) -> list[Registration]:
     try:
         return outbox.deliver(store)
     except (MlflowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise StoreError(f"run {outbox.run_id} is not delivered: {reason}") from error
+        raise StoreError(f"run {outbox.run_id} is not delivered: {reason(error)}") from error

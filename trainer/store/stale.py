@@ -73,13 +73,15 @@ def _mark(store: Store, run_id: str, ended_ms: int) -> bool:
     kept = path.exists()
     try:
         with FileLock(path).acquire(timeout=0):
-            if client.get_run(run_id).info.status == RUNNING:
-                client.set_tag(run_id, Tag.REASON, GONE)
-                client.set_terminated(run_id, FAILED, ended_ms)
+            try:
+                if client.get_run(run_id).info.status == RUNNING:
+                    client.set_tag(run_id, Tag.REASON, GONE)
+                    client.set_terminated(run_id, FAILED, ended_ms)
+            finally:
+                if not kept:  # while it is held: after that somebody else may hold what would be deleted
+                    path.unlink(missing_ok=True)
     except Timeout:
         return False
     except MlflowException as error:
         raise StoreError(f"run {run_id} cannot be marked: {error.message}") from error
-    if not kept:
-        path.unlink(missing_ok=True)
     return True
