@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.store.entities import PagedList
 
 from trainer.config import Config
 from trainer.contract import Tag
@@ -28,6 +29,28 @@ def test_a_training_is_known_by_its_configuration_seed_and_data(trained, tmp_pat
     assert trained_before(store, config, data | {"train": "0" * 32}) is None
 
 
+def test_a_training_is_known_however_many_like_it_were_done_since(trained, tmp_path, monkeypatch):
+    store = open_store(create=False)
+    version = find_version(store, "fer2013-emotion/1")
+    file = store.client().download_artifacts(version.run_id, "config.json", str(tmp_path))
+    config = Config.from_json(Path(file).read_text())
+    data = {"train": version.tags[Tag.TRAIN_FINGERPRINT], "test": version.tags[Tag.TEST_FINGERPRINT]}
+    asked = []
+
+    def search(self, experiments, filter_string, max_results, page_token):
+        """Two pages, the run on the second."""
+        asked.append(page_token)
+        run = self.get_run(version.run_id)
+        if page_token:
+            return PagedList([run], None)
+        run.data.params["learning_rate"] = "0.5"
+        return PagedList([run] * max_results, "next")
+
+    monkeypatch.setattr(MlflowClient, "search_runs", search)
+    assert trained_before(store, config, data).run_id == version.run_id
+    assert asked == [None, "next"]
+
+
 def test_a_server_that_is_down_knows_of_no_training(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     gone = Store("http://127.0.0.1:9", None)
@@ -43,6 +66,6 @@ def test_a_run_from_before_a_setting_is_the_repeat_of_one_that_leaves_it_out(tra
     run = store.client().get_run(version.run_id)
     assert run.data.params["width"] == ""
     del run.data.params["width"]
-    monkeypatch.setattr(MlflowClient, "search_runs", lambda *_, **__: [run])
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *_, **__: PagedList([run], None))
     assert trained_before(store, config, data) is not None
     assert trained_before(store, dataclasses.replace(config, width=48), data) is None

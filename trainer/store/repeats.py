@@ -1,14 +1,16 @@
 """Whether a training has been done already."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from trainer.config import Config
 from trainer.contract import Tag
 from trainer.store.location import Store
+from trainer.store.rows import PAGE
 from trainer.store.writer import FINISHED
 
 _ELSEWHERE = {"data_dir", "device", "exclude"}
@@ -34,18 +36,33 @@ def trained_before(store: Store, config: Config, fingerprints: Mapping[str, str]
         if name not in _ELSEWHERE
     }
     try:
-        found = store.client().search_runs(
-            [store.experiment_id(config.dataset)],
-            filter_string=(
-                f"attributes.status = '{FINISHED}' and params.seed = '{config.seed}' "
-                f"and tags.{Tag.TRAIN_FINGERPRINT} = '{fingerprints['train']}' "
-                f"and tags.{Tag.TEST_FINGERPRINT} = '{fingerprints['test']}'"
-            ),
-            max_results=100,
-        )
+        for run in _alike(store, config, fingerprints):
+            if all(run.data.params.get(name, "") == value for name, value in wanted.items()):
+                return Repeat(run.info.run_id, run.info.run_name or run.info.run_id[:8])
     except MlflowException:
-        return None
-    for run in found:
-        if all(run.data.params.get(name, "") == value for name, value in wanted.items()):
-            return Repeat(run.info.run_id, run.info.run_name or run.info.run_id[:8])
+        pass
     return None
+
+
+def _alike(store: Store, config: Config, fingerprints: Mapping[str, str]) -> Iterator[Run]:
+    """Finished runs, the latest first, that have the images and some settings in common. Raises MlflowException."""
+    client, experiment = store.client(), store.experiment_id(config.dataset)
+    same = {name: getattr(config, name) for name in ("seed", "architecture", "recipe", "epochs")}
+    wanted = [f"params.{name} = '{value}'" for name, value in same.items()]
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs(
+            [experiment],
+            " and ".join(
+                [
+                    f"attributes.status = '{FINISHED}'",
+                    f"tags.{Tag.TRAIN_FINGERPRINT} = '{fingerprints['train']}'",
+                    f"tags.{Tag.TEST_FINGERPRINT} = '{fingerprints['test']}'",
+                    *wanted,
+                ]
+            ),
+            max_results=PAGE,
+            page_token=token or None,
+        )
+        yield from page
+        token = page.token or None
