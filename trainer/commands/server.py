@@ -9,12 +9,14 @@ from pathlib import Path
 
 import tyro
 
+ENV_FILE = ".server.env"
+
 
 def main(arguments: list[str]) -> int:
     return tyro.cli(server, args=arguments, prog="python -m trainer server")
 
 
-def server(*, env_file: Path = Path(".server.env"), check: bool = False) -> int:
+def server(*, env_file: Path = Path(ENV_FILE), check: bool = False) -> int:
     """Start MLflow's tracking server for a team: PostgreSQL, artifacts through the server, everyone logs in.
 
     Ctrl-C ends it. It is set up by an environment file, which docs/server/server.env.example explains line by line; a

@@ -5,8 +5,10 @@ import logging
 import os
 import re
 import sqlite3
+import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +37,7 @@ _PATH_COLUMNS = {
     "logged_models": "artifact_location",
     "model_versions": "storage_location",
 }
+_ENVIRONMENT = threading.Lock()
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE_SECONDS = 5
@@ -151,8 +154,7 @@ def open_store(*, create: bool = True, uri: str | None = None) -> Store:
         artifact_root = database.parent / "artifacts"
         _open_database(uri, database, create)
     else:
-        if uri.startswith("postgresql://"):  # SQLAlchemy would look for psycopg 3 from 2.1 on
-            uri = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
+        uri = with_driver(uri)
         _check_answer(uri)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -228,22 +230,36 @@ def embedded_database(uri: str) -> Path | None:
     )
 
 
+def with_driver(address: str) -> str:
+    """A PostgreSQL database's address, with the driver that is installed: SQLAlchemy 2.1 would look for psycopg 3."""
+    return re.sub("^postgresql:", "postgresql+psycopg2:", address)
+
+
 def _check_answer(uri: str) -> None:
     """One short request, so that a server that is down is told at once and not after MLflow's retries."""
     name = f"tracking server {uri}"
     if uri.startswith(_DATABASES):
         name = f"database {_check_connection(uri)}"
-    before = {name: os.environ.get(name) for name in _SHORT_PATIENCE}
-    os.environ.update(_SHORT_PATIENCE)
     try:
-        MlflowClient(uri, uri).search_experiments(max_results=1)
+        with _short_patience():
+            MlflowClient(uri, uri).search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         if (refused := refusal(error)) is not None:
             raise StoreError(f"the {name}: {refused}") from error
         raise StoreError(f"the {name} does not answer as a tracking server: {reason(error)}") from error
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+@contextmanager
+def _short_patience() -> Iterator[None]:
+    """MLflow is told by the environment, which all threads share: one at a time, so that what was there comes back."""
+    with _ENVIRONMENT:
+        before = {name: os.environ.get(name) for name in _SHORT_PATIENCE}
+        os.environ.update(_SHORT_PATIENCE)
+        try:
+            yield
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
 
 
 def _check_connection(uri: str) -> str:

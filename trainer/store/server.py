@@ -12,9 +12,8 @@ import sqlalchemy
 from dotenv import dotenv_values
 from sqlalchemy.exc import ArgumentError
 
-from trainer.store.location import unreachable
+from trainer.store.location import unreachable, with_driver
 
-ENV_FILE = ".server.env"
 EXAMPLE = "docs/server/server.env.example"
 SHORTEST_PASSWORD = 12
 """Characters; MLflow takes no shorter one."""
@@ -130,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 def _without_password(settings: dict[str, str]) -> dict[str, str]:
     try:
-        address = sqlalchemy.make_url(settings[_DATABASE])
+        address = sqlalchemy.make_url(with_driver(settings[_DATABASE]))
     except ArgumentError as error:  # which repeats the address, and the password with it
         raise ServerError(
             f"{_DATABASE} is no address of a database: write postgresql://USER:PASSWORD@HOST/NAME"
@@ -143,9 +142,7 @@ def _without_password(settings: dict[str, str]) -> dict[str, str]:
     query = dict(address.query)
     if password := query.pop("password", None) or address.password:
         settings = settings | {"PGPASSWORD": str(password)}
-    # Without a driver's name SQLAlchemy 2.1 takes psycopg 3, which is not installed here.
-    driver = address.drivername if "+" in address.drivername else "postgresql+psycopg2"
     bare = sqlalchemy.URL.create(
-        driver, address.username, None, address.host, address.port, address.database, query
+        address.drivername, address.username, None, address.host, address.port, address.database, query
     )
     return settings | {_DATABASE: bare.render_as_string(hide_password=False)}

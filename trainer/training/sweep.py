@@ -26,7 +26,7 @@ from trainer.config import Config, check
 from trainer.contract import Tag
 from trainer.data.splits import Splits
 from trainer.search import Dimension, Value, applied, read_space, write_space
-from trainer.store.location import SQLITE_PREFIX, Store, StoreError, open_store
+from trainer.store.location import SQLITE_PREFIX, Store, StoreError, open_store, with_driver
 from trainer.store.sweeps import begin_sweep, begin_trial, end_lost, log_best, set_state
 from trainer.training.allocator import keep_memory
 from trainer.training.data import configured_splits
@@ -138,8 +138,7 @@ def open_storage(store: Store, patience: int) -> RDBStorage:
     address = os.environ.get(STORAGE_VARIABLE) or f"{SQLITE_PREFIX}{store.checkpoints.parent / 'sweeps.db'}"
     if not address.startswith((SQLITE_PREFIX, "postgresql://", "postgresql+psycopg2://")):
         raise StoreError(f"{STORAGE_VARIABLE} must be postgresql://… or sqlite:////absolute/path.db")
-    if address.startswith("postgresql://"):  # SQLAlchemy would look for psycopg 3 from 2.1 on
-        address = address.replace("postgresql://", "postgresql+psycopg2://", 1)
+    address = with_driver(address)
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # it tells of every trial, and we do
     is_file = address.startswith(SQLITE_PREFIX)
     arguments: dict[str, Any] = {"connect_args": {"timeout": 60} if is_file else {"connect_timeout": 10}}
