@@ -153,11 +153,9 @@ class Album:
             raise ValueError(next(iter(failures.values())))
         return failures
 
-    def explain(self, seen: Seen, candidate: "Candidate", model: Model) -> None:
-        """Have the pictures of what the model looked at, for the faces of one photo."""
-        new = [
-            spot for spot in seen.used if candidate.key not in spot.looks and candidate.key in spot.answers
-        ]
+    def explain(self, seen: Seen, spots: Sequence[Spot], candidate: "Candidate", model: Model) -> None:
+        """Have the pictures of what the model looked at, for some faces of one photo."""
+        new = [spot for spot in spots if candidate.key not in spot.looks and candidate.key in spot.answers]
         if not new:
             return
         images = np.stack([self._input(seen, spot, model) for spot in new])

@@ -181,13 +181,14 @@ def show_faces(
             "No face was found on this photo. If it is one, take the whole image as the face, or draw it."
         )
     briefs = {candidate.name: limits.brief(snapshot, candidate) for candidate in chosen}
+    shown = first_of(seen.used)
     for candidate in chosen:
         if candidate.name in loaded:
-            album.explain(seen, candidate, loaded[candidate.name])
-    for spot in first_of(seen.used):
+            album.explain(seen, shown, candidate, loaded[candidate.name])
+    for spot in shown:
         st.html(face_card(spot, chosen, briefs, numbered=len(seen.spots) > 1))
     if len(seen.used) > CARDS:
-        st.caption(f"{len(first_of(seen.used))} of {len(seen.used)} faces; the downloads have all.")
+        st.caption(f"{len(shown)} of {len(seen.used)} faces; the downloads have all.")
 
 
 def first_of(spots: Sequence[Spot]) -> list[Spot]:

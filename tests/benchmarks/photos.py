@@ -141,7 +141,7 @@ def page_stages(model: Path) -> tuple[dict[str, list[float]], float]:
         album.ask(candidate, predictor)
         clock.stop("the network's answers")
         (seen,) = album.seen.values()
-        album.explain(seen, candidate, predictor)
+        album.explain(seen, seen.used, candidate, predictor)
         clock.stop("what it looked at")
         album.picture(seen, [candidate], SHOWN_PX, words=False)
         clock.stop("the picture with its squares")

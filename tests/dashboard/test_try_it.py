@@ -342,6 +342,7 @@ def test_a_face_that_was_drawn_has_a_place_on_the_page_among_many(store):
     app = try_it(CNN, many_dot_jpg=photo(places, size=(1000, 500), side=150))
     shown = cards(app).count('class="face"')
     assert shown < len(seen(app)[0].used)
+    assert sum(bool(spot.looks) for spot in seen(app)[0].used) == shown  # none is explained that nobody sees
     album(app).add(seen(app)[0], Region(500, 250, 90))
     press(app, app)
     assert cards(app).count('class="face"') == shown + 1
