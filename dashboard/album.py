@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 MOST_PHOTOS = 200
 LARGEST_BYTES = 40 * 1024**2
 SHOWN_PX, SAVED_PX, FACE_PX = 1000, 1600, 144
+ASKED_AT_ONCE = 64
+"""Faces; of 224 px in colour these are 10 MB."""
+KEPT_BYTES = 48 * 48
+"""An input that is no larger stays with its face; others are cut out of the photo anew for whoever wants them."""
 _decoding = threading.Lock()
 """One photo at a time in the whole server: this bounds its memory. Others wait for some tenths of a second."""
 
@@ -30,8 +34,9 @@ _decoding = threading.Lock()
 class Spot:
     """A face on a photo: where it was found, where it is taken from, and what came of it.
 
-    inputs: (size, channels) → what a model is shown, uint8 (channels, size, size). answers, looks, milliseconds:
-    by model; a look is the picture of what spoke for the answer. shown: which of the inputs a model was given.
+    inputs: (size, channels) → what a model is shown, uint8 (channels, size, size), of at most KEPT_BYTES. answers,
+    looks, milliseconds: by model; a look is the picture of what spoke for the answer. shown: size and channels of what
+    a model was given.
     """
 
     number: int
@@ -133,20 +138,21 @@ class Album:
             for spot in seen.used
             if candidate.key not in spot.answers
         ]
-        if not new:
-            return {}
-        images = np.stack([self._input(seen, spot, model) for seen, spot in new])
         failures: dict[str, str] = {}
-        started = time.perf_counter()
-        answers = asked(model, images)
-        milliseconds = 1000 * (time.perf_counter() - started) / len(new)
-        for (seen, spot), told in zip(new, answers, strict=True):
-            if isinstance(told, str):
-                failures[seen.name] = told
-                continue
-            spot.answers[candidate.key] = Answer(candidate.name, model.class_names, told)
-            spot.shown[candidate.key] = model.size, model.channels
-            spot.milliseconds[candidate.key] = milliseconds
+        kind = (model.size, model.channels)
+        for first in range(0, len(new), ASKED_AT_ONCE):
+            some = new[first : first + ASKED_AT_ONCE]
+            images = np.stack([self.input(seen, spot, kind) for seen, spot in some])
+            started = time.perf_counter()
+            answers = asked(model, images)
+            milliseconds = 1000 * (time.perf_counter() - started) / len(some)
+            for (seen, spot), told in zip(some, answers, strict=True):
+                if isinstance(told, str):
+                    failures[seen.name] = told
+                    continue
+                spot.answers[candidate.key] = Answer(candidate.name, model.class_names, told)
+                spot.shown[candidate.key] = kind
+                spot.milliseconds[candidate.key] = milliseconds
         if failures and not any(
             candidate.key in spot.answers for seen in self.seen.values() for spot in seen.used
         ):
@@ -158,7 +164,7 @@ class Album:
         new = [spot for spot in spots if candidate.key not in spot.looks and candidate.key in spot.answers]
         if not new:
             return
-        images = np.stack([self._input(seen, spot, model) for spot in new])
+        images = np.stack([self.input(seen, spot, (model.size, model.channels)) for spot in new])
         maps = model.saliency(images, [spot.answers[candidate.key].order[0] for spot in new])
         for index, spot in enumerate(new):
             spot.looks[candidate.key] = (
@@ -166,6 +172,19 @@ class Album:
                 if maps is None
                 else annotate.encoded(annotate.overlay(images[index], maps[index], FACE_PX))
             )
+
+    def input(self, seen: Seen, spot: Spot, kind: tuple[int, int]) -> np.ndarray:
+        """What a model is shown of a face, uint8 (channels, size, size); kind: size and channels. Raises ImageError."""
+        if (image := spot.inputs.get(kind)) is None:
+            image = faces.crop(self.photo(seen), spot.face.region, *kind)
+            if image.nbytes <= KEPT_BYTES:
+                spot.inputs[kind] = image
+        return image
+
+    def inputs(self, seen: Seen, spot: Spot, chosen: "Sequence[Candidate]") -> list[np.ndarray]:
+        """What the chosen models were shown of a face: each kind once, and at most three."""
+        kinds = sorted({spot.shown[one.key] for one in chosen if one.key in spot.shown})
+        return [self.input(seen, spot, kind) for kind in kinds[:3]]
 
     def _name(self) -> None:
         """Photos that share a name, as a phone's do, are told apart by numbers."""
@@ -178,12 +197,6 @@ class Album:
                 name = f"{stem} ({count}){dot}{suffix}" if stem else f"{suffix} ({count})"
             taken.add(name)
             seen.name = name
-
-    def _input(self, seen: Seen, spot: Spot, model: Model) -> np.ndarray:
-        kind = (model.size, model.channels)
-        if kind not in spot.inputs:
-            spot.inputs[kind] = faces.crop(self.photo(seen), spot.face.region, *kind)
-        return spot.inputs[kind]
 
     def _look(self, upload: Any) -> Seen:
         seen = Seen(upload.file_id, upload.name)
@@ -202,7 +215,7 @@ class Album:
         found = faces.find_faces(photo)
         seen.spots = [_spot(number, photo, face) for number, face in enumerate(found, start=1)]
         for spot in seen.spots:  # of the usual size at once, while the pixels are here
-            spot.inputs[48, 1] = faces.crop(photo, spot.face.region, 48, 1)
+            self.input(seen, spot, (48, 1))
         seen.milliseconds = 1000 * (time.perf_counter() - started)
         return seen
 

@@ -3,6 +3,8 @@
 import base64
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from dashboard.album import Seen, Spot, answers_of
 from dashboard.models import Candidate
 from dashboard.text import tag
@@ -36,10 +38,16 @@ def photo_view(picture: bytes, seen: Seen) -> str:
     return f'{STYLE}<img class="photo" src="{source(picture, "jpeg")}" alt="{tag(words)}">'
 
 
-def face_card(spot: Spot, chosen: Sequence[Candidate], limits: Mapping[str, str], numbered: bool) -> str:
+def face_card(
+    spot: Spot,
+    inputs: Sequence[np.ndarray],
+    chosen: Sequence[Candidate],
+    limits: Mapping[str, str],
+    numbered: bool,
+) -> str:
     """One face: what the models were shown, and a column for each model's answer.
 
-    limits: name of a candidate → one line on what to expect of it.
+    inputs: uint8 (channels, size, size). limits: name of a candidate → one line on what to expect of it.
     """
     words = agreement(answers_of(spot, chosen))
     title = (
@@ -49,26 +57,21 @@ def face_card(spot: Spot, chosen: Sequence[Candidate], limits: Mapping[str, str]
         f"<span>This face is {tag(' and '.join(spot.flags))}: mind the answers.</span>" if spot.flags else ""
     )
     heading = f"<h4>{tag(title)} {flags}</h4>" if title or flags else ""
-    inputs = "".join(_input(kind, spot) for kind in _kinds(spot, chosen))
+    shown = "".join(_input(image, spot.number) for image in inputs)
     said = "".join(
         _said(candidate, spot, limits.get(candidate.name, ""))
         for candidate in chosen
         if candidate.key in spot.answers
     )
-    return f'{STYLE}<div class="face">{heading}{inputs}{said}</div>'
+    return f'{STYLE}<div class="face">{heading}{shown}{said}</div>'
 
 
-def _kinds(spot: Spot, chosen: Sequence[Candidate]) -> list[tuple[int, int]]:
-    """Sizes and channels of what the chosen models were shown."""
-    return sorted({spot.shown[one.key] for one in chosen if one.key in spot.shown})[:3]
-
-
-def _input(kind: tuple[int, int], spot: Spot) -> str:
-    size, channels = kind
-    image = annotate.as_image(spot.inputs[kind])
+def _input(image: np.ndarray, number: int) -> str:
+    channels, size, _ = image.shape
     words = f"what the models see: {size}×{size} {'grey' if channels == 1 else 'colour'}"
+    picture = source(annotate.encoded(annotate.as_image(image)), "png")
     return (
-        f'<figure><img src="{source(annotate.encoded(image), "png")}" alt="the input of face {spot.number}">'
+        f'<figure><img src="{picture}" alt="the input of face {number}">'
         f"<figcaption>{words}</figcaption></figure>"
     )
 

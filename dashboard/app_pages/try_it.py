@@ -186,7 +186,8 @@ def show_faces(
         if candidate.name in loaded:
             album.explain(seen, shown, candidate, loaded[candidate.name])
     for spot in shown:
-        st.html(face_card(spot, chosen, briefs, numbered=len(seen.spots) > 1))
+        inputs = album.inputs(seen, spot, chosen)
+        st.html(face_card(spot, inputs, chosen, briefs, numbered=len(seen.spots) > 1))
     if len(seen.used) > CARDS:
         st.caption(f"{len(shown)} of {len(seen.used)} faces; the downloads have all.")
 

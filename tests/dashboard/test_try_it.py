@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from torch import nn
 
 from dashboard import cache, models, photos
-from dashboard.album import Album, Seen, Spot, sentence
+from dashboard.album import ASKED_AT_ONCE, Album, Seen, Spot, sentence
 from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.drawn_photos import encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, grey_face
@@ -242,6 +242,30 @@ def test_a_photo_that_a_model_fails_on_costs_the_others_nothing(store):
     seen(app)[1].spots.clear()
     with pytest.raises(ValueError, match="it fails on black"):
         album(app).ask(chosen[0], Moody())
+
+
+def test_of_many_faces_few_large_inputs_are_held_at_a_time(store):
+    places = [(20 + 160 * (i % 6), 10 + 160 * (i // 6)) for i in range(18)]
+    many = photo(places, size=(1000, 500), side=150)
+    app = try_it(CNN, **{f"{name}_dot_jpg": many for name in "abcd"})
+    faces = sum(len(one.spots) for one in seen(app))
+    asked = []
+
+    class Large:
+        class_names, size, channels = ("happy",), 224, 3
+
+        def __call__(self, images):
+            asked.append(len(images))
+            return np.ones((len(images), 1), np.float32)
+
+    large = models.Candidate(Version("large", 1, None, (), {}), "large/1", "large", "#000")
+    assert album(app).ask(large, Large()) == {}
+    assert asked == [ASKED_AT_ONCE, faces - ASKED_AT_ONCE]
+    spots = [spot for one in seen(app) for spot in one.spots]
+    assert all(set(spot.inputs) == {(48, 1)} for spot in spots)
+    [image] = album(app).inputs(seen(app)[0], spots[0], [large])
+    assert image.shape == (3, 224, 224)
+    assert [len(album(app).records([large])), len(spots[0].answers)] == [faces, 2]
 
 
 def test_a_face_is_drawn_on_a_narrow_strip_as_well(store):
