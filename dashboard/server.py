@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copyreg
 import ctypes
 import gc
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import runtime
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from dashboard import photos
 
@@ -36,6 +38,7 @@ POLICY = (
 def make_app() -> st.App:
     """The pages behind the headers, and the sweeper beside them."""
     keep_uploads_in_memory()
+    hold_uploads_once()
     forget_freed_memory()
     policy = POLICY.format(inline=_inline_scripts())
     return st.App(
@@ -119,6 +122,11 @@ async def _sweep() -> None:
 def keep_uploads_in_memory() -> None:
     """Of what is larger than a megabyte Starlette would make a temporary file while it reads it."""
     MultiPartParser.spool_max_size = (UPLOAD_MB + 1) * 1024**2
+
+
+def hold_uploads_once() -> None:
+    """Streamlit copies all bytes of an uploader at every rerun, for pages that change them; ours do not."""
+    copyreg.pickle(UploadedFile, lambda file: file.name)  # what is told by a name alone is its own copy
 
 
 def forget_freed_memory() -> None:

@@ -1,6 +1,7 @@
 """The server around the pages: uploads that stay in memory and within bounds, and headers on every answer."""
 
 import asyncio
+import copy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from streamlit.proto.Common_pb2 import FileURLs
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from dashboard import server
 from dashboard.server import ALL_UPLOADS_BYTES, POLICY, UPLOAD_MB, Guard, keep_uploads_in_memory
@@ -70,6 +73,13 @@ def test_no_upload_of_a_size_that_is_taken_is_written_to_a_disk(megabytes):
 def test_uploads_beyond_what_the_server_may_hold_are_refused():
     status, _, text = ask("PUT", UPLOAD, FORM % (b"x" * 51 * 1024**2))
     assert (status, text) == (413, "The server holds as many photos as it can")
+
+
+def test_no_copy_of_what_an_uploader_holds_is_made():
+    server.hold_uploads_once()
+    photo = UploadedFile(UploadedFileRec("1", "a.jpg", "image/jpeg", b"x" * 1000), FileURLs())
+    [same] = copy.deepcopy([photo])
+    assert same.getvalue() is photo.getvalue()
 
 
 def test_an_upload_of_unknown_size_is_refused():
