@@ -53,6 +53,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, policy: str):
         self.app = app
+        self._arriving_bytes = 0
         self._headers = {
             "Content-Security-Policy": policy,
             "X-Content-Type-Options": "nosniff",
@@ -66,12 +67,14 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        arriving_bytes = 0
         if "/_stcore/upload_file/" in scope["path"] and scope["method"] == "PUT":
             announced = Headers(scope=scope).get("content-length", "")
             if not announced.isdigit():
                 await PlainTextResponse("Content-Length is missing", 411)(scope, receive, send)
                 return
-            if held_bytes() + int(announced) > ALL_UPLOADS_BYTES:
+            arriving_bytes = int(announced)
+            if held_bytes() + self._arriving_bytes + arriving_bytes > ALL_UPLOADS_BYTES:
                 await PlainTextResponse("The server holds as many photos as it can", 413)(
                     scope, receive, send
                 )
@@ -85,7 +88,11 @@ class Guard:
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
-        await self.app(scope, receive, answer)
+        self._arriving_bytes += arriving_bytes
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            self._arriving_bytes -= arriving_bytes
 
 
 def held_bytes() -> int:

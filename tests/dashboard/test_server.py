@@ -4,7 +4,9 @@ import asyncio
 import copy
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 from starlette.applications import Starlette
@@ -19,6 +21,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 from dashboard import server
 from dashboard.server import ALL_UPLOADS_BYTES, POLICY, UPLOAD_MB, Guard, keep_uploads_in_memory
 
+T = TypeVar("T")
 UPLOAD = "/_stcore/upload_file/session/file"
 FORM = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n%b\r\n--x--\r\n'
 
@@ -30,13 +33,32 @@ async def on_disk(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(upload.file._rolled))
 
 
-def ask(method: str, path: str, body: bytes = b"", *, length: bool = True) -> tuple[int, dict[str, str], str]:
+Answer = tuple[int, dict[str, str], str]
+
+
+def ask(method: str, path: str, body: bytes = b"", *, length: bool = True) -> Answer:
     """Status, headers and text of the answer, by way of the guard."""
+    return run(answer(guarded(), method, path, body, length=length))
+
+
+def run(asking: Coroutine[None, None, T]) -> T:
+    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already: Playwright's
+        return pool.submit(asyncio.run, asking).result()
+
+
+def guarded() -> Starlette:
     routes = [
         Route(UPLOAD, on_disk, methods=["PUT"]),
         Route("/page", lambda request: PlainTextResponse("page")),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, policy=POLICY)])
+    return Starlette(routes=routes, middleware=[Middleware(Guard, policy=POLICY)])
+
+
+async def answer(
+    app: Starlette, method: str, path: str, body: bytes = b"", *, length: bool = True,
+    pause: Callable[[], Awaitable[object]] | None = None,
+) -> Answer:  # fmt: skip
+    """pause: what is waited for before the first byte of the body comes."""
     headers = [(b"content-type", b"multipart/form-data; boundary=x")]
     headers += [(b"content-length", str(len(body)).encode())] if length else []
     scope = {
@@ -47,13 +69,14 @@ def ask(method: str, path: str, body: bytes = b"", *, length: bool = True) -> tu
     sent = []
 
     async def receive() -> dict[str, object]:
+        if pause is not None:
+            await pause()
         return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
 
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    with ThreadPoolExecutor(1) as pool:  # this thread may have a loop already: Playwright's
-        pool.submit(asyncio.run, app(scope, receive, send)).result()
+    await app(scope, receive, send)
     found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], found, b"".join(message["body"] for message in sent[1:]).decode()
 
@@ -73,6 +96,30 @@ def test_no_upload_of_a_size_that_is_taken_is_written_to_a_disk(megabytes):
 def test_uploads_beyond_what_the_server_may_hold_are_refused():
     status, _, text = ask("PUT", UPLOAD, FORM % (b"x" * 51 * 1024**2))
     assert (status, text) == (413, "The server holds as many photos as it can")
+
+
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_uploads_that_are_on_their_way_count_until_they_end(broken_off: bool):
+    body = FORM % (b"x" * 40 * 1024**2)
+
+    async def three_uploads() -> list[int]:
+        app, go_on = guarded(), asyncio.Event()
+
+        async def pause() -> None:
+            await go_on.wait()
+            if broken_off:
+                raise ConnectionResetError
+
+        first = asyncio.create_task(answer(app, "PUT", UPLOAD, body, pause=pause))
+        await asyncio.sleep(0.1)
+        second = await answer(app, "PUT", UPLOAD, body)
+        go_on.set()
+        [ended] = await asyncio.gather(first, return_exceptions=True)
+        assert isinstance(ended, ConnectionResetError) if broken_off else ended[0] == 200
+        third = await answer(app, "PUT", UPLOAD, body)
+        return [second[0], third[0]]
+
+    assert run(three_uploads()) == [413, 200]
 
 
 def test_no_copy_of_what_an_uploader_holds_is_made():
