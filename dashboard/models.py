@@ -113,13 +113,18 @@ def candidates(chosen: Sequence[tuple[str, Version]]) -> list[Candidate]:
 
 
 _loaded: LRUCache[Key, Model] = LRUCache(LOADED_BYTES, getsizeof=lambda model: model.size_bytes)
+_keeping = threading.Lock()
+"""While `_loaded` is looked into or changed."""
 _loading = threading.Lock()
+"""One model at a time, which may be a slow download."""
 
 
 def load(candidate: Candidate) -> Model:
     """Raises ValueError (StoreError, BundleError), with a message for the user."""
+    if (model := _kept(candidate.key)) is not None:
+        return model
     with _loading:
-        if (model := _loaded.get(candidate.key)) is not None:
+        if (model := _kept(candidate.key)) is not None:  # by whoever was waited for
             return model
         from trainer.store.models import load_model, share_cores
 
@@ -129,8 +134,14 @@ def load(candidate: Candidate) -> Model:
         shape = (1, model.channels, model.size, model.size)
         model(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
         if model.size_bytes <= LOADED_BYTES:
-            _loaded[candidate.key] = model
+            with _keeping:
+                _loaded[candidate.key] = model
         return model
+
+
+def _kept(key: Key) -> Model | None:
+    with _keeping:
+        return _loaded.get(key)
 
 
 def load_ahead() -> None:

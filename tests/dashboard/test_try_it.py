@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -490,3 +491,13 @@ def test_torch_and_the_models_are_shared_between_sessions(store):
     try_it(CNN, one_dot_jpg=photo())
     assert dict(models._loaded) == loaded
     assert len(loaded) == 1
+
+
+def test_a_model_that_is_there_waits_for_no_other_to_be_loaded(store):
+    [first, second] = models.candidates([(name, version_of(name)) for name in (CNN, RESNET)])
+    there = models.load(first)
+    with ThreadPoolExecutor() as pool:
+        with models._loading:  # as while another is fetched
+            assert pool.submit(models.load, first).result(timeout=20) is there
+            waiting = [pool.submit(models.load, second) for _ in range(2)]
+        assert waiting[0].result() is waiting[1].result()
