@@ -247,7 +247,6 @@ def show_models(snapshot: Snapshot, chosen: Sequence[Candidate], loaded: dict[st
         st.markdown(limits.ETHICS)
 
 
-cache.forget()  # an alias that was moved is followed at once
 album = st.session_state.get(photos.KEY) or Album()
 if album.seen:  # a store that went away takes no photo with it
     try:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +23,7 @@ from trainer.__main__ import main
 from trainer.inference.answers import Answer
 from trainer.inference.faces import Face, Region
 from trainer.store.location import open_store
+from trainer.store.reader import Reader
 from trainer.store.registry import Version, all_versions, set_alias
 
 PAGE = "try_it.py"
@@ -330,13 +332,21 @@ def test_a_face_is_added_and_the_whole_image_is_taken(store):
     assert answer(app) == "No face was found."
 
 
-def test_a_moved_alias_takes_effect_with_the_next_prediction(store):
+def test_a_moved_alias_is_followed_within_seconds_and_the_store_is_not_read_at_every_touch(
+    store, monkeypatch
+):
     app = try_it(one_dot_jpg=photo())
     assert "cnn · version 1" in cards(app)
     set_alias(store, "fer2013-emotion", 2, "champion")
+    time.sleep(cache.FRESH_SECONDS)
     press(app, app.checkbox[0])
     assert "resnet18 · version 2" in cards(app)
     assert app.multiselect(key="models").value == ["fer2013-emotion@champion"]
+    read, times = Reader.snapshot, []
+    monkeypatch.setattr(Reader, "snapshot", lambda self: times.append(time.monotonic()) or read(self))
+    for _ in range(5):
+        press(app, app.checkbox[0])
+    assert (np.diff(times) >= cache.FRESH_SECONDS).all()
 
 
 def test_a_picture_of_the_camera_is_a_photo(store):
@@ -441,6 +451,7 @@ def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted
 def test_a_store_that_goes_away_takes_no_photo_with_it(store):
     app = try_it(CNN, two_dot_jpg=photo(TWO))
     cache.reader()._rows._connection.close()
+    cache.forget()
     press(app, app.checkbox[0].set_value(False))
     assert answer(app).startswith("One face: ")
     assert "cannot be read" in app.warning[0].value
