@@ -116,16 +116,21 @@ def column_config() -> dict[str, Any]:
 def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a configuration, in the order of `runs`: metrics are means over seeds.
 
-    Adds `members`: the run ids of the row, `seeds`: how many different ones were tested, and `deviations`: metric →
-    standard deviation over seeds (NaN for one seed). Everything else is the first run's; curves and recalls are means
-    over the runs that have them.
+    What goes on, was stopped or failed has no part in them where other seeds were tested. Adds `members`: the run ids
+    of the row, `seeds`: how many different ones were tested, and `deviations`: metric → standard deviation over seeds
+    (NaN for one seed). `status` is that of all members, `started` that of the newest; curves and recalls are means over
+    the runs that have them, and everything else is the first such run's.
     """
     rows = []
     for _, group in runs.groupby("configuration", sort=False):
-        row = group.iloc[0].copy()
         each = one_of_each_seed(group)
+        tested = each[each["test_accuracy"].notna()]
+        each = tested if len(tested) else each
+        row = each.iloc[0].copy()
         row["members"] = list(group.index)
-        row["seeds"] = int(each["test_accuracy"].notna().sum())
+        row["seeds"] = len(tested)
+        row["status"] = _statuses(group["status"])
+        row["started"] = group["started"].max()
         spreads = {name: seed_spread(each[name].dropna().to_numpy()) for name in _AVERAGED}
         for name, (mean, _) in spreads.items():
             row[name] = mean
@@ -144,6 +149,14 @@ def fold_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     folded = pd.DataFrame(rows, columns=[*runs.columns, "members", "seeds", "deviations"])
     folded.index.name = "run_id"
     return folded
+
+
+def _statuses(statuses: pd.Series) -> str:
+    """`finished`, or `3 finished, 1 running` where they differ."""
+    counts = statuses.value_counts().sort_index()
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def _with_spread(mean: float, deviation: float) -> str | None:

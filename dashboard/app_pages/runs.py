@@ -115,7 +115,7 @@ def filtered(runs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
             "Fold seeds",
             key="fold",
             bind="query-params",
-            help="Runs that differ only in seed become one row: mean ± standard deviation.",
+            help="Runs that differ only in seed become one row: mean ± standard deviation of those tested.",
         )
         with st.popover("Columns"):
             st.multiselect("Columns", list(COLUMNS), DEFAULT_COLUMNS, key="columns", bind="query-params")

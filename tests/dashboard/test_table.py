@@ -84,6 +84,31 @@ def test_a_seed_counts_once_and_runs_without_results_do_not(trained: Trained):
     assert table["run"][0].endswith("(2 seeds)")
 
 
+def test_a_seed_that_goes_on_changes_no_mean_and_is_told_in_the_status(trained: Trained):
+    runs = Reader(open_store(create=False)).snapshot().runs
+    four = pd.concat([runs, runs])
+    four.index = pd.Index([f"{number:032}" for number in range(4)], name="run_id")
+    four = four.assign(
+        configuration="same", seed=[3.0, 2.0, 1.0, 0.0], status=["running", *["finished"] * 3],
+        test_accuracy=[np.nan, 0.60, 0.62, 0.64], validation_accuracy=[0.30, 0.65, 0.65, 0.65],
+        curve=[[0.3], *[[0.5, 0.65]] * 3], training_seconds=[1.0, 60.0, 60.0, 60.0], estimated_kwh=[np.nan, 1, 1, 1],
+        started=pd.to_datetime([4, 3, 2, 1], unit="h"),
+    )  # fmt: skip
+    folded = fold_seeds(four)
+    row = folded.iloc[0]
+    assert (row["members"], row["seeds"]) == (list(four.index), 3)
+    assert (row["validation_accuracy"], row["deviations"]["validation_accuracy"]) == pytest.approx((0.65, 0))
+    assert row["curve"] == pytest.approx([0.5, 0.65])
+    assert (row["training_seconds"], row["estimated_kwh"]) == (60, 1)
+    assert (row["status"], row["started"]) == ("3 finished, 1 running", four["started"].max())
+    table, _ = run_table(folded, full_names(four), ["run", "status", "validation"])
+    assert table["run"][0].endswith("(3 seeds)")
+    assert table[["status", "validation"]].to_numpy().tolist() == [["3 finished, 1 running", "0.650 ± 0.000"]]
+    begun = fold_seeds(four.assign(test_accuracy=np.nan, status="running")).iloc[0]
+    assert (begun["seeds"], begun["status"]) == (0, "running")
+    assert begun["validation_accuracy"] == pytest.approx(np.mean([0.30, 0.65, 0.65, 0.65]))
+
+
 def test_each_version_is_named_with_its_model_also_where_it_was_copied_to_another(
     stocked, capsys, monkeypatch
 ):
