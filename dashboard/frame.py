@@ -82,7 +82,7 @@ def _reach() -> None:
     """What the address says has been loaded."""
     wanted = st.query_params.get(LOADED, "")
     if wanted.isdecimal():
-        cache.reach(min(int(wanted), MOST_LOADED))
+        cache.reach(min(int(wanted[:9]), MOST_LOADED))  # a number of thousands of digits Python does not read
 
 
 def _chosen() -> list[str]:

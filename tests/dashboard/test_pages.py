@@ -109,6 +109,11 @@ def test_a_link_to_what_is_gone_says_so_until_another_choice_is_made(trained: Tr
     assert "not any more" not in text(open_page("try_it.py", models=["fer2013-emotion@champion"]))
 
 
+@pytest.mark.parametrize("loaded", ["9" * 5000, "-1", "1.5", "²"])
+def test_no_number_of_runs_in_an_address_is_an_error(stocked, loaded: str):
+    assert answer(open_page("runs.py", loaded=loaded)) == "There are no runs yet."
+
+
 def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(workplace):
     store = open_store()
     runs = []
