@@ -1,6 +1,7 @@
 """What every page begins with: the store as it is now, and the answer in a sentence."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import plotly.graph_objects as go
@@ -50,6 +51,15 @@ def load(title: str, *, without_runs: bool = False, wanted: Sequence[str] = ()) 
         _begin()
         st.stop()
     return snapshot
+
+
+@contextmanager
+def tell_errors() -> Iterator[None]:
+    """What the store does not give within this block is said in a line, and the page goes on without it."""
+    try:
+        yield
+    except StoreError as error:
+        st.warning(f"{plain(str(error))}.")
 
 
 def _begin() -> None:

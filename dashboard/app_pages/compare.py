@@ -77,17 +77,18 @@ with right:
         )
     epochs = int(runs["epochs_done"].sum())
     best = runs["best_epoch"].to_dict()
-    curves = cache.figure(
-        ("curves", *chosen, *best.values(), epochs, quantity, axis, smoothing),
-        lambda: charts.learning_curves(
-            cache.histories([run.run_id for run in chosen], epochs), chosen, quantity,
-            axis=axis, smoothing=smoothing, best_epochs=best,
-        ),
-    )  # fmt: skip
-    frame.chart(
-        curves, key="curves",
-        alt=f"Validation and training {quantity.replace('_', ' ')} of {several(len(chosen), 'run')} over {axis}",
-    )  # fmt: skip
+    with frame.tell_errors():
+        curves = cache.figure(
+            ("curves", *chosen, *best.values(), epochs, quantity, axis, smoothing),
+            lambda: charts.learning_curves(
+                cache.histories([run.run_id for run in chosen], epochs), chosen, quantity,
+                axis=axis, smoothing=smoothing, best_epochs=best,
+            ),
+        )  # fmt: skip
+        frame.chart(
+            curves, key="curves",
+            alt=f"Validation and training {quantity.replace('_', ' ')} of {several(len(chosen), 'run')} over {axis}",
+        )  # fmt: skip
 
 names = [
     "What was done differently",

@@ -210,7 +210,8 @@ newest = max(snapshot.versions, key=lambda version: version.created_ms).name
 top = st.container()
 model = choose_newest("Model", models, newest, key="model", shown=len(models) > 1)
 if asked := st.query_params.get("version"):
-    snapshot = cache.snapshot([f"{model}/{asked}"])
+    with frame.tell_errors():
+        snapshot = cache.snapshot([f"{model}/{asked}"])
 versions = [version for version in snapshot.versions if version.name == model]
 table = version_table(snapshot, versions)
 with top:

@@ -81,7 +81,8 @@ chosen = choose_newest(
     format_func=lambda run_id: label(sweeps[run_id]),
 )  # fmt: skip
 sweep = sweeps[chosen]
-snapshot = cache.with_trials(sweep.run_id)
+with frame.tell_errors():
+    snapshot = cache.with_trials(sweep.run_id)
 trials = trials_of(snapshot, sweep)
 with top:
     frame.answer(TITLE, opening(sweep, trials))

@@ -24,6 +24,7 @@ from tests.extra.own_store import own_store
 from trainer.contract import PREDICTIONS_FILE, UNCALIBRATED, Tag
 from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.reader import Reader
+from trainer.store.sweeps import begin_sweep
 
 APP = str(Path(__file__).parents[2] / "dashboard" / "app.py")
 
@@ -344,6 +345,33 @@ def test_a_store_that_failed_once_is_asked_again(
             assert found == (None if kind == "reliability" else "the server is away")
     found = look()
     assert len(found) if kind == "pictures" else found not in (None, "the server is away")
+
+
+def test_a_page_goes_on_without_what_the_store_does_not_give_and_says_why(
+    trained: Trained, ids: list[str], monkeypatch
+):
+    store = open_store(create=False)
+    sweep = begin_sweep(store, "fer2013", "away", "", {}, {})
+    read = Reader.snapshot
+
+    def fail(self: Reader, asked: object, *_: object) -> None:
+        raise StoreError("the server is away")
+
+    def opens(page: str, **query: str | list[str]) -> str:
+        app = open_page(page, **query)
+        assert [warning.value for warning in app.warning] == ["the server is away."]
+        return answer(app)
+
+    with monkeypatch.context() as away:
+        for asked in ("histories", "want", "want_trials"):
+            away.setattr(Reader, asked, fail)
+        away.setattr(Reader, "newest", 1)  # as of a server
+        away.setattr(Reader, "snapshot", lambda self: dataclasses.replace(read(self), has_older=True))
+        assert "No difference in accuracy" in opens("compare.py", runs=[one[:8] for one in ids])
+        assert "Version 1 (cnn) is the champion" in opens("registry.py", version="99")
+        assert "away has 0 trials" in opens("sweep.py", sweep=sweep)
+    assert not open_page("compare.py", runs=[one[:8] for one in ids]).warning
+    store.client().delete_run(sweep)
 
 
 def test_a_store_that_took_the_place_of_another_is_shown_without_a_restart(stocked: Path, other: Store):
