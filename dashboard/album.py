@@ -304,13 +304,13 @@ def _tally(spots: Sequence[Spot], chosen: "Sequence[Candidate]") -> str:
         name = answer.best if answer.sure else "not sure"
         counts[name] = counts.get(name, 0) + 1
     ranked = sorted(counts.items(), key=lambda item: (item[0] == "not sure", -item[1]))
-    several = len(chosen) > 1
+    many = len(chosen) > 1
     disagree = sum(len({answer.best for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
     doubt = any(len({answer.sure for answer in answers_of(spot, chosen)}) > 1 for spot in spots)
     complete = all(len(answers_of(spot, chosen)) == len(chosen) for spot in spots)
-    alike = "; all models agree" if several and complete and not doubt else ""
+    alike = "; all models agree" if many and complete and not doubt else ""
     rest = f"; the models disagree on {disagree}" if disagree else alike
-    says = f" {chosen[0].label} says" if several else ""
+    says = f" {chosen[0].label} says" if many else ""
     return f":{says} " + ", ".join(f"{count} {name}" for name, count in ranked) + rest
 
 
