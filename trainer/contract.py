@@ -105,6 +105,10 @@ SLICE_DIFFERENCE = "slices/{grouping}/{slice}"
 SLICE_DECIDED = "slices_decided/{grouping}/{slice}"
 
 
+IMAGES_WITHOUT_TWINS = "test_without_twins/images"
+"""How many test images have no near-duplicate in train or validation."""
+
+
 class Tag:
     """Tags of runs and of registered versions."""
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import yaml
 
+from trainer.contract import IMAGES_WITHOUT_TWINS
 from trainer.evaluation.card import body, card
 from trainer.evaluation.statistics import wilson
 
@@ -14,6 +15,7 @@ PARAMS = {
     "device_used": "cpu: x86_64", "precision_used": "bf16", "train_images": "25838", "validation_images": "2871",
 }  # fmt: skip
 METRICS = {
+    "test_public/accuracy": 0.75,
     "test/accuracy": 0.75, "test/macro_recall": 0.7, "test/ece": 0.02, "test_without_twins/accuracy": 0.65,
     "test/support/angry": 40.0, "test/support/happy": 60.0, "test/recall/angry": 0.6, "test/recall/happy": 0.85,
     "test/precision/angry": 0.5, "test/precision/happy": math.nan, "training_seconds": 840.0,
@@ -41,11 +43,27 @@ def test_a_class_whose_name_mlflow_refuses_has_its_row():
     assert "| sad & tired | 0.850 |" in text
 
 
-@pytest.mark.parametrize("dataset", ["sketch", "mine"])
+@pytest.mark.parametrize("dataset", ["sketch", "mine", "fer2013"])
 def test_of_another_dataset_nothing_is_said_that_holds_for_fer2013_alone(dataset):
-    text = card("emotion", PARAMS | {"dataset": dataset}, METRICS, NAMES)
+    """Own images in its layout are another."""
+    own = {key: value for key, value in METRICS.items() if not key.startswith("test_public/")}
+    text = card("emotion", PARAMS | {"dataset": dataset}, own, NAMES)
     assert "65%" in card("emotion", PARAMS, METRICS, NAMES)
-    assert not any(words in text for words in ("65%", "web search", "FER-2013"))
+    assert not any(words in text.lower() for words in ("65%", "web search", "fer-2013", "fer2013"))
+    assert ("trained on own images" in text) == (dataset == "fer2013")
+
+
+def test_where_every_test_image_has_a_near_duplicate_that_is_said():
+    known = {key: value for key, value in METRICS.items() if not key.startswith("test_without_twins/")}
+    assert "near-duplicate" not in card("emotion", PARAMS, known, NAMES)
+    text = card("emotion", PARAMS, known | {IMAGES_WITHOUT_TWINS: 0.0}, NAMES)
+    assert "All of them have a near-duplicate in train or validation: of others this says nothing." in text
+
+
+def test_no_name_of_a_class_breaks_the_table():
+    names = ["angry", "a|b\nc"]
+    metrics = {key.replace("happy", "a_b_c"): value for key, value in METRICS.items()}
+    assert "| a\\|b c | 0.850 |" in body(card("emotion", PARAMS, metrics, names))
 
 
 def test_every_figure_is_one_that_was_logged():

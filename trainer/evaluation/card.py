@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from trainer.contract import (
     ENERGY_FACTOR,
+    IMAGES_WITHOUT_TWINS,
     ROBUSTNESS,
     ROBUSTNESS_OF_KIND,
     SLICE_DECIDED,
@@ -55,7 +56,8 @@ def card(
     size = round(sum(_get(metrics, metric_key("test", "support", label), 0.0) for label in class_names))
     accuracy, recall = (_get(metrics, f"test/{key}") for key in ("accuracy", "macro_recall"))
     # JSON's texts are YAML's too, whatever is in them.
-    label, dataset = json.dumps(name), json.dumps(params.get("dataset", ""))
+    source = _source(params, metrics)
+    label, dataset = json.dumps(name), json.dumps(source)
     front = [
         "---",
         "license: mit",
@@ -73,11 +75,11 @@ def card(
         "---",
     ]
     sections = {
-        f"# {name}": _summary(params, metrics),
+        f"# {name}": _summary(source, params, metrics),
         "## How good it is": _results(metrics, class_names, size),
         "## How it was trained": _training(params, metrics),
         "## What it is for": INTENDED,
-        "## What it cannot do": _LIMITS.format(**_OF_DATASET.get(params.get("dataset", ""), _OF_ANY)),
+        "## What it cannot do": _LIMITS.format(**_OF_DATASET.get(source, _OF_ANY)),
     }
     return "\n".join(front) + "".join(f"\n\n{title}\n\n{text}" for title, text in sections.items()) + "\n"
 
@@ -87,11 +89,18 @@ def body(text: str) -> str:
     return text.partition("\n---\n")[2].strip()
 
 
-def _summary(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+def _source(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """What it was trained on: own images in FER-2013's layout are not FER-2013, which has PublicTest or PrivateTest."""
+    dataset = params.get("dataset", "")
+    official = any(key.startswith(("test_public/", "test_private/")) for key in metrics)
+    return "own images" if dataset == "fer2013" and not official else dataset
+
+
+def _summary(source: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     parameters = int(params.get("parameters") or 0)
     text = (
         f"Tells the expression of a face: {params.get('architecture', '?')} with {parameters:,} parameters, trained on "
-        f"{params.get('dataset', '?')}."
+        f"{source or '?'}."
     )
     latency = _get(metrics, "cost/latency_ms")
     if not math.isnan(latency):
@@ -116,6 +125,8 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
         lines[0] += (
             f" Without the test images that have a near-duplicate in train or validation: {alone:.3f}."
         )
+    elif metrics.get(IMAGES_WITHOUT_TWINS) == 0:
+        lines[0] += " All of them have a near-duplicate in train or validation: of others this says nothing."
     lines += ["", "| class | recall | 95% interval | precision | images |", "|---|---|---|---|---|"]
     for label in class_names:
         support = round(_get(metrics, metric_key("test", "support", label), 0.0))
@@ -124,7 +135,8 @@ def _results(metrics: Mapping[str, float], class_names: Sequence[str], size: int
             continue
         low, high = wilson(round(recall * support), support)
         shown = "–" if math.isnan(precision) else f"{precision:.3f}"
-        lines.append(f"| {label} | {recall:.3f} | {low:.3f} to {high:.3f} | {shown} | {support} |")
+        name = " ".join(label.split()).replace("|", "\\|")
+        lines.append(f"| {name} | {recall:.3f} | {low:.3f} to {high:.3f} | {shown} | {support} |")
     return "\n".join([*lines, *_slices(metrics), *_robustness(metrics)])
 
 

@@ -1,6 +1,7 @@
 """What a run tells of its model once it is trained: metrics, answers, and the files that explain them."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from trainer.contract import (
     CONDITIONS_FILE,
     CONFUSION_FILE,
     CONFUSION_PICTURE,
+    IMAGES_WITHOUT_TWINS,
     MISTAKES_PICTURE,
     PREDICTIONS_FILE,
     RANDOM_SIMILARITY,
@@ -45,6 +47,8 @@ from trainer.training.stress import stress
 
 WORST_IMAGES = 256
 """Test images of highest loss that a run keeps, for galleries where the dataset is not at hand."""
+
+log = logging.getLogger(__name__)
 
 
 def view_logits(model: Probabilities, split: Split, device: torch.device) -> np.ndarray:
@@ -125,8 +129,15 @@ def log_evaluations(writer: RunWriter, folder: Path, splits: Splits, probabiliti
         (folder / CONFUSION_FILE.format(part=part)).write_text(json.dumps(matrix))
         title = f"Accuracy {evaluation.summary['accuracy']:.3f} on {evaluation.size:,} images of {part}"
         confusion_figure(evaluation, title).savefig(folder / CONFUSION_PICTURE.format(part=part), dpi=110)
-    if len(index := splits.test_without_twins()):
+    index = splits.test_without_twins()
+    writer.log_metrics({IMAGES_WITHOUT_TWINS: len(index)})
+    if len(index):
         writer.log_evaluation("test_without_twins", evaluate(target[index], probabilities[index], names))
+    elif len(target):
+        log.warning(
+            "Every test image has a near-duplicate in train or validation: what is measured on them does not tell how "
+            "the model answers to others."
+        )
     return evaluations["test"]
 
 
