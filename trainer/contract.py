@@ -119,6 +119,8 @@ class Tag:
     TEST_ACCURACY = "test_accuracy"
     TRAIN_FINGERPRINT = "train_fingerprint"
     TEST_FINGERPRINT = "test_fingerprint"
+    CLASSES = "classes"
+    """Their names, a JSON list: those in the keys of metrics lack what MLflow takes in none."""
     BEST_EPOCH = "best_epoch"
     REASON = "reason"
     HOST = "host"

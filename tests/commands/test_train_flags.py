@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -106,14 +107,14 @@ def test_pretrained_none_decides_the_learning_rate_of_the_report_recipe():
 
 
 def test_a_flag_changes_its_own_setting_and_no_other():
-    flags = ["--epochs", "3", "--flip", "False", "--blocks", "4 8x2", "--data-dir", "faces"]
+    flags = ["--epochs", "3", "--flip", "False", "--blocks", "4 8x2", "--data-dir", "/faces"]
     config, _ = parse([*flags, "--class-weighting", "sqrt"])
     assert config == dataclasses.replace(
         recipe_defaults("fast", "cnn"),
         epochs=3,
         flip=False,
         blocks="4 8x2",
-        data_dir="faces",
+        data_dir="/faces",
         class_weighting="sqrt",
     )
 
@@ -126,6 +127,19 @@ def test_an_unknown_architecture_is_named_beside_those_that_exist():
 @pytest.mark.parametrize("flags", [["--resume", "4f2a"], ["--resume=4f2a"]])
 def test_resume_names_a_run(flags):
     assert parse(flags)[1] == "4f2a"
+
+
+@pytest.mark.parametrize(
+    "flags", [["--data-dir", "../faces"], ["--data-dir=../faces"], ["--data_dir", "../faces"]]
+)
+def test_a_run_finds_its_images_from_any_folder_and_resume_takes_where_they_moved(
+    flags, tmp_path, monkeypatch
+):
+    (work := tmp_path / "work").mkdir()
+    monkeypatch.chdir(work)
+    for given in (flags, ["--resume", "4f2a", *flags]):
+        assert Path(parse(given)[0].data_dir).resolve() == tmp_path / "faces"
+        assert Path(parse(given)[0].data_dir).is_absolute()
 
 
 @pytest.mark.parametrize(

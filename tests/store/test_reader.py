@@ -1,5 +1,6 @@
 """A store is read at once, from its tables or through MLflow, and whatever stands in it."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from tests.extra.grey_faces import GREY_LEVELS, Trained
 from tests.extra.odd_runs import add_odd_runs, make_run
 from tests.extra.own_store import own_store
 from tests.extra.same_store import assert_same
-from trainer.contract import Tag
+from trainer.contract import Tag, metric_key
 from trainer.store import reader as reading
 from trainer.store.location import Store, StoreError, open_store
 from trainer.store.reader import Reader
@@ -75,6 +76,22 @@ def test_the_tables_and_mlflow_say_the_same(reader: Reader):
 
 def test_the_tables_and_mlflow_say_the_same_of_odd_runs(odd):
     assert_same(Reader(odd[0]), through_mlflow(odd[0]))
+
+
+def test_a_class_has_its_own_name_whatever_mlflow_takes_in_that_of_a_metric(odd):
+    store, _ = odd
+    names = ["दुख", "sad & tired", "plain"]
+    metrics = {metric_key("test", "recall", name): 0.1 * number for number, name in enumerate(names, 1)}
+    experiment = store.experiment_id("odd")
+    for tags, shown in (
+        ({Tag.CLASSES: json.dumps(names)}, set(names)),
+        ({Tag.CLASSES: "[1"}, {"द_ख", "sad _ tired", "plain"}),
+        ({Tag.CLASSES: "7"}, {"द_ख", "sad _ tired", "plain"}),
+    ):
+        run_id = make_run(store.client(), experiment, tags=tags, metrics=metrics)
+        recalls = Reader(store).snapshot().runs.at[run_id, "recalls"]
+        assert set(recalls) == shown
+        assert sorted(recalls.values()) == pytest.approx([0.1, 0.2, 0.3])
 
 
 def test_each_odd_run_has_the_state_that_it_is_in(odd):

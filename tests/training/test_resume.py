@@ -22,6 +22,7 @@ class Impatient(Silent):
 
 
 def test_epochs_that_another_device_had_logged_before_the_interruption_are_told_anew(workplace):
+    """By a run whose images have moved meanwhile."""
     config = Config(
         data_dir=str(write_grey_folder(workplace / "faces")), blocks="8", hidden=8, batch_size=16, epochs=3
     )
@@ -31,7 +32,10 @@ def test_epochs_that_another_device_had_logged_before_the_interruption_are_told_
     [run] = client.search_runs(["1"])
     for key, value in {"train/loss": 9.0, "validation/accuracy": 0.5, "validation/loss": 9.0}.items():
         client.log_metric(run.info.run_id, key, value, timestamp=run.info.start_time, step=3)
-    train(config, Silent(), resume=run.info.run_id)
+    (workplace / "faces").rename(workplace / "moved")
+    with pytest.raises(FileNotFoundError, match="faces"):
+        train(config, Silent(), resume=run.info.run_id)
+    train(Config(data_dir=str(workplace / "moved")), Silent(), resume=run.info.run_id)
     losses = Reader(open_store(create=False)).histories([run.info.run_id], ["train/loss", "validation/loss"])
     assert len(losses) == 6
     assert losses["value"].max() < 9

@@ -1,6 +1,7 @@
 """`train`: one run, from flags to a registered version."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -91,12 +92,20 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
         description=DESCRIPTION,
         config=(tyro.conf.FlagConversionOff,),
     )
-    if parsed.resume is not None and arguments not in (
-        ["--resume", parsed.resume],
-        [f"--resume={parsed.resume}"],
-    ):
-        raise ValueError("--resume takes the configuration of the interrupted run: give no other flag")
-    return parsed.config, parsed.resume
+    given = {text.partition("=")[0].replace("_", "-") for text in arguments if text.startswith("--")}
+    if parsed.resume is not None and given - {"--resume", "--data-dir"}:
+        raise ValueError(
+            "--resume takes the configuration of the interrupted run: give no other flag, but --data-dir where the "
+            "images have moved"
+        )
+    return _found_from_anywhere(parsed.config), parsed.resume
+
+
+def _found_from_anywhere(config: Config) -> Config:
+    """A run may be gone on with from another working folder."""
+    if config.data_dir is None:
+        return config
+    return dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
 
 
 def defaults(arguments: list[str]) -> Config:

@@ -1,6 +1,7 @@
 """What a store holds at one moment: a row a run, and what is told of audits, sweeps and versions."""
 
 import hashlib
+import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,7 +176,8 @@ def _row(head: Head, details: Details, params: dict[str, str], now_ms: float) ->
     tags, metrics = head.tags, details.metrics
     curve = [details.curve[step] for step in sorted(details.curve)]
     best = _number(metrics.get(BEST_VALIDATION))
-    recalls, supports = (_by_class(metrics, f"test/{name}/") for name in ("recall", "support"))
+    named = _class_names(tags)
+    recalls, supports = (_by_class(metrics, f"test/{name}/", named) for name in ("recall", "support"))
     last = details.active_ms or head.started_ms
     status = _STATES.get(head.status, head.status.lower())
     if status == "running" and not lives(tags, last, now_ms):
@@ -222,7 +224,7 @@ def _params(head: Head, details: Details) -> dict[str, str]:
     """As they were logged; those of the test set, which MLflow lets nobody change, are of the last one."""
     if Tag.TESTED_AT not in head.tags:
         return details.params
-    images = sum(_by_class(details.metrics, "test/support/").values())
+    images = sum(_by_class(details.metrics, "test/support/", {}).values())
     now = {"test_fingerprint": head.tags.get(Tag.TEST_FINGERPRINT, ""), "test_images": f"{images:.0f}"}
     return {key: now.get(key, value) for key, value in details.params.items()}
 
@@ -236,9 +238,19 @@ def _number(value: object) -> float:
     return number if abs(number) < 1e300 else NAN
 
 
-def _by_class(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """class → value, by class name."""
-    return {key.removeprefix(prefix): metrics[key] for key in sorted(metrics) if key.startswith(prefix)}
+def _by_class(metrics: Mapping[str, float], prefix: str, named: Mapping[str, str]) -> dict[str, float]:
+    """class → value, by class name; named: as it stands in a key → the name."""
+    keys = [key.removeprefix(prefix) for key in sorted(metrics) if key.startswith(prefix)]
+    return {named.get(key, key): metrics[prefix + key] for key in keys}
+
+
+def _class_names(tags: Mapping[str, str]) -> dict[str, str]:
+    """As it stands in the key of a metric → the name; empty where a run did not say it, or not readably."""
+    try:
+        names = json.loads(tags.get(Tag.CLASSES, "[]"))
+        return {metric_key("", "", name).removeprefix("//"): str(name) for name in names}
+    except (TypeError, ValueError):
+        return {}
 
 
 def lives(tags: Mapping[str, str], last_ms: float, now_ms: float) -> bool:

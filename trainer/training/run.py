@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import socket
 import tempfile
@@ -78,7 +79,8 @@ class Outcome:
 def train(config: Config, progress: Progress, *, resume: str | None = None) -> Outcome | None:
     """Train, evaluate, log and register one model.
 
-    `resume` names an interrupted run, whose configuration is then taken instead of `config`. Where torchrun has started
+    `resume` names an interrupted run, whose configuration is then taken instead of `config`, but for `data_dir` where
+    that is set. Where torchrun has started
     several processes, each calls this; the first alone has a store and an outcome. Those that torchrun starts anew go
     on with their run; there is no outcome either where it has finished by then.
 
@@ -97,7 +99,9 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
             if Checkpoint(store.checkpoints, begun).exists():
                 config = stored_config(store.checkpoints, begun)
         elif resume is not None:
+            moved = config.data_dir
             config = stored_config(store.checkpoints, resume)
+            config = dataclasses.replace(config, data_dir=moved or config.data_dir)
         else:
             config = naming_teachers(config, store)
     if not (text := torchrun.told(config.to_json())):
@@ -165,6 +169,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         Tag.RECIPE: config.recipe,
         Tag.TRAIN_FINGERPRINT: fingerprints["train"],
         Tag.TEST_FINGERPRINT: fingerprints["test"],
+        Tag.CLASSES: json.dumps(splits.class_names, ensure_ascii=False),
     }
     if resume is None:
         if before := trained_before(store, config, fingerprints):
