@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.extra.grey_faces import GREY_LEVELS, Trained
@@ -163,13 +164,23 @@ def test_an_export_that_differs_leaves_no_file(trained: Trained, capsys, tmp_pat
 
 
 def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(
-    trained: Trained, capsys, tmp_path
+    trained: Trained, capsys, tmp_path, monkeypatch
 ):
     (tmp_path / "fer2013-emotion-1.int8.onnx").write_bytes(b"of an earlier model by this name")
     assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["fer2013-emotion-1.onnx"]
     assert "No 8-bit file: its scales come from training images" in capsys.readouterr().out
     assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path), "--data-dir", "nowhere"]) == 2
+    for name in ("happy", "strange"):  # what lies where data are looked for is of other classes
+        for part in ("train", "test"):
+            (folder := tmp_path / "others" / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.fromarray(np.full((48, 48), 20 * number, np.uint8)).save(folder / f"{number}.png")
+    monkeypatch.setenv("MOODIFY_FER2013", str(tmp_path / "others"))
+    capsys.readouterr()
+    assert main(["export", "fer2013-emotion/1", "--output", str(tmp_path / "out")]) == 0
+    assert "which the model does not know" in (said := capsys.readouterr().out)
+    assert said.strip().endswith("give --data-dir")
 
 
 def test_data_with_a_class_that_the_model_does_not_know_are_refused_before_a_file_is_written(

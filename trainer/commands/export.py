@@ -60,16 +60,15 @@ def export(
     try:
         source = dataset_source(dataset or predictor.spec.dataset)
         data = source.load(Path(data_dir) if data_dir else None, ("train", "test"))
+        output_index(predictor.spec.class_names, data.class_names)
     except (ValueError, FileNotFoundError) as error:
         if dataset or data_dir:
             raise
-        missing = str(error).splitlines()[0]
-    if data is not None:
-        output_index(predictor.spec.class_names, data.class_names)
-        if (side := data.parts["test"].images.shape[-1]) != predictor.size:
-            raise ValueError(
-                f"the model takes images of {predictor.size} px, and those of {data.name} have {side}"
-            )
+        data, missing = None, f"{str(error).splitlines()[0].rstrip('.')}: give --data-dir"
+    if data is not None and (side := data.parts["test"].images.shape[-1]) != predictor.size:
+        raise ValueError(
+            f"the model takes images of {predictor.size} px, and those of {data.name} have {side}"
+        )
     output.mkdir(parents=True, exist_ok=True)
     files["int8"].unlink(missing_ok=True)  # an earlier one would not be of this model where none is made
     write_onnx(predictor, files["onnx"])
