@@ -17,6 +17,7 @@ from trainer.__main__ import main
 from trainer.contract import CHAMPION, Tag, sweep_experiment
 from trainer.store.location import Store, StoreError, open_store
 from trainer.store.reader import Reader
+from trainer.store.registry import find_version
 
 APP = Path(__file__).parents[2] / "dashboard/app.py"
 NEWEST = 4
@@ -231,3 +232,14 @@ def test_the_dashboard_loads_older_runs_when_somebody_asks(store: Store, monkeyp
     assert app.header[0].value == "12 runs on fer2013."
     assert app.query_params["loaded"] in ("204", ["204"])
     assert not [caption.value for caption in app.caption if "Loaded are" in caption.value]
+
+
+def test_a_version_that_is_not_there_is_told_with_the_newest_and_those_with_aliases(store: Store):
+    client, _, ids = begin_many(store, 14)
+    client.create_registered_model(MODEL)
+    for run_id in ids:
+        register(client, run_id, CHAMPION if run_id == ids[1] else None)
+    with pytest.raises(StoreError) as told:
+        find_version(store, f"{MODEL}/99")
+    newest = ", ".join(map(str, range(5, 15)))
+    assert str(told.value).endswith(f"has versions 2 ({CHAMPION}), {newest}, and 3 older ones")

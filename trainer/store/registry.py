@@ -19,6 +19,8 @@ Key = tuple[str, int]
 STEP = 10
 """Of the newest versions of a server, how many one reading looks at."""
 PAGE = 10_000
+MOST_NAMED = 10
+"""Of the versions of a model, the newest."""
 RUNS_ASKED = 200
 """Of the runs whose versions are asked for at once."""
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
@@ -208,8 +210,10 @@ def find_version(store: Store, reference: str) -> Version:
         names = sorted({version.name for version in known})
         there = f"there are: {', '.join(names)}" if names else "there is none yet: `make train` makes one"
         raise StoreError(f"there is no registered model '{name}'; {there}")
-    have = [f"{v.version}" + (f" ({', '.join(v.aliases)})" if v.aliases else "") for v in candidates[-10:]]
-    raise StoreError(f"'{reference}': {name} has versions {', '.join(have)}")
+    told = [v for v in candidates if v.aliases or v in candidates[-MOST_NAMED:]]
+    have = [f"{v.version}" + (f" ({', '.join(v.aliases)})" if v.aliases else "") for v in told]
+    others = f", and {len(candidates) - len(told)} older ones" if len(told) < len(candidates) else ""
+    raise StoreError(f"'{reference}': {name} has versions {', '.join(have)}{others}")
 
 
 def _named(client: MlflowClient, name: str, alias: str | None, number: str | None) -> Version | None:
