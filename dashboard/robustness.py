@@ -26,15 +26,16 @@ def robustness_sentence(found: Mapping[str, Robustness], chosen: Sequence[Chosen
     ]
     several = len(order) > 1
     left = {(run_id, kind): share for run_id in order for kind, share in by_kind(found[run_id]).items()}
+    lost = {one: float(found[one[0]].clean.mean()) - share for one, share in left.items()}
     run_id, kind = min(left, key=lambda one: left[one])
     said, by = f"{labels[run_id]} keeps {shares[0]}", ""
     if several:
         kept = ", ".join(f"{labels[one]} {share}" for one, share in zip(order, shares, strict=True))
         said, by = f"the runs keep: {kept}", f" by {labels[run_id]}"
+    most = f" Most is lost to {plain(kind)}{by}: {percent(left[run_id, kind])} right are left."
     return (
         f"Of {'their' if several else 'its'} accuracy, on {len(found[order[0]]):,} test images that are made worse in "
-        f"{len(by_kind(found[order[0]]))} ways, {said}. Most is lost to {plain(kind)}{by}: "
-        f"{percent(left[run_id, kind])} right are left."
+        f"{len(by_kind(found[order[0]]))} ways, {said}.{most if max(lost.values()) > 1e-9 else ''}"
     )
 
 

@@ -192,7 +192,10 @@ def is_unchanged(table: pd.DataFrame, data: Split, class_names: Sequence[str]) -
     for fingerprint, rows in table[table["part"] != UNCALIBRATED].groupby("fingerprint", dropna=False):
         ids = rows["sample_id"].drop_duplicates()  # several runs may have answered the same part
         index = ids.map(position)
-        if index.isna().any() or data.select(index.to_numpy(int)).fingerprint(class_names) != fingerprint:
+        if (
+            index.isna().any()
+            or data.select(index.to_numpy(int, copy=True)).fingerprint(class_names) != fingerprint
+        ):
             return False
     return True
 
