@@ -25,7 +25,7 @@ COLUMNS = {
     "seed": "seed",
     "version": "version",
     "aliases": "aliases",
-    "training time": "training_seconds",
+    "training time": "training_minutes",
     "parameters": "parameters",
     "energy": "estimated_kwh",
     "latency": "latency_ms",
@@ -68,8 +68,9 @@ def run_table(
     if "members" in table:
         table["name"] += table["seeds"].map(lambda n: f"  ({n} seeds)" if n > 1 else "")
     table["recalls"] = [list(recalls.values()) for recalls in table["recalls"]]
-    table["version"] = table["versions"].map(", ".join)
+    table["version"] = table["versions"].map(_number_first)
     table["aliases"] = table["aliases"].map(", ".join)
+    table["training_minutes"] = table["training_seconds"] / 60
     config = column_config()
     if "members" in table:  # their averages are text, which a column of numbers shows as errors
         averaged = [name for name, column in COLUMNS.items() if column in _AVERAGED]
@@ -82,6 +83,11 @@ def run_table(
     shown = [name for name in COLUMNS if name in columns] or ["run"]
     table = table[[COLUMNS[name] for name in shown]].set_axis(shown, axis=1)
     return table, {name: value for name, value in config.items() if name in shown}
+
+
+def _number_first(pairs: Sequence[str]) -> str:
+    """`faces/9` as `9 (faces)`: a narrow column cuts off the model's name, which most rows share."""
+    return ", ".join(f"{number} ({name})" for name, _, number in (pair.rpartition("/") for pair in pairs))
 
 
 def column_config() -> dict[str, Any]:
@@ -101,7 +107,9 @@ def column_config() -> dict[str, Any]:
         ),
         "curve": column.LineChartColumn("validation curve", y_min=0, y_max=1, width=120),
         "seed": column.NumberColumn("seed", format="%d", width=60),
-        "training time": column.NumberColumn("training time", format="duration", width=110),
+        "version": column.TextColumn("version", width=140),
+        "aliases": column.TextColumn("aliases", width=90),
+        "training time": column.NumberColumn("training (min)", format="%.1f", width=105),
         "parameters": column.NumberColumn("parameters", format="compact", width=90),
         "latency": column.NumberColumn(
             "latency (ms)", format="%.1f", width=90, help="One image on the CPU of the machine that trained."

@@ -42,6 +42,8 @@ def test_every_column_can_be_shown_for_any_run(workplace):
     assert list(table.columns) == list(COLUMNS)
     assert set(config) <= set(table.columns)
     assert len(table) == len(runs)
+    assert table["training time"].tolist() == pytest.approx(list(runs["training_seconds"] / 60), nan_ok=True)
+    assert config["training time"]["label"] == "training (min)"
 
 
 def test_seeds_are_folded_into_mean_and_standard_deviation(trained: Trained):
@@ -123,10 +125,14 @@ def test_each_version_is_named_with_its_model_also_where_it_was_copied_to_anothe
     runs = Reader(store).snapshot().runs
     names = full_names(runs)
     table, _ = run_table(runs, names, ["version"])
-    assert table["version"].head(3).tolist() == ["", "fer2013-emotion/11", "fer2013-emotion/10, production/1"]
+    assert table["version"].head(3).tolist() == [
+        "",
+        "11 (fer2013-emotion)",
+        "10 (fer2013-emotion), 1 (production)",
+    ]
     folded, _ = run_table(fold_seeds(runs), names, ["version"])
-    pairs = [f"fer2013-emotion/{number}" for number in range(1, 12)]
-    assert folded["version"].tolist() == [", ".join([*pairs, "production/1"])]
+    numbered = [f"{number} (fer2013-emotion)" for number in range(1, 12)]
+    assert folded["version"].tolist() == [", ".join([*numbered, "1 (production)"])]
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["runs"]) == 0
     assert " 10, production/1\n" in capsys.readouterr().out
@@ -137,7 +143,8 @@ def test_averages_of_seeds_are_text_in_columns_of_text(trained: Trained):
     names, columns = full_names(runs), list(COLUMNS)
     _, alone = run_table(runs, names, columns)
     table, folded = run_table(fold_seeds(runs.assign(configuration="same", seed=[0.0, 1.0])), names, columns)
-    texts = {name for name in columns if name in alone and table[name].map(type).eq(str).all()} - {"run"}
+    texts = {name for name in columns if name in alone and table[name].map(type).eq(str).all()}
+    texts -= {"run", "version", "aliases"}
     assert texts == {"validation", "test accuracy", "macro recall", "macro F1", "log loss", "ECE"}
     for name in texts:
         assert alone[name]["type_config"]["type"] == "number"
