@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -15,7 +16,7 @@ from trainer.evaluation.attention import Attention
 from trainer.evaluation.comparison import Predictions, same_images
 from trainer.evaluation.robustness import Robustness
 from trainer.evaluation.slices import Slices
-from trainer.store.location import StoreError, store_uri
+from trainer.store.location import SQLITE_PREFIX, StoreError, store_uri
 from trainer.store.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -37,15 +38,7 @@ def load(title: str, *, without_runs: bool = False, wanted: Sequence[str] = ()) 
         _reach()
         snapshot = cache.snapshot([*wanted, *_chosen()])
     except StoreError as error:
-        answer(title, "There is nothing to show yet.")
-        st.markdown(plain(str(error)))
-        if store_uri().startswith("sqlite"):
-            _begin()
-        else:
-            st.markdown(
-                "Check `MLFLOW_TRACKING_URI` and that the server runs; this page tries again when it is reloaded."
-            )
-        st.stop()
+        unreadable(title, error)
     if snapshot.runs.empty and not without_runs:
         answer(title, "There are no runs yet.")
         _begin()
@@ -60,6 +53,29 @@ def tell_errors() -> Iterator[None]:
         yield
     except StoreError as error:
         st.warning(f"{plain(str(error))}.")
+
+
+def unreadable(title: str, error: StoreError) -> NoReturn:
+    """Says that there is no store, or that it does not answer, why, and what to do; ends the page."""
+    uri = store_uri()
+    missing = is_missing_store(uri)
+    silent = f"The tracking {'server' if uri.startswith('http') else 'store'} does not answer."
+    answer(title, "There is nothing to show yet." if missing else silent)
+    why = str(error)
+    st.markdown(plain(f"{why[:1].upper()}{why[1:]}."))
+    if missing:
+        _begin()
+    elif not uri.startswith(SQLITE_PREFIX):
+        st.markdown(
+            "Check that it runs, and that `MLFLOW_TRACKING_URI` is its address. This page tries again when it is "
+            "reloaded."
+        )
+    st.stop()
+
+
+def is_missing_store(uri: str) -> bool:
+    """Whether it is a file that the first training makes."""
+    return uri.startswith(SQLITE_PREFIX) and not Path(uri.removeprefix(SQLITE_PREFIX)).exists()
 
 
 def _begin() -> None:

@@ -33,7 +33,7 @@ from trainer.config import ARCHITECTURES, Config, Recipe, listing
 from trainer.contract import CONFIG_FILE
 from trainer.data import DATASETS
 from trainer.jobs import Job
-from trainer.store.location import SQLITE_PREFIX, StoreError, open_store, store_uri
+from trainer.store.location import StoreError, open_store, store_uri
 from trainer.store.snapshot import Snapshot
 
 AGAIN = "again"
@@ -63,12 +63,9 @@ def read() -> Snapshot | None:
         again = (st.query_params.get(AGAIN), st.session_state.get(KEPT))
         return cache.snapshot([run_id for run_id in again if run_id and len(run_id) >= frame.SHORTEST_ID])
     except StoreError as error:
-        uri = store_uri()
-        if uri.startswith(SQLITE_PREFIX) and not Path(uri.removeprefix(SQLITE_PREFIX)).exists():
+        if frame.is_missing_store(store_uri()):
             return None
-        frame.answer("Train", "Nothing can be trained: the tracking store does not answer.")
-        st.markdown(plain(str(error)))
-        st.stop()
+        frame.unreadable("Train", error)
 
 
 def runs_of(snapshot: Snapshot | None) -> tuple[pd.DataFrame, dict[str, str]]:

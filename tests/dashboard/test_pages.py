@@ -90,6 +90,17 @@ def test_without_a_store_each_page_says_what_to_do(workplace, page: str):
     assert not (workplace / "mlruns" / "mlflow.db").exists()
 
 
+@pytest.mark.parametrize("page", ["runs.py", "train.py"])
+def test_a_server_that_is_down_is_said_to_be_and_why(workplace, monkeypatch, page: str):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MOODIFY_ALLOW_TRAINING", "1")
+    app = open_page(page)
+    assert answer(app) == "The tracking server does not answer."
+    assert "nothing listens at this address" in text(app)
+    assert "MLFLOW_TRACKING_URI" in text(app)
+    assert "make train" not in [code.value for code in app.code]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_an_empty_store_is_no_error(workplace, page: str):
     open_store()

@@ -39,6 +39,14 @@ _PATH_COLUMNS = {
 }
 _ENVIRONMENT = threading.Lock()
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_SILENCES = {
+    "NameResolutionError": "no machine of this name is known",
+    "Connection refused": "nothing listens at this address",
+    "timed out": "it was waited for in vain",
+    "unreachable": "there is no way to this machine",
+    "No route to host": "there is no way to this machine",
+}
+"""What stands at the end of urllib3's long messages → what it means."""
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE_SECONDS = 5
 _PATIENT_DRIVERS = {"psycopg2", "psycopg", "pymysql", "mysqldb"}
@@ -178,9 +186,11 @@ def is_same(one: str, other: str) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line for the user: of a server's refusal what it means, else the error's first line."""
+    """What went wrong, in one line for the user: in words where a server refuses or cannot be reached, else the error's
+    first line."""
     text = error.message if isinstance(error, MlflowException) else str(error)
-    return refusal(error) or next(iter(text.splitlines()), type(error).__name__)[:300]
+    silence = next((words for mark, words in _SILENCES.items() if "Caused by" in text and mark in text), None)
+    return refusal(error) or silence or next(iter(text.splitlines()), type(error).__name__)[:300]
 
 
 def is_missing(error: MlflowException) -> bool:
