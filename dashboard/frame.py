@@ -21,6 +21,8 @@ from trainer.store.snapshot import Snapshot
 
 T = TypeVar("T")
 SHORTEST_ID = 4
+ROW_PX = 33
+"""Height of a table's row, and of its header, at the theme's `baseFontSize`."""
 LOADED = "loaded"
 LOADED_AT_ONCE = (200, 1000)
 MOST_LOADED = 3000
@@ -213,8 +215,8 @@ def same_worse_images(
 
 
 def height(rows: int, most: int = 15) -> int | Literal["content"]:
-    """Of a table: as high as it is, up to `most` rows."""
-    return "content" if rows <= most else 38 + 35 * most
+    """Of a table: as high as it is, up to `most` rows and half of the next, which tells that there are more."""
+    return "content" if rows <= most else round(ROW_PX * (1 + most + 0.5)) + 2
 
 
 def chart(figure: go.Figure, *, alt: str, key: str | None = None, **arguments: Any) -> None:
