@@ -39,8 +39,8 @@ def opening(model: str, versions: list[Version], table: pd.DataFrame) -> str:
 
 
 def version_table(snapshot: Snapshot, versions: list[Version]) -> pd.DataFrame:
-    """Index version; label, aliases, metrics of its run, fingerprint of its test set ("": unknown), run_id,
-    created."""
+    """Index version; test accuracy, label, aliases, other metrics of its run, fingerprint of its test set ("":
+    unknown), run_id, created."""
     runs = snapshot.runs
     known = [v.run_id for v in versions if v.run_id and v.run_id in runs.index]
     labels = short_names(snapshot, list(dict.fromkeys(known)))
@@ -53,9 +53,9 @@ def version_table(snapshot: Snapshot, versions: list[Version]) -> pd.DataFrame:
         rows.append(
             {
                 "version": v.version,
+                "test_accuracy": accuracy,  # before what is cut off on a narrow screen
                 "label": labels.get(v.run_id or "", v.tags.get(Tag.ARCHITECTURE, "no run")),
                 "aliases": ", ".join(v.aliases),
-                "test_accuracy": accuracy,
                 "test_macro_recall": run.get("test_macro_recall", float("nan")),
                 "test_macro_f1": run.get("test_macro_f1", float("nan")),
                 "test_ece": run.get("test_ece", float("nan")),
@@ -222,15 +222,15 @@ if champion := champion_of(snapshot, model):
     champion_check(champion)
 
 shown = table.sort_index(ascending=False).reset_index()
-shown.insert(3, "MLflow", [mlflow_version_url(cache.store(), model, int(v)) for v in shown["version"]])
+shown.insert(4, "MLflow", [mlflow_version_url(cache.store(), model, int(v)) for v in shown["version"]])
 st.dataframe(
     shown.drop(columns=["fingerprint", "run_id"]), hide_index=True, height=frame.height(len(shown)), placeholder="–",
     alt=f"Versions of {model} with their metrics",
     column_config={
-        "version": st.column_config.NumberColumn("version", width=70),
-        "label": st.column_config.TextColumn("what it is", width="medium"),
+        "version": st.column_config.NumberColumn("version", width=60),
+        "label": st.column_config.TextColumn("what it is", width=170),
         "aliases": st.column_config.TextColumn("aliases", width=90),
-        "test_accuracy": st.column_config.NumberColumn("test accuracy", format="%.3f"),
+        "test_accuracy": st.column_config.NumberColumn("test accuracy", format="%.3f", width=95),
         "test_macro_recall": st.column_config.NumberColumn("macro recall", format="%.3f"),
         "test_macro_f1": st.column_config.NumberColumn("macro F1", format="%.3f"),
         "test_ece": st.column_config.NumberColumn("ECE", format="%.3f"),

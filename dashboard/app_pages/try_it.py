@@ -206,14 +206,19 @@ def show_answers(album: Album, seen: Seen, chosen: Sequence[Candidate]) -> None:
                 found = table(album.records(chosen)).drop(
                     columns=["x", "y", "side", "angle", "detection_score"]
                 )
-                numbers = {
+                first = ["photo", "face", "answer"]  # before what is cut off on a narrow screen
+                columns = {
+                    "photo": st.column_config.TextColumn(width=120),
+                    "face": st.column_config.NumberColumn(width=50),
+                }
+                columns |= {
                     name: st.column_config.NumberColumn(name.removeprefix("probability/"), format="%.3f")
                     for name in found
                     if name.startswith("probability")
                 }
                 st.dataframe(
-                    found, hide_index=True, height=frame.height(len(found)), column_config=numbers,
-                    alt="One row for each face and model",
+                    found[[*first, *found.columns.drop(first)]], hide_index=True, height=frame.height(len(found)),
+                    column_config=columns, alt="One row for each face and model",
                 )  # fmt: skip
     names = [candidate.name for candidate in chosen]
     with st.container(horizontal=True):
