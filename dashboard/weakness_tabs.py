@@ -64,9 +64,10 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     )  # fmt: skip
     st.caption(
         "Differences are from all other images, class by class (Mantel–Haenszel): a slice of hard classes is not "
-        "blamed for them; their 95% intervals hold for all slices together. * decided, after Holm. Each condition "
-        "is cut into thirds of the test set; watermarks are found by a network that misses faint ones. Nothing "
-        "here is about groups of people: the data do not say who is in them, and nobody guesses."
+        "blamed for them. Their 95% intervals hold for all slices together, and p is corrected for the number of "
+        "slices, both after Bonferroni. * decided: p below 0.05, and 0 outside of the interval. Each condition is cut "
+        "into thirds of the test set; watermarks are found by a network that misses faint ones. Nothing here is about "
+        "groups of people: the data do not say who is in them, and nobody guesses."
     )
     with st.expander("Recall of each class in every slice"):
         answers = found[run.run_id]

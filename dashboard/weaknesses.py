@@ -28,9 +28,9 @@ def slice_sentence(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen])
             parts.append(f"{plain(run.label)} has no slice in which it is worse by more than chance.")
             continue
         parts.append(
-            f"{plain(run.label)} is weakest where {plain(worst['grouping'])} is “{plain(worst['slice'])}”: "
-            f"{percent(worst['accuracy'])} of {worst['images']:,} images are right, {_points(worst)} points from the "
-            "other images of the same classes."
+            f"{plain(run.label)} is weakest in the slice “{plain(worst['slice'])}” (by {plain(worst['grouping'])}): "
+            f"{percent(worst['accuracy'])} of its {worst['images']:,} images are right, {_fewer(worst)} than of other "
+            "images of the same classes."
         )
     return " ".join(parts)
 
@@ -48,9 +48,17 @@ def slice_text(table: pd.DataFrame) -> pd.DataFrame:
                 + (" *" if row["decided"] else "")
                 for _, row in table.iterrows()
             ],
-            "p (Holm)": table["p"].map(number),
+            "p (Bonferroni)": table["p"].map(number),
         }
     )
+
+
+def _fewer(row: pd.Series) -> str:
+    """`5.1 points (2.2 to 8.0) fewer`, of a slice that is decidedly worse."""
+    value, low, high = (
+        number(-100 * row[name], 1) for name in ("difference", "difference_high", "difference_low")
+    )
+    return f"{value} points{f' ({low} to {high})' if low != DASH else ''} fewer"
 
 
 def _points(row: pd.Series) -> str:

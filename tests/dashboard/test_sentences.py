@@ -84,8 +84,8 @@ def test_the_weakest_slice_is_the_one_that_lies_farthest_below_and_is_decided():
     low, high = table["difference"] - 0.05, table["difference"] + 0.05
     table = table.assign(images=1200, difference_low=low, difference_high=high)
     assert slice_sentence({"A": table}, CHOSEN[:1]).replace("\\", "") == (
-        "A is weakest where size is “largest”: 50% of 1,200 images are right, −20.0 (−25.0 to −15.0) points from "
-        "the other images of the same classes."
+        "A is weakest in the slice “largest” (by size): 50% of its 1,200 images are right, 20.0 points (15.0 to 25.0) "
+        "fewer than of other images of the same classes."
     )
 
 

@@ -122,6 +122,18 @@ def test_a_slice_of_a_few_wrong_answers_is_no_proof(size, p):
     assert not table["decided"].any()
 
 
+def test_what_is_decided_has_an_interval_without_zero():
+    generator = np.random.default_rng(5)
+    target = generator.integers(0, 3, 900)
+    for effect in np.linspace(0.0, 0.2, 41):
+        labels = generator.choice(np.array(["a", "b", "c", "d"], dtype=object), 900)
+        right = generator.random(900) < np.where(labels == "a", 0.7 - effect, 0.7)
+        table = slice_table(target, right, Slices({"group": labels}))
+        decided = table[table["decided"]]
+        assert ((decided["difference_low"] > 0) | (decided["difference_high"] < 0)).all()
+        assert (decided["p"] < 0.05).all()
+
+
 def test_of_a_users_grouping_that_is_named_like_a_condition_no_slice_is_lost():
     labels = np.array(["low", "medium", "high"] * 3, dtype=object)
     table = slice_table(np.zeros(9, int), np.arange(9) < 5, Slices({"brightness": labels}))

@@ -155,7 +155,7 @@ def audit_tables(audit: "Audit") -> None:
 def slice_table(table: "pd.DataFrame") -> None:
     """Accuracy in each slice, and how far it is from the other images of the same classes."""
     shown = Table(title="Slices of the test set", title_justify="left", show_edge=False)
-    for column in ("by", "slice", "images", "accuracy", "points", "p (Holm)"):
+    for column in ("by", "slice", "images", "accuracy", "points", "p (Bonferroni)"):
         text = column in ("by", "slice")  # where it is narrow, names go on in a second line, figures do not
         shown.add_column(column, justify="left" if text else "right", no_wrap=not text)
     for row in table.itertuples():
@@ -171,7 +171,7 @@ def slice_table(table: "pd.DataFrame") -> None:
     console.print(shown)
     console.print(
         "Points: accuracy less that of all other images, class by class (Mantel–Haenszel), with intervals that hold "
-        "together in 95% of cases. * decided, corrected after Holm.\n",
+        "together in 95% of cases, as p is corrected after Bonferroni. * decided.\n",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from trainer.evaluation.statistics import Interval, holm, wilson
+from trainer.evaluation.statistics import Interval, wilson
 
 ALPHA = 0.05
 NOT_MEASURED = ""
@@ -120,8 +120,9 @@ def slice_table(target: np.ndarray, right: np.ndarray, slices: Slices) -> pd.Dat
     Returns:
         One row a slice that holds an image: grouping, slice, images, accuracy, low, high (95% interval, Wilson),
         difference (from all other images that the grouping covers; see `adjusted_difference`), difference_low,
-        difference_high (95% for all slices together, after Bonferroni), p (after Holm), decided. A difference is NaN
-        where no class occurs both in the slice and outside, its ends also where there are too few images.
+        difference_high (95% for all slices together), p (corrected for their number; both after Bonferroni), decided
+        (by p, and where there is an interval, it leaves out 0). A difference is NaN where no class occurs both in the
+        slice and outside, its ends also where there are too few images.
     """
     rows = []
     for grouping, labels in slices.groupings.items():
@@ -141,8 +142,9 @@ def slice_table(target: np.ndarray, right: np.ndarray, slices: Slices) -> pd.Dat
     table["difference"] = [interval.value for interval, _ in found]
     table["difference_low"] = [interval.low for interval, _ in found]
     table["difference_high"] = [interval.high for interval, _ in found]
-    table["p"] = holm(np.array([p for _, p in found]))
-    return table.assign(decided=table["p"] < ALPHA)
+    table["p"] = np.minimum([p * len(rows) for _, p in found], 1.0)
+    around_zero = (table["difference_low"] <= 0) & (table["difference_high"] >= 0)
+    return table.assign(decided=(table["p"] < ALPHA) & ~around_zero)
 
 
 def adjusted_difference(
