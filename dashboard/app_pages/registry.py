@@ -20,6 +20,8 @@ from trainer.store.registry import Version, remove_alias, set_alias
 from trainer.store.snapshot import Snapshot
 
 OTHER = "another alias …"
+SCROLLING = "<style>.st-key-card table{display:block;max-width:100%;overflow-x:auto}</style>"
+"""Lets the card's tables scroll, not the page, where they are wider."""
 
 
 def opening(model: str, versions: list[Version], table: pd.DataFrame) -> str:
@@ -301,7 +303,8 @@ with right:
             except StoreError as error:
                 st.error(plain(str(error)))
 if text := next(v.description for v in versions if v.version == version):
-    with st.expander(f"Model card of version {version}"):
+    with st.expander(f"Model card of version {version}"), st.container(key="card"):
+        st.html(SCROLLING)
         st.markdown(document(text))
 with st.expander("Tags of the versions"):
     tags = pd.DataFrame({f"version {v.version}": v.tags for v in reversed(versions[-12:])}).sort_index()
