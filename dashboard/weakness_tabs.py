@@ -1,4 +1,4 @@
-"""The tabs of Compare that tell where runs are weak: slices, worse images, and what their networks look at."""
+"""The tabs of Compare that tell where runs are weak: classes, slices, worse images, and what their networks look at."""
 
 import streamlit as st
 
@@ -6,12 +6,37 @@ from dashboard import cache, charts, frame, gallery
 from dashboard.robustness import curve_table, robustness_sentence, robustness_table
 from dashboard.selection import Chosen
 from dashboard.text import plain, several
-from dashboard.weaknesses import slice_sentence, slice_tables, slice_text
+from dashboard.weaknesses import class_text, slice_sentence, slice_tables, slice_text
+from trainer.evaluation.comparison import Comparison
 from trainer.evaluation.slices import read_groups, recall_table
 from trainer.store.snapshot import Snapshot
 
 MOST_LOOKS = 6
 """Runs whose maps are shown: each has a picture for every class."""
+
+
+def show_classes(chosen: list[Chosen], comparisons: dict[str, Comparison]) -> None:
+    """How each class is found by the first run and by another; comparisons: run_id → that with the first."""
+    others = {run.run_id: run.label for run in chosen if run.run_id in comparisons}
+    if not others:
+        st.markdown("This needs two runs with predictions on the same test set.")
+        return
+    first, other = chosen[0].label, next(iter(others))
+    if len(others) > 1:
+        other = st.segmented_control(
+            f"Beside {plain(first)}", list(others), default=other, key="classes-of", bind="query-params",
+            format_func=lambda run_id: plain(others[run_id]), required=True,
+        )  # fmt: skip
+    table = class_text(comparisons[other].classes, first, others[other])
+    st.dataframe(
+        table, hide_index=True, height=frame.height(len(table)),
+        alt=f"Recall of each class in {first} and {others[other]}, and the difference",
+        column_config={name: st.column_config.TextColumn(alignment="right") for name in table.columns[1:]},
+    )  # fmt: skip
+    st.caption(
+        f"Differences are those of {plain(others[other])} from {plain(first)}, with 95% intervals for each class "
+        "alone. p: exact McNemar on its images, corrected after Holm for looking at all classes. * decided."
+    )
 
 
 def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
@@ -53,6 +78,8 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
             "Table of",
             list(labels),
             default=run.run_id,
+            key="slices-of",
+            bind="query-params",
             format_func=lambda one: plain(labels[one]),
             required=True,
         )

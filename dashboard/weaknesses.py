@@ -1,4 +1,4 @@
-"""What is told of slices of the test set: sentences and tables, as pure functions of what was read."""
+"""What is told of classes and of slices of the test set: sentences and tables, as pure functions of what was read."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,6 +35,21 @@ def slice_sentence(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen])
     return " ".join(parts)
 
 
+def class_text(classes: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """`classes` of a `Comparison` of two runs as text; a, b: their labels."""
+    ends = classes.rename(columns={"low": "difference_low", "high": "difference_high"})
+    return pd.DataFrame(
+        {
+            "class": classes["class"],
+            "images": classes["support"].map("{:,}".format),
+            "difference (points)": _differences(ends),
+            f"recall {a} (%)": (100 * classes["a"]).map(lambda value: number(value, 1)),
+            f"recall {b} (%)": (100 * classes["b"]).map(lambda value: number(value, 1)),
+            "p (Holm)": classes["p"].map(number),
+        }
+    )
+
+
 def slice_text(table: pd.DataFrame) -> pd.DataFrame:
     """The table of one run as text."""
     return pd.DataFrame(
@@ -43,14 +58,18 @@ def slice_text(table: pd.DataFrame) -> pd.DataFrame:
             "slice": table["slice"],
             "images": table["images"].map("{:,}".format),
             "accuracy": table["accuracy"].map(number),
-            "difference (points)": [
-                (_points(row) if row["difference"] == row["difference"] else DASH)
-                + (" *" if row["decided"] else "")
-                for _, row in table.iterrows()
-            ],
+            "difference (points)": _differences(table),
             "p (Bonferroni)": table["p"].map(number),
         }
     )
+
+
+def _differences(table: pd.DataFrame) -> list[str]:
+    """With their intervals; a star where it is decided."""
+    return [
+        (_points(row) if row["difference"] == row["difference"] else DASH) + (" *" if row["decided"] else "")
+        for _, row in table.iterrows()
+    ]
 
 
 def _fewer(row: pd.Series) -> str:

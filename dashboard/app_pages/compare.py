@@ -16,7 +16,7 @@ from dashboard.findings import (
 )
 from dashboard.selection import choose_runs
 from dashboard.text import plain, several
-from dashboard.weakness_tabs import show_attention, show_slices, show_worse_images
+from dashboard.weakness_tabs import show_attention, show_classes, show_slices, show_worse_images
 
 QUANTITIES = ("accuracy", "loss", "macro_recall")
 
@@ -143,33 +143,7 @@ if tabs[1].open:
             st.caption(f"How energy was found: {'; '.join(map(plain, methods))}.")
 if tabs[2].open:
     with tabs[2]:
-        if len(chosen) >= 2 and comparisons:
-            other = next(run for run in chosen if run.run_id in comparisons)
-            rows = comparisons[other.run_id].classes
-            scaled = {name: (100 * rows[name]).round(1) for name in ("a", "b", "difference", "low", "high")}
-            recalls = [f"recall {run.label} (%)" for run in (chosen[0], other)]
-            columns = [
-                "class",
-                "images",
-                *recalls,
-                "difference (points)",
-                "low",
-                "high",
-                "p (Holm)",
-                "decided",
-            ]
-            st.dataframe(
-                rows.assign(**scaled).set_axis(columns, axis=1),
-                hide_index=True,
-                alt="Recall of each class in both runs and the difference",
-                column_config={"p (Holm)": st.column_config.NumberColumn(format="%.3f")}
-                | {name: st.column_config.NumberColumn(format="%.1f") for name in columns[2:7]},
-            )
-            st.caption(
-                "p: exact McNemar on the images of the class, corrected after Holm for looking at all classes."
-            )
-        else:
-            st.markdown("This needs two runs with predictions on the same test set.")
+        show_classes(chosen, comparisons)
 if tabs[3].open:
     with tabs[3]:
         show_slices(snapshot, chosen)

@@ -9,7 +9,7 @@ import pytest
 from dashboard import calibrations, recalls
 from dashboard.robustness import robustness_sentence, robustness_table
 from dashboard.selection import Chosen
-from dashboard.weaknesses import slice_sentence
+from dashboard.weaknesses import class_text, slice_sentence
 from trainer.evaluation.comparison import Predictions
 from trainer.evaluation.reliability import measure
 from trainer.evaluation.robustness import Robustness
@@ -87,6 +87,16 @@ def test_the_weakest_slice_is_the_one_that_lies_farthest_below_and_is_decided():
         "A is weakest in the slice “largest” (by size): 50% of its 1,200 images are right, 20.0 points (15.0 to 25.0) "
         "fewer than of other images of the same classes."
     )
+
+
+def test_classes_without_images_have_dashes_and_a_star_stands_where_it_is_decided():
+    nothing = float("nan")
+    rows = [("happy", 1200, 0.5, 0.4, -0.1, -0.15, -0.05, 0.01, True), ("sad", 0, *[nothing] * 6, False)]
+    columns = ["class", "support", "a", "b", "difference", "low", "high", "p", "decided"]
+    table = class_text(pd.DataFrame(rows, columns=columns), "A", "B")
+    assert list(table.columns[2:5]) == ["difference (points)", "recall A (%)", "recall B (%)"]
+    assert list(table.iloc[0]) == ["happy", "1,200", "−10.0 (−15.0 to −5.0) *", "50.0", "40.0", "0.010"]
+    assert list(table.iloc[1]) == ["sad", "0", "–", "–", "–", "–"]
 
 
 def test_what_a_run_keeps_that_gets_nothing_right_is_a_dash_at_the_end():
