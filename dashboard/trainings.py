@@ -31,15 +31,9 @@ class Going:
             return "is starting"
         if self.run["status"] != "running":
             return "is ending"
-        epochs, done = self.run["epochs"], self.run["epochs_done"]
-        if epochs != epochs:
+        if self.run["epochs"] != self.run["epochs"]:
             return "is starting"
-        if done >= epochs:
-            return f"has done its {several(int(epochs), 'epoch')} and is being tested"
-        left = self.run["seconds_left"]
-        return f"is training: epoch {done + 1:.0f} of {epochs:.0f}" + (
-            f", {duration(left)} left" if left == left else ""
-        )
+        return f"is training: {stage(self.run)}"
 
     def share(self) -> float:
         if self.run is not None and self.run["status"] == "finished":
@@ -47,6 +41,16 @@ class Going:
         if self.run is None or not self.run["epochs"] > 0:
             return 0.0
         return min(self.run["epochs_done"] / self.run["epochs"], 1.0)
+
+
+def stage(run: pd.Series) -> str:
+    """Of a run that is training: `epoch 4 of 12, 6 min 30 s left`, which is the one that it is in."""
+    epochs, done, left = run["epochs"], run["epochs_done"], run["seconds_left"]
+    if epochs != epochs:
+        return "begun"
+    if done >= epochs:
+        return f"{several(int(epochs), 'epoch')} done, being tested"
+    return f"epoch {done + 1:.0f} of {epochs:.0f}" + (f", {duration(left)} left" if left == left else "")
 
 
 def what_goes_on(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> list[Going]:

@@ -6,7 +6,8 @@ import streamlit as st
 from dashboard import cache, frame
 from dashboard.selection import KEY, after_ticks, full_names, remember, restore
 from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table
-from dashboard.text import duration, number, plain, several, short
+from dashboard.text import number, plain, several, short
+from dashboard.trainings import stage
 from trainer.store.location import StoreError
 from trainer.store.snapshot import Snapshot
 
@@ -41,14 +42,8 @@ def opening(runs: pd.DataFrame, names: dict[str, str], has_older: bool) -> str:
         parts.append(f"more on {several(len(datasets) - MOST_DATASETS, 'other dataset')}")
     running = runs[runs["status"] == "running"]
     for run_id, row in list(running.iterrows())[:1]:
-        left = f", {duration(row['seconds_left'])} left" if row["seconds_left"] == row["seconds_left"] else ""
-        epoch = (
-            f"epoch {row['epochs_done']:.0f} of {row['epochs']:.0f}"
-            if row["epochs"] == row["epochs"]
-            else "begun"
-        )
         more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-        parts.append(f"{plain(names[run_id])}{more} is training ({epoch}{left})")
+        parts.append(f"{plain(names[run_id])}{more} is training ({stage(row)})")
     return "; ".join(parts) + "."
 
 
@@ -81,15 +76,7 @@ def live(state: frozenset[tuple[str, str]]) -> None:
             with st.container(border=True, key=f"live-{run_id[:8]}"):
                 epochs = row["epochs"] if row["epochs"] == row["epochs"] else None
                 share = min(row["epochs_done"] / epochs, 1.0) if epochs else 0.0
-                left = (
-                    f"{duration(row['seconds_left'])} left"
-                    if row["seconds_left"] == row["seconds_left"]
-                    else "time left not known yet"
-                )
-                of = f" of {epochs:.0f}" if epochs else ""
-                st.progress(
-                    share, f"**{plain(names[run_id])}**  \nepoch {row['epochs_done']:.0f}{of}, {left}"
-                )
+                st.progress(share, f"**{plain(names[run_id])}**  \n{stage(row)}")
                 if row["curve"]:
                     st.metric(
                         "validation accuracy",

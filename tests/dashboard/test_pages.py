@@ -499,7 +499,7 @@ def test_a_running_training_is_shown_with_its_progress_and_the_dead_one_as_such(
     app = open_page("runs.py")
     # Two are running here; which comes first is a matter of milliseconds.
     assert "and 1 more is training" in answer(app)
-    assert "epoch 2 of 20, 3 min 0 s left" in " ".join(bar.text for bar in app.progress).replace("\\", "")
+    assert "epoch 3 of 20, 3 min 0 s left" in " ".join(bar.text for bar in app.progress).replace("\\", "")
     assert "its process is gone" in text(app)
     assert "ValueError: no data" in text(app)
 
