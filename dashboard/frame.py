@@ -1,6 +1,6 @@
 """What every page begins with: the store as it is now, and the answer in a sentence."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -217,6 +217,11 @@ def same_worse_images(
 def height(rows: int, most: int = 15) -> int | Literal["content"]:
     """Of a table: as high as it is, up to `most` rows and half of the next, which tells that there are more."""
     return "content" if rows <= most else round(ROW_PX * (1 + most + 0.5)) + 2
+
+
+def right(names: Iterable[str]) -> dict[str, Any]:
+    """Column configuration of numbers that are written out as text."""
+    return {name: st.column_config.TextColumn(alignment="right") for name in names}
 
 
 def chart(figure: go.Figure, *, alt: str, key: str | None = None, **arguments: Any) -> None:

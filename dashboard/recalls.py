@@ -62,7 +62,7 @@ def wide_table(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _cell(value: float, low: float, high: float) -> str:
-    return number(value) if np.isnan(low) else f"{number(value)} ({number(low, 2)} to {number(high, 2)})"
+    return number(value) if np.isnan(low) else f"{number(value)} ({number(low)} to {number(high)})"
 
 
 def macro_values(table: pd.DataFrame) -> dict[str, float]:

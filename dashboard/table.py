@@ -74,7 +74,7 @@ def run_table(
     config = column_config()
     if "members" in table:  # their averages are text, which a column of numbers shows as errors
         averaged = [name for name, column in COLUMNS.items() if column in _AVERAGED]
-        config |= {name: st.column_config.TextColumn(name, width=130) for name in averaged}
+        config |= {name: st.column_config.TextColumn(name, width=130, alignment="right") for name in averaged}
         for name in _AVERAGED:
             table[name] = [
                 _with_spread(mean, deviations[name])

@@ -31,7 +31,7 @@ def show_classes(chosen: list[Chosen], comparisons: dict[str, Comparison]) -> No
     st.dataframe(
         table, hide_index=True, height=frame.height(len(table)),
         alt=f"Recall of each class in {first} and {others[other]}, and the difference",
-        column_config={name: st.column_config.TextColumn(alignment="right") for name in table.columns[1:]},
+        column_config=frame.right(table.columns[1:]),
     )  # fmt: skip
     st.caption(
         f"Differences are those of {plain(others[other])} from {plain(first)}, with 95% intervals for each class "
@@ -87,7 +87,7 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     table = slice_text(tables[run.run_id])
     st.dataframe(
         table, hide_index=True, height=frame.height(len(table), most=24), alt=f"Slices of {run.label}",
-        column_config={name: st.column_config.TextColumn(alignment="right") for name in table.columns[2:]},
+        column_config=frame.right(table.columns[2:]),
     )  # fmt: skip
     st.caption(
         "Differences are from all other images, class by class (Mantel–Haenszel): a slice of hard classes is not "
@@ -133,7 +133,7 @@ def show_worse_images(snapshot: Snapshot, chosen: list[Chosen]) -> None:
         table,
         height=frame.height(len(table)),
         alt="Mean accuracy for each corruption",
-        column_config={name: st.column_config.TextColumn(alignment="right") for name in table},
+        column_config=frame.right(table),
     )
     st.caption(
         "Means over five strengths, of one view of each image (no averaging). * decided: paired t test over "

@@ -39,8 +39,11 @@ def overview(audit: Audit) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Images", anchor=False)
-        counts = class_counts(audit).rename_axis("class")
-        st.dataframe(counts, height=frame.height(len(counts)), alt="Images of each class in each part")
+        counts = class_counts(audit).rename_axis("class").map("{:,}".format)
+        st.dataframe(
+            counts, height=frame.height(len(counts)), column_config=frame.right(counts),
+            alt="Images of each class in each part",
+        )  # fmt: skip
     with right:
         st.subheader("Near-duplicates", anchor=False)
         twins = twin_counts(audit)

@@ -66,7 +66,7 @@ st.dataframe(
     table,
     hide_index=True,
     height=frame.height(len(table)),
-    column_config={name: st.column_config.TextColumn(alignment="right") for name in table.columns[1:]},
+    column_config=frame.right(table.columns[1:]),
     alt="Calibration of each run: its errors, the parts of the Brier score, and the accuracy of its surest answers",
 )
 st.caption(

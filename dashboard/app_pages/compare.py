@@ -129,12 +129,18 @@ if tabs[1].open:
             charts.cost_scatter(points, chosen, name, unit),
             alt=f"Test accuracy of each run against its {name} in {unit}",
         )  # fmt: skip
-        st.dataframe(table.drop(columns=["low", "high"]), alt="What each run cost", hide_index=True)
+        table = table.drop(columns=["low", "high"])
+        st.dataframe(
+            table, alt="What each run cost", hide_index=True, column_config=frame.right(table.columns[1:])
+        )
         if runs.loc[runs["test_accuracy"].notna(), "test_fingerprint"].nunique() > 1:
             st.caption("These runs were tested on different images: their accuracies cannot be compared.")
         prices = price_table(runs, chosen, name)
         if len(prices):
-            st.dataframe(prices, alt="What a further point of accuracy costs", hide_index=True)
+            st.dataframe(
+                prices, alt="What a further point of accuracy costs", hide_index=True,
+                column_config=frame.right(prices.columns[2:]),
+            )  # fmt: skip
             st.caption(
                 "Only runs that no cheaper run equals. Whether the points are more than chance stands above: without "
                 "that, their price means nothing."

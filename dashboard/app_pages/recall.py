@@ -34,7 +34,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     )
 table = sort_classes(class_table(found, metric), order)
 macro = macro_values(table)
-left, right = st.columns([3, 2], gap="large")
+left, right = st.columns([4, 3], gap="large")
 with left:
     frame.chart(
         charts.class_dots(table, shown, metric, macro), key="dots",
@@ -45,7 +45,7 @@ with right:
     wide = wide_table(table, {run.run_id: run.label for run in shown})
     st.dataframe(
         wide,
-        column_config={name: st.column_config.TextColumn(alignment="right") for name in wide.columns[1:]},
+        column_config=frame.right(wide.columns[1:]),
         height=frame.height(len(wide)),
         alt=f"{metric} of each class as a table",
     )

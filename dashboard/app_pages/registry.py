@@ -158,10 +158,11 @@ def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int 
                 help="Kept with the version, with the name of the account and the time",
             )  # fmt: skip
     columns = ["test_accuracy", "test_macro_recall", "test_ece", "latency_ms"]
-    both = table.loc[[v for v in (now, version) if v is not None], columns].T
-    both.index = ["test accuracy", "macro recall", "ECE", "latency (ms)"]
-    both.columns = [f"version {v}" for v in both.columns]
-    st.table(both.map(number), border="horizontal")
+    both = table.loc[[v for v in (now, version) if v is not None], columns].map(number)
+    both["latency_ms"] = [number(milliseconds, 1) for milliseconds in table.loc[both.index, "latency_ms"]]
+    both.columns = ["test accuracy", "macro recall", "ECE", "latency (ms)"]
+    both.index = [f"version {v}" for v in both.index]
+    st.dataframe(both.T, column_config=frame.right(both.index), alt="Metrics of the two versions")
     with st.container(horizontal=True):
         missing = bool(failed(verdicts)) and not reason.strip()
         if st.button(

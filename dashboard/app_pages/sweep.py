@@ -18,7 +18,7 @@ from dashboard.sweeps import (
     trials_of,
     values_table,
 )
-from dashboard.text import number, percent, plain, several
+from dashboard.text import percent, plain, several
 from trainer.search import LEAST_FOR_IMPORTANCE
 from trainer.store.location import StoreError
 from trainer.store.snapshot import SweepRun
@@ -50,15 +50,18 @@ def watch(sweep: SweepRun, state: frozenset[tuple[str, str]]) -> None:
 
 def every_trial(trials: pd.DataFrame, table: pd.DataFrame) -> None:
     """The trials with their settings, the best first."""
-    shown = trials.assign(accuracy=trials["validation_accuracy"].map(number)).sort_values(
-        "validation_accuracy", ascending=False, kind="stable"
-    )[["trial", "status", "accuracy", "epochs_done", "reason"]]
-    shown = shown.join(table.drop(columns="validation accuracy"))
+    shown = trials.sort_values("validation_accuracy", ascending=False, kind="stable")[
+        ["trial", "status", "validation_accuracy", "epochs_done", "reason"]
+    ].rename(columns={"epochs_done": "epochs done", "validation_accuracy": "validation accuracy"})
+    settings = table.drop(columns="validation accuracy")
+    formats = {"validation accuracy": "%.3f"} | dict.fromkeys(settings.select_dtypes("number"), "%.4g")
     st.dataframe(
-        shown.head(MOST_ROWS).rename(
-            columns={"epochs_done": "epochs done", "accuracy": "validation accuracy"}
-        ),
+        shown.join(settings).head(MOST_ROWS),
         hide_index=True,
+        placeholder="–",
+        column_config={
+            name: st.column_config.NumberColumn(format=written) for name, written in formats.items()
+        },
         height=frame.height(min(len(shown), MOST_ROWS)),
         alt="Each trial with its settings",
     )

@@ -104,7 +104,7 @@ def test_the_table_beside_the_dots_says_the_same_with_its_intervals(found):
     for run_id, label in (("a", "first"), ("b", "second")):
         for row in table[table["run_id"] == run_id].itertuples():
             assert wide.at[row[2], "images"] == row.support
-            assert wide.at[row[2], label] == f"{row.value:.3f} ({row.low:.2f} to {row.high:.2f})"
+            assert wide.at[row[2], label] == f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
     assert set(wide_table(class_table(found, "F1"), {"a": "first"})["first"].str.len()) == {5}
 
 
