@@ -18,7 +18,7 @@ STYLE = """<style>
 .face figure{margin:0}.face img{width:96px;height:96px;border-radius:4px;display:block}
 .face figcaption,.face .quiet{font-size:.78rem;line-height:1.35;opacity:.75;margin-top:.3rem}
 .face figcaption{max-width:96px}
-.face .said{flex:1 1 200px;max-width:320px;min-width:0}
+.face .said{flex:0 0 212px;max-width:100%;min-width:0}
 .face .said b{font-size:.85rem;font-weight:600;overflow-wrap:anywhere}
 .face .dot{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:6px}
 .face .answer{font-size:1.15rem;font-weight:600;margin:.1rem 0 .35rem}

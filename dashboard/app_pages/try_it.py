@@ -17,7 +17,9 @@ from trainer.store.location import StoreError
 from trainer.store.snapshot import Snapshot
 
 SOURCES = ("Photos", "A folder", "The camera")
-TYPES = sorted(suffix.removeprefix(".") for suffix in (*SUFFIXES, *UNREADABLE))
+TYPES = sorted(suffix.removeprefix(".") for suffix in SUFFIXES)
+TYPES_IN_FOLDERS = [*TYPES, *(suffix.removeprefix(".") for suffix in UNREADABLE)]
+"""Of what cannot be read the page says so: a browser passes over other files of a folder without a word."""
 PRIVACY = (
     "Photos stay in the memory of this server while this page is open in your browser: nothing of them is written to "
     "a disk or a log, or sent to anyone else. Leaving the page frees them."
@@ -30,12 +32,18 @@ def upload(album: Album) -> list:
     """What the person gave, from all sources together: a photo stays when another tab is looked at."""
     files, folder, camera = st.tabs(SOURCES, key="source", on_change="rerun")
     with files:
-        given = st.file_uploader("Photos", TYPES, accept_multiple_files=True, key="files") or []
-    with folder:
-        given += (
-            st.file_uploader("A folder of photos", TYPES, accept_multiple_files="directory", key="folder")
+        given = (
+            st.file_uploader("Photos (save HEIC as JPEG)", TYPES, accept_multiple_files=True, key="files")
             or []
         )
+    with folder:
+        given += (
+            st.file_uploader(
+                "A folder of photos (HEIC cannot be read)", TYPES_IN_FOLDERS,
+                accept_multiple_files="directory", key="folder",
+            )
+            or []
+        )  # fmt: skip
     with camera:
         if camera.open:
             left = (
