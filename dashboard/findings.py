@@ -231,7 +231,7 @@ def price_table(runs: pd.DataFrame, chosen: Sequence[Chosen], cost: str) -> pd.D
 
 
 def parallel_table(snapshot: Snapshot, chosen: Sequence[Chosen], most: int = 8) -> pd.DataFrame:
-    """One row a run: parameters that differ, and results; only runs that have a test accuracy."""
+    """One row a run, by its label: parameters that differ, and results; only runs that have a test accuracy."""
     runs = snapshot.runs.loc[[run.run_id for run in chosen]]
     skipped = {"data_dir", "git_commit", "device_used"}
     differing = {
@@ -244,4 +244,4 @@ def parallel_table(snapshot: Snapshot, chosen: Sequence[Chosen], most: int = 8) 
     table["training minutes"] = runs["training_seconds"] / 60
     table["macro recall"] = runs["test_macro_recall"]
     table["test accuracy"] = runs["test_accuracy"]
-    return table[table["test accuracy"].notna()]
+    return table.set_axis([run.label for run in chosen])[table["test accuracy"].notna().to_numpy()]

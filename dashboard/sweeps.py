@@ -1,11 +1,10 @@
 """What the trials of a sweep come to: a sentence, and tables for the charts."""
 
-import numpy as np
 import pandas as pd
 
 from dashboard.text import number, plain, several
 from trainer.jobs import configuration, flags
-from trainer.search import Dimension, Value, in_full, read_values
+from trainer.search import Value, in_full, read_values
 from trainer.store.snapshot import Snapshot, SweepRun
 
 
@@ -75,15 +74,6 @@ def values_table(snapshot: Snapshot, sweep: SweepRun, trials: pd.DataFrame) -> p
             table[one.name] = pd.to_numeric(table[one.name], errors="coerce")
     table["validation accuracy"] = known["validation_accuracy"]
     return table
-
-
-def logarithmic(table: pd.DataFrame, space: tuple[Dimension, ...]) -> pd.DataFrame:
-    """The same with the powers of ten of what was searched by them."""
-    logs = {one.name: f"{one.name}, power of ten" for one in space if one.log}
-    table = table.copy()
-    for name in logs:
-        table[name] = np.log10(table[name].where(table[name] > 0))
-    return table.rename(columns=logs)
 
 
 def judged(

@@ -12,7 +12,6 @@ from dashboard.sweeps import (
     best_trial,
     command,
     judged,
-    logarithmic,
     opening,
     progress_table,
     trials_of,
@@ -151,7 +150,11 @@ if tabs[0].open:
             st.markdown("Parallel coordinates need three trials or more.")
         else:
             frame.chart(
-                charts.parallel_coordinates(logarithmic(table, sweep.space), "validation accuracy"),
+                charts.parallel_coordinates(
+                    table.set_axis([f"trial {one:.0f}" for one in trials.loc[table.index, "trial"]]),
+                    "validation accuracy",
+                    logarithmic=[one.name for one in sweep.space if one.log],
+                ),
                 alt=f"Settings and accuracy of {several(len(table), 'trial')} as parallel lines",
             )
 if tabs[1].open:

@@ -157,28 +157,64 @@ def test_a_difference_matrix_is_centred_and_leaves_undecided_cells_without_colou
     assert list(cells.text) == ["+5.0", "−5.0", "+1.0", "–"]
 
 
+def axes_of(figure: go.Figure) -> dict[str, tuple[list[float], dict[str, float]]]:
+    """Name of each axis → the places of the runs as they are drawn, and text of a tick → its place."""
+    marks, ticks = figure.data[-2:]
+    rows = zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True)
+    return {
+        name.replace("<br>", " "): (
+            [x for x, y in zip(marks.x, marks.y, strict=True) if y == top],
+            {
+                text.replace("<br>", ""): x
+                for x, y, text in zip(ticks.x, ticks.y, ticks.text, strict=True)
+                if y == top
+            },
+        )
+        for name, top in rows
+    }
+
+
 def test_parallel_coordinates_take_numbers_and_words():
     table = pd.DataFrame({"optimizer": ["adam", "sgd"], "rate": ["0.1", "0.2"], "test accuracy": [0.5, 0.6]})
-    names, rates, _ = charts.parallel_coordinates(table, "test accuracy").data[0].dimensions
-    assert names.ticktext == ("adam", "sgd")
-    assert list(rates["values"]) == [0.1, 0.2]
+    axes = axes_of(charts.parallel_coordinates(table, "test accuracy"))
+    assert axes["optimizer"] == ([0, 1], {"adam": 0, "sgd": 1})
+    assert axes["rate"] == ([0, 1], {"0.1": 0, "0.2": 1})
 
 
 def test_parallel_coordinates_have_a_place_for_what_a_run_lacks():
     table = pd.DataFrame(
         {
-            "batch": ["1024", "", "64", "128"],
-            "minutes": [3.5, np.nan, 1.0, 20.25],
+            "batch": ["1024", "", "64", "544"],
+            "minutes": [3.5, np.nan, 1.0, 21.0],
             "kind": ["b", "a", None, "b"],
+            "nothing": ["", "", "", ""],
             "test accuracy": [0.5, 0.6, 0.7, 0.8],
         }
     )
-    batch, minutes, kind, _ = charts.parallel_coordinates(table, "test accuracy").data[0].dimensions
-    assert batch.ticktext == ("–", "64", "128", "1024")
-    assert list(batch["values"]) == [3, 0, 1, 2]
-    assert minutes.ticktext == ("–", "1", "3.5", "20.25")
-    assert kind.ticktext == ("–", "a", "b")
-    assert list(kind["values"]) == [2, 1, 0, 2]
+    axes = axes_of(charts.parallel_coordinates(table, "test accuracy"))
+    assert axes["batch"][0] == pytest.approx([1, 0, 0.14, 0.57])
+    assert axes["batch"][1] == pytest.approx({"–": 0, "64": 0.14, "544": 0.57, "1024": 1})
+    assert axes["minutes"][0] == pytest.approx([0.2475, 0, 0.14, 1])
+    assert axes["kind"] == ([1, 0.14, 0, 1], {"–": 0, "a": 0.14, "b": 1})
+    assert axes["nothing"] == ([0, 0, 0, 0], {"–": 0})
+
+
+def test_parallel_coordinates_space_a_logarithmic_axis_by_powers():
+    table = pd.DataFrame({"rate": [1e-4, 1e-3, 2e-3, 1e-2, 3e-2, 1.0], "accuracy": np.linspace(0.1, 0.6, 6)})
+    places, ticks = axes_of(charts.parallel_coordinates(table, "accuracy", logarithmic=["rate"]))["rate"]
+    assert places[::3] == pytest.approx([0, 0.5])
+    assert ticks == pytest.approx({"0.0001": 0, "0.001": 0.25, "0.01": 0.5, "0.1": 0.75, "1": 1})
+
+
+def test_parallel_coordinates_are_lines_that_need_no_webgl_and_tell_the_whole_run():
+    table = pd.DataFrame({"rate": np.arange(300.0), "accuracy": np.linspace(0, 1, 300)}).add_prefix("test ")
+    table.index = [f"trial <{number}>" for number in range(300)]
+    figure = charts.parallel_coordinates(table, "test accuracy")
+    assert {trace.type for trace in figure.data} == {"scatter"}
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    assert len(lines) < 30
+    assert sum(np.isnan(np.array(trace.x)).sum() for trace in lines[1:]) == 300
+    assert figure.data[-2].text[0] == "<b>trial &lt;0&gt;</b><br>test rate 0<br>test accuracy 0"
 
 
 def test_slices_that_only_one_run_was_asked_about_have_their_rows():

@@ -24,8 +24,7 @@ DETAILS = (
     ),
     "Parallel coordinates",
 )
-# The sweep's first view has parallel coordinates, for which this browser has no WebGL.
-VIEWS = ("sweep?view=All trials", "audit", *(f"compare?detail={name}" for name in DETAILS))
+VIEWS = ("sweep", "sweep?view=All trials", "audit", *(f"compare?detail={name}" for name in DETAILS))
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +72,18 @@ def test_it_is_named_and_readable_on_a_desk_and_on_a_phone_at_night(
             assert all(len(name) > 10 for name in names), names
             tab.check()
         assert beyond_the_screen(phone.page) == []
+
+
+@pytest.mark.slow
+def test_each_trial_is_a_line_through_its_settings(dashboard: str, browser: Browser):
+    with opened(browser.one) as tab:
+        visit(tab.page, f"{dashboard}/sweep")
+        chart = tab.page.get_by_role("figure", name="Settings and accuracy of 4 trials as parallel lines")
+        expect(chart).to_be_visible()
+        expect(chart.locator(".scatterlayer path.js-line")).not_to_have_count(0)
+        heights = chart.locator(".scatterlayer path.js-line").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().height)"
+        )
+        assert max(heights) > 30, heights
+        expect(chart).not_to_contain_text("WebGL")
+        tab.check()
