@@ -54,7 +54,13 @@ def reliability_diagram(
             "domain": [0.27, 1],
             "dtick": 0.2,
         },
-        yaxis2={"title": {"text": "images"}, "domain": [0, 0.17], "rangemode": "tozero", "nticks": 3},
+        yaxis2={
+            "title": {"text": "images"},
+            "domain": [0, 0.17],
+            "rangemode": "tozero",
+            "nticks": 3,
+            "automargin": True,
+        },
         xaxis={"anchor": "y2"},
     )
     return figure

@@ -20,6 +20,8 @@ def style(figure: go.Figure, title: str, height: int) -> None:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
+    figure.update_xaxes(automargin=True)  # a saved report has no theme that would say so
+    figure.update_yaxes(automargin=True)
 
 
 def title_of(figure: go.Figure) -> str:

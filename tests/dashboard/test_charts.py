@@ -53,6 +53,16 @@ def test_learning_curves_are_the_logged_values_with_the_chosen_epoch_marked():
     assert {trace.line.color for trace in lines} == {A.colour, B.colour}
 
 
+def test_axes_make_room_for_their_names_where_no_theme_does(found):
+    table = class_table(found, "recall")
+    calibration = charts.reliability_diagram(
+        {"a": measure(found["a"].target, found["a"].probabilities)}, {}, [A]
+    )
+    for figure in (draw(), charts.class_dots(table, [A], "recall", {}), calibration):
+        axes = [figure.layout[name] for name in figure.layout if name[1:5] == "axis"]
+        assert all(axis.automargin for axis in axes), axes
+
+
 def test_smoothing_keeps_the_raw_line_and_time_is_in_minutes():
     smooth = draw(smoothing=0.9, axis="time")
     raw = [trace for trace in smooth.data if trace.opacity == 0.3]
