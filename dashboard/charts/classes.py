@@ -10,6 +10,9 @@ from dashboard.charts.style import style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import count, tag
 
+MARKER_PX = 11
+"""From one run's marker to the next one's, within a class."""
+
 
 def class_dots(
     table: pd.DataFrame, chosen: Sequence[Chosen], metric: str, macro: Mapping[str, float]
@@ -39,7 +42,8 @@ def class_dots(
             showlegend=False,
         )
     # Runs stand one above the other within a class, so that their intervals can be told apart.
-    gap = 0.18 if len(chosen) <= 2 else min(0.16, 0.6 / len(chosen))
+    gap = 0.18 if len(chosen) <= 2 else min(0.16, 0.7 / len(chosen))
+    row_px = max(52, MARKER_PX * (len(chosen) + 1))
     ends = (
         " (%{customdata[1]:.3f} to %{customdata[2]:.3f})" if metric != "F1" else ""
     )  # which has no interval
@@ -48,7 +52,7 @@ def class_dots(
         shift = (index - (len(chosen) - 1) / 2) * gap
         figure.add_scatter(
             x=rows["value"], y=[position[name] - shift for name in rows["class"]], mode="markers", name=tag(run.label),
-            marker={"color": run.colour, "size": 10, "symbol": run.marker},
+            marker={"color": run.colour, "size": 10 if len(chosen) < 5 else 8, "symbol": run.marker},
             error_x={
                 "type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"],
                 "color": run.colour, "thickness": 1.4, "width": 0,
@@ -67,7 +71,7 @@ def class_dots(
     ]
     interval = " with 95% intervals" if metric != "F1" else ""
     name = metric[0].upper() + metric[1:]
-    style(figure, f"{name} of each class{interval}; dotted: mean over classes", 90 + 52 * len(classes))
+    style(figure, f"{name} of each class{interval}; dotted: mean over classes", 90 + row_px * len(classes))
     figure.update_layout(shapes=shapes)
     figure.update_xaxes(range=[-0.01, 1.01], title_text=metric, dtick=0.2)
     figure.update_yaxes(

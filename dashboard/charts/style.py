@@ -7,19 +7,31 @@ from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
 CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "toImageButtonOptions": {"scale": 2}}
 """Of every chart: its picture can be downloaded, and nothing else clutters it."""
+LEGEND_LINE_PX = 19
+CAMERA_PX = 34
+"""Right of the legend, whose last name the camera would cover."""
 
 
 def style(figure: go.Figure, title: str, height: int) -> None:
-    """What all charts have in common; colours of text and grid come from Streamlit's theme."""
+    """What all charts have in common; colours of text and grid come from Streamlit's theme.
+
+    height: in px, with a legend of two lines; it grows by what more names take on a phone, so that they take nothing
+    from the curves.
+    """
+    names = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
+    legend_px = LEGEND_LINE_PX * len(names)
     figure.update_layout(
         meta={"title": title},
-        height=height,
-        margin={"l": 10, "r": 10, "t": 30, "b": 10},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "right", "x": 1},
+        height=height + max(0, legend_px - 2 * LEGEND_LINE_PX),
+        margin={"l": 10, "r": CAMERA_PX if names else 10, "t": 30, "b": 10},
+        legend={
+            "orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0,
+            "maxheight": max(legend_px + 20, 60), "tracegroupgap": 0,
+        },
         hoverlabel={"namelength": -1},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-    )
+    )  # fmt: skip
     figure.update_xaxes(automargin=True)  # a saved report has no theme that would say so
     figure.update_yaxes(automargin=True)
 

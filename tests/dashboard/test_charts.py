@@ -53,6 +53,24 @@ def test_learning_curves_are_the_logged_values_with_the_chosen_epoch_marked():
     assert {trace.line.color for trace in lines} == {A.colour, B.colour}
 
 
+def many(count: int) -> list[Chosen]:
+    return [Chosen(f"{index}", f"run {index}", "#0072B2", "solid", "circle") for index in range(count)]
+
+
+def test_a_legend_of_many_runs_takes_nothing_from_the_curves():
+    data = pd.concat(
+        [history({"validation/accuracy": [0.2, 0.6]}).assign(run_id=f"{one}") for one in range(9)]
+    )
+    heights = [
+        charts.learning_curves(
+            data, many(count), "accuracy", axis="epoch", smoothing=0.0, best_epochs={}
+        ).layout.height
+        for count in (1, 2, 9)
+    ]
+    assert heights[0] == heights[1]
+    assert heights[2] - heights[1] > 7 * 15
+
+
 def test_axes_make_room_for_their_names_where_no_theme_does(found):
     table = class_table(found, "recall")
     calibration = charts.reliability_diagram(
@@ -91,6 +109,12 @@ def test_class_dots_carry_values_intervals_support_and_the_mean(found):
     )
     assert {line.x0 for line in figure.layout.shapes} == set(macro_values(table).values())
     assert "<A>" not in str(figure)  # a name is text
+
+
+def test_rows_of_classes_grow_with_the_runs_that_stand_in_them(found):
+    table = pd.concat([class_table({"a": found["a"]}, "recall").assign(run_id=f"{one}") for one in range(9)])
+    few, lots = (charts.class_dots(table, many(count), "recall", {}).layout for count in (3, 9))
+    assert lots.height - lots.legend.maxheight > few.height
 
 
 def test_classes_are_sorted_by_name_by_worst_and_by_difference(found):
