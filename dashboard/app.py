@@ -5,7 +5,7 @@ The folder is not called `pages`: Streamlit would then open a link to a page wit
 
 import streamlit as st
 
-from dashboard import photos
+from dashboard import charts, photos
 from dashboard.frame import icon
 
 PAGES = {
@@ -28,4 +28,5 @@ page = st.navigation(
 )
 if getattr(page, "title", None) != PAGES["try_it.py"]:  # without a browser a page has no title
     photos.forget()
+st.html(charts.INK)
 page.run()

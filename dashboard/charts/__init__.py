@@ -6,10 +6,11 @@ from dashboard.charts.curves import best_so_far, corruption_curves, learning_cur
 from dashboard.charts.drawing import drawable
 from dashboard.charts.matrices import confusion_matrix, difference_matrix, shares
 from dashboard.charts.settings import cost_scatter, importance_bars, parallel_coordinates
-from dashboard.charts.style import CONFIG, title_of
+from dashboard.charts.style import CONFIG, INK, title_of
 
 __all__ = [
     "CONFIG",
+    "INK",
     "best_so_far",
     "class_dots",
     "confusion_matrix",

@@ -11,6 +11,9 @@ from dashboard.charts.style import style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import tag
 
+RAW = 0.6
+"""Opacity of a raw line under its smoothed one: it stays visible on a light and on a dark page."""
+
 
 def learning_curves(
     history: pd.DataFrame, chosen: Sequence[Chosen], quantity: str, *, axis: str, smoothing: float,
@@ -24,7 +27,7 @@ def learning_curves(
     figure = go.Figure()
     across = "step" if axis == "epoch" else "minutes"
     history = history[np.isfinite(history["value"])].assign(minutes=history["seconds"] / 60)
-    widths = {"validation": 2.2, "train": 1.0}
+    widths = {"validation": 2.4, "train": 1.2}
     wanted = history[history["key"].isin([f"{part}/{quantity}" for part in widths])]
     curves = dict(iter(wanted.groupby(["run_id", "key"], sort=False)))
     for run in chosen:
@@ -40,13 +43,12 @@ def learning_curves(
             hover = f"{tag(run.label)}, {part}: %{{y:.3f}}<extra></extra>"
             if smoothing:
                 figure.add_scatter(
-                    x=rows[across], y=rows["value"], mode="lines", line=line | {"width": 1}, opacity=0.3,
+                    x=rows[across], y=rows["value"], mode="lines", line=line | {"width": 1}, opacity=RAW,
                     hoverinfo="skip", showlegend=False,
                 )  # fmt: skip
             smooth = rows["value"].ewm(alpha=1 - smoothing).mean() if smoothing else rows["value"]
             figure.add_scatter(
                 x=rows[across], y=smooth, mode="lines" if len(rows) > 1 else "markers", line=line,
-                opacity=1 if part == "validation" else 0.6,
                 name=tag(run.label), legendgroup=run.run_id, showlegend=part == "validation", hovertemplate=hover,
             )  # fmt: skip
             if part == "validation" and (at := rows[rows["step"] == best_epochs.get(run.run_id)]).size:

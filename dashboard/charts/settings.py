@@ -83,10 +83,10 @@ def parallel_coordinates(table: pd.DataFrame, colour_by: str, logarithmic: Seque
     )  # fmt: skip
     ticks = [(x, top, text) for top, axis in zip(tops, rows, strict=True) for x, text in axis.ticks]
     figure.add_scatter(
-        x=[x for x, _, _ in ticks], y=[y for _, y, _ in ticks], text=[text for _, _, text in ticks],
-        mode="markers+text", textposition="bottom center", cliponaxis=False, hoverinfo="skip", showlegend=False,
-        marker={"symbol": "line-ns-open", "size": 8, "color": GREY}, textfont={"size": 11},
+        x=[x for x, _, _ in ticks], y=[y for _, y, _ in ticks], mode="markers", hoverinfo="skip", showlegend=False,
+        marker={"symbol": "line-ns-open", "size": 8, "color": GREY},
     )  # fmt: skip
+    written = {"showarrow": False, "yanchor": "top", "yshift": -3, "font": {"size": 11}}
     style(figure, "", 160 + int(bottoms[-1]))
     line = {"type": "line", "x0": 0, "x1": 1, "line": {"color": GREY, "width": 1}, "layer": "below"}
     bar = {
@@ -100,6 +100,7 @@ def parallel_coordinates(table: pd.DataFrame, colour_by: str, logarithmic: Seque
     }
     figure.update_layout(
         margin={"t": 20, "b": 10, "r": 24},
+        annotations=[written | {"x": x, "y": int(y), "text": text} for x, y, text in ticks],
         shapes=[line | {"y0": top, "y1": top} for top in tops],
         hovermode="closest",
         coloraxis={

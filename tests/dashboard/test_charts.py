@@ -8,6 +8,7 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 
 from dashboard import charts
 from dashboard.charts import matrices
+from dashboard.charts.curves import RAW
 from dashboard.charts.style import readable
 from dashboard.recalls import class_table, macro_values, sort_classes, wide_table, worst_class
 from dashboard.selection import Chosen
@@ -83,7 +84,7 @@ def test_axes_make_room_for_their_names_where_no_theme_does(found):
 
 def test_smoothing_keeps_the_raw_line_and_time_is_in_minutes():
     smooth = draw(smoothing=0.9, axis="time")
-    raw = [trace for trace in smooth.data if trace.opacity == 0.3]
+    raw = [trace for trace in smooth.data if trace.opacity == RAW]
     assert list(raw[0].y) == [0.2, 0.6, 0.4]
     assert list(raw[0].x) == [1.0, 2.0, 3.0]
 
@@ -193,16 +194,12 @@ def test_a_difference_matrix_is_centred_and_leaves_undecided_cells_without_colou
 
 def axes_of(figure: go.Figure) -> dict[str, tuple[list[float], dict[str, float]]]:
     """Name of each axis → the places of the runs as they are drawn, and text of a tick → its place."""
-    marks, ticks = figure.data[-2:]
+    marks, ticks = figure.data[-2], figure.layout.annotations
     rows = zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True)
     return {
         name.replace("<br>", " "): (
             [x for x, y in zip(marks.x, marks.y, strict=True) if y == top],
-            {
-                text.replace("<br>", ""): x
-                for x, y, text in zip(ticks.x, ticks.y, ticks.text, strict=True)
-                if y == top
-            },
+            {tick.text.replace("<br>", ""): tick.x for tick in ticks if tick.y == top},
         )
         for name, top in rows
     }
