@@ -315,6 +315,23 @@ def test_more_than_one_percent_unreadable_images_are_refused(tmp_path: Path) -> 
         load(write_files(tmp_path / "faces", many_faces(3)), ["test"])
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_photos_of_a_kind_that_cannot_be_read_count_as_unreadable(tmp_path: Path, kind: str) -> None:
+    heic = {f"test/b/{index}.HEIC": b"\0\0\0\x18ftypheic" + bytes(99) for index in range(3)}
+    for count in (2, 3):
+        files = many_faces(0) | dict(list(heic.items())[:count])
+        root = tmp_path / str(count)
+        path = write_files(root, files) if kind == "folder" else write_tar(root.with_suffix(".tar"), files)
+        if count == 2:
+            skipped = load(path, ["test"]).skipped
+            assert [line.partition(", ")[0] for line in skipped] == [
+                f"test/b/{index}.HEIC: HEIC is not an image that can be read (JPEG" for index in range(2)
+            ]
+        else:
+            with pytest.raises(ValueError, match=r"3 of the 203 images of test cannot be read.*1%.*HEIC"):
+                load(path, ["test"])
+
+
 def test_a_class_of_which_no_image_is_readable_is_refused(tmp_path: Path) -> None:
     files = many_faces(0) | {"test/c/x.png": b"text"}
     with pytest.raises(ValueError, match="test has no readable image of class c"):

@@ -11,10 +11,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from trainer.contract import metric_key
-from trainer.data.images import SUFFIXES, ImageError, UnreadError, read_grey
+from trainer.data.images import SUFFIXES, UNREADABLE, ImageError, UnreadError, read_grey
 
 PARTS = ("train", "test")
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
+
+_SUFFIXES = SUFFIXES | UNREADABLE
 
 Source = TypeVar("Source")
 
@@ -73,8 +75,8 @@ def is_hidden(name: str) -> bool:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name ends like an image's."""
-    return f".{name.rpartition('.')[2].lower()}" in SUFFIXES
+    """Whether a file name ends like an image's, also one of a kind that cannot be read."""
+    return f".{name.rpartition('.')[2].lower()}" in _SUFFIXES
 
 
 def file_signature(path: Path) -> str:
