@@ -33,15 +33,16 @@ def random_dataset(seed: int = 0, count: int = 6) -> Dataset:
     target = torch.randint(0, 2, (count,), generator=generator)
     ids = tuple(f"train/é/{index}.png" for index in range(count))
     parts = {"train": Split(images, target, ids), "test": Split(images[:2], target[:2], ids[:2])}
-    return Dataset("toy", ("é", "b"), parts, f"/data/{seed}", ("train/é/x.png: empty",))
+    return Dataset("toy", ("é", "b"), parts, f"/data/{seed}", ("train/é/x.png: empty",), notes=("a", "é"))
 
 
 def assert_same(one: Dataset, other: Dataset) -> None:
-    assert (one.name, one.class_names, one.source, one.skipped) == (
+    assert (one.name, one.class_names, one.source, one.skipped, one.notes) == (
         other.name,
         other.class_names,
         other.source,
         other.skipped,
+        other.notes,
     )
     assert list(one.parts) == list(other.parts)
     for part, split in one.parts.items():

@@ -332,6 +332,23 @@ def test_photos_of_a_kind_that_cannot_be_read_count_as_unreadable(tmp_path: Path
                 load(path, ["test"])
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_how_many_images_lie_in_no_class_folder_is_told_by_every_command(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    loose = dict.fromkeys(
+        ("test/one.png", "test/two.heic", "test/._two.png", "test/notes.txt", "x.png"), b"x"
+    )
+    files = many_faces(0) | loose
+    path = write_files(tmp_path / "x", files) if kind == "folder" else write_tar(tmp_path / "x.tar", files)
+    for _ in range(2):  # the second time from the cache
+        _tell_skipped.cache_clear()  # as in another process
+        assert len(load(path, ["test"]).parts["test"]) == 200
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"{path}: passed over 2 images of test/ that lie in none of its class folders"
+    ] * 2
+
+
 def test_a_class_of_which_no_image_is_readable_is_refused(tmp_path: Path) -> None:
     files = many_faces(0) | {"test/c/x.png": b"text"}
     with pytest.raises(ValueError, match="test has no readable image of class c"):

@@ -67,7 +67,9 @@ class Archive:
             )
         for place in others:  # a class, and a part, may be without an image
             if not wrappers or place.wrapper in wrappers:
-                found.setdefault(place.part, Found()).class_names.update({place.class_name} - {""})
+                part = found.setdefault(place.part, Found())
+                part.class_names.update({place.class_name} - {""})
+                part.outside += not place.class_name and is_image(place.file_name)
         for part_name in self.parts:
             if part_name not in found:
                 raise missing_part(self.path, part_name)

@@ -53,7 +53,7 @@ class Dataset:
     """A dataset as it was found: its parts before any validation protocol is applied.
 
     skipped: one line for each file that could not be read, "path: reason". unread: how many of these may be readable
-    another time, as where a mount was gone.
+    another time, as where a mount was gone. notes: one line for each thing that was passed over and may be missed.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Dataset:
     source: str
     skipped: tuple[str, ...] = field(default=())
     unread: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from trainer.data.base import Dataset, Split
 from trainer.data.cache_file import METADATA_KEY, SUFFIX, array_key, cache_files, cache_path
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the content of a cache file changes; older files are then not found any more."""
 TEMPORARY_SUFFIX = ".tmp"
 KEPT = 4
@@ -95,6 +95,7 @@ def _save(dataset: Dataset, path: Path) -> None:
         "class_names": dataset.class_names,
         "source": dataset.source,
         "skipped": dataset.skipped,
+        "notes": dataset.notes,
         "sample_ids": {part: split.sample_ids for part, split in dataset.parts.items()},
         "checksums": {key: zlib.crc32(array.data) for key, array in arrays.items()},
     }
@@ -119,7 +120,12 @@ def _load(path: Path) -> Dataset | None:
             for part, ids in facts["sample_ids"].items()
         }
         dataset = Dataset(
-            facts["name"], tuple(facts["class_names"]), parts, facts["source"], tuple(facts["skipped"])
+            facts["name"],
+            tuple(facts["class_names"]),
+            parts,
+            facts["source"],
+            tuple(facts["skipped"]),
+            notes=tuple(facts["notes"]),
         )
     except FileNotFoundError:
         return None

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 METADATA_KEY = "dataset"
-"""Metadata of the safetensors file: a JSON object with name, class_names, source, skipped, sample_ids, checksums."""
+"""Metadata of the safetensors file: a JSON object.
+
+Its keys: name, class_names, source, skipped, notes, sample_ids, checksums.
+"""
 SUFFIX = ".safetensors"
 
 

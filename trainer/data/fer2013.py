@@ -52,7 +52,7 @@ def load(data_dir: Path | None, parts: Sequence[str]) -> Dataset:
     layout = _find_layout(_locate(data_dir), parts)
     signature = f"{VERSION} {' '.join(layout.parts)} {layout.signature()}"
     dataset = cached(NAME, signature, lambda: _build(layout))
-    _tell_skipped(dataset.skipped, dataset.source)
+    _tell_skipped(dataset.skipped, dataset.notes, dataset.source)
     return dataset
 
 
@@ -149,13 +149,20 @@ def _build(layout: Layout) -> Dataset:
         source=str(layout.path),
         skipped=tuple(line for content in found.values() for line in content.skipped),
         unread=sum(content.unread for content in found.values()),
+        notes=tuple(
+            f"{layout.path}: passed over {content.outside:,} images of {part}/ that lie in none of its class folders"
+            for part, content in found.items()
+            if content.outside
+        ),
     )
 
 
 @functools.cache  # a command may load its data more than once
-def _tell_skipped(skipped: tuple[str, ...], source: str) -> None:
+def _tell_skipped(skipped: tuple[str, ...], notes: tuple[str, ...], source: str) -> None:
     if skipped:
         logger.warning("skipped %d unreadable images of %s: %s", len(skipped), source, _first(skipped))
+    for note in notes:
+        logger.warning(note)
 
 
 def _check_skipped(part: str, found: Found, path: Path) -> None:

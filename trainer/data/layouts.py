@@ -27,12 +27,14 @@ class Found:
 
     class_names: also those of folders without an image. samples: sample id → class name and pixels,
     uint8 (48, 48). skipped: "sample id: reason". unread: how many of these may be readable another time.
+    outside: how many images lie beside the class folders, which are passed over.
     """
 
     class_names: set[str] = field(default_factory=set)
     samples: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     unread: int = 0
+    outside: int = 0
 
     def add(
         self, class_name: str, sample_id: str, decode: Callable[[Source], np.ndarray], source: Source
@@ -135,6 +137,7 @@ class Folder:
 
     def __init__(self, path: Path, parts: tuple[str, ...]) -> None:
         self.path, self.parts = path, parts
+        self.outside = dict.fromkeys(parts, 0)
         self.files = {part: self._list(part) for part in parts}
         check_classes(
             {part: {name: len(files) for name, files in self.files[part].items()} for part in parts}, path
@@ -146,9 +149,16 @@ class Folder:
         """Class name → file name, size in bytes and time of the last change in ns, by name."""
         if not (self.path / part).is_dir():
             raise missing_part(self.path, part)
+        names = []
         with os.scandir(self.path / part) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
-        return {name: sorted(self._list_class(self.path / part / name)) for name in names}
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    names.append(entry.name)
+                else:
+                    self.outside[part] += is_image(entry.name)
+        return {name: sorted(self._list_class(self.path / part / name)) for name in sorted(names)}
 
     def _list_class(self, folder: Path) -> Iterator[tuple[str, int, int]]:
         with os.scandir(folder) as entries:
@@ -165,11 +175,11 @@ class Folder:
                         yield entry.name, -1, -1
 
     def signature(self) -> str:
-        listing = hashlib.blake2b(repr(self.files).encode(), digest_size=16).hexdigest()
+        listing = hashlib.blake2b(repr((self.files, self.outside)).encode(), digest_size=16).hexdigest()
         return f"folder {self.path.resolve()} {listing}"
 
     def read(self) -> dict[str, Found]:
-        found = {part: Found(set(self.files[part])) for part in self.parts}
+        found = {part: Found(set(self.files[part]), outside=self.outside[part]) for part in self.parts}
         for part, classes in self.files.items():
             for class_name, files in classes.items():
                 for name, *_ in files:
