@@ -98,6 +98,20 @@ def test_another_name_of_a_file_in_a_tar_file_is_an_image_of_its_own(
     assert torch.equal(train.images[first], train.images[again])
 
 
+@pytest.mark.parametrize(("encoding", "flag"), [("utf-8", 0x800), ("utf-8", 0), ("cp437", 0)])
+def test_class_names_in_a_zip_are_those_that_were_meant_whichever_tool_wrote_them(
+    tmp_path: Path, encoding: str, flag: int
+) -> None:
+    class Info(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802  (zipfile's own name)
+            return self.filename.encode(encoding), flag
+
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for sample_id, pixels in random_faces(("colère", "joie")).items():
+            archive.writestr(Info(sample_id), png(pixels))
+    assert load(tmp_path / "x.zip", BOTH).class_names == ("colère", "joie")
+
+
 def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", random_faces())
     content = bytearray(path.read_bytes())

@@ -89,7 +89,7 @@ class Archive:
         if zipfile.is_zipfile(self.path):
             with zipfile.ZipFile(self.path) as archive:
                 for info in archive.infolist():
-                    yield info.filename, info.is_dir(), partial(archive.open, info)
+                    yield _zip_name(info), info.is_dir(), partial(archive.open, info)
         else:
             with tarfile.open(self.path) as tar:
                 for member in tar:
@@ -106,6 +106,16 @@ def _decode(content: Callable[[], IO[bytes]]) -> np.ndarray:
     """uint8 (48, 48) of a member. Raises ImageError."""
     with content() as file:
         return read_grey(file)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name as its writer meant it: `zip` on Linux writes UTF-8 without the flag that says so."""
+    if info.flag_bits & 0x800:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()  # zipfile takes a name without the flag for cp437
+    except UnicodeError:
+        return info.filename
 
 
 def _open_in_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

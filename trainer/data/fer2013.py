@@ -20,7 +20,7 @@ from trainer.data.layouts import LAYOUT, PARTS, Folder, Found, Layout, check_cla
 from trainer.data.pixel_csv import CSV_NAMES, PixelCsv
 
 NAME = "fer2013"
-VERSION = 4
+VERSION = 5
 """Raised when the same files would give another dataset than before."""
 DEFAULT_PATH = "data/fer2013"
 KAGGLE_DATASET = "msambare/fer2013"
