@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.model_selection import train_test_split
 
 from trainer.data.splits import load_splits, stratified_index
 
@@ -47,10 +48,31 @@ def test_a_stratified_validation_keeps_the_class_shares(counts, fraction, seed):
     assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(target)))
     assert np.all(np.diff(train) > 0)
     assert np.all(np.diff(validation) > 0)
-    assert len(validation) == max(round(len(target) * fraction), len(counts))
-    expected = np.array(counts) * len(validation) / len(target)
+    wanted = max(round(len(target) * fraction), len(counts))
+    expected = np.array(counts) * wanted / len(target)
     found = np.bincount(target[validation], minlength=len(counts))
     assert np.all(np.abs(found - expected) <= 1)
+    assert found.min() >= 1
+    assert np.bincount(target[train]).min() >= 1
+    drawn = train_test_split(np.arange(len(target)), test_size=wanted, stratify=target, random_state=seed)[1]
+    assert set(drawn) <= set(validation)
+    assert len(set(validation) - set(drawn)) == len(set(target) - set(target[drawn]))
+
+
+def test_a_rare_class_has_an_image_in_validation():
+    target = np.repeat([0, 1, 2], [200, 60, 3])
+    train, validation = stratified_index(target, 0.1, 0)
+    assert np.bincount(target[validation]).tolist() == [20, 6, 1]
+    assert np.bincount(target[train]).tolist() == [180, 54, 2]
+
+
+def test_a_validation_that_is_much_larger_than_asked_for_is_told_in_one_line(workplace, caplog):
+    root = write_faces(workplace / "faces", train=dict.fromkeys(CLASSES, 3))
+    for _ in range(2):
+        assert len(load(root).validation) == 3
+    assert [record.message for record in caplog.records if record.name == "trainer.data.splits"] == [
+        f"{root}: validation is 33% of train instead of 10%, to have an image of each of the 3 classes"
+    ]
 
 
 def test_the_seed_decides_the_validation():
@@ -60,14 +82,9 @@ def test_the_seed_decides_the_validation():
     assert not np.array_equal(first, other)
 
 
-def test_a_class_with_one_image_cannot_be_divided():
-    with pytest.raises(ValueError, match="a class has only one training image"):
-        stratified_index(np.array([0, 0, 0, 1]), 0.5, 0)
-
-
 def test_a_class_with_one_image_is_refused_where_the_data_are_loaded(workplace):
     root = write_faces(workplace / "faces", train={"angry": 1, "happy": 9, "sad": 9})
-    with pytest.raises(ValueError, match="needs two or more of each"):
+    with pytest.raises(ValueError, match=r"^only one training image of angry: .* needs two or more of each"):
         load(root)
     assert len(load(root, protocol="public").train) == 19
 

@@ -1,5 +1,7 @@
 """Which images are trained on, which choose, and which are looked at once: the validation protocol."""
 
+import functools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,8 @@ from trainer.data import dataset_source
 from trainer.data.base import DatasetSource, Split
 from trainer.data.exclusion import Exclusion, exclude
 from trainer.data.twins import twin_pairs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,14 @@ def load_splits(
             )
         validation, test, groups = test.select(groups["public"]), test.select(groups["private"]), {}
     else:
+        num_classes = len(dataset.class_names)
+        rare = np.flatnonzero(np.array(train.class_counts(num_classes)) < 2)
+        if names := ", ".join(dataset.class_names[k] for k in rare):
+            raise ValueError(
+                f"only one training image of {names}: a stratified validation needs two or more of each class"
+            )
         kept, held_out = stratified_index(train.target.numpy(), fraction, seed)
+        _tell_share(len(held_out) / len(train), fraction, num_classes, dataset.source)
         train, validation = train.select(kept), train.select(held_out)
     exclusion = None
     if exclude_list is not None:
@@ -106,18 +117,28 @@ def load_splits(
 
 
 def stratified_index(target: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted positions of train and validation, each with the class shares of `target` (int64 (N,))."""
-    rarest = np.bincount(target).min()
-    if rarest < 2:
-        raise ValueError(
-            "a class has only one training image: a stratified validation needs two or more of each"
-        )
+    """Sorted positions of train and validation, each with the class shares of `target` (int64 (N,)).
+
+    Each class needs two or more; one that is too rare for its share gives one to validation all the same.
+    """
     num_classes = len(np.unique(target))
     wanted = max(round(len(target) * fraction), num_classes)
     train, validation = train_test_split(
         np.arange(len(target)), test_size=wanted, stratify=target, random_state=seed
     )
-    return np.sort(train), np.sort(validation)
+    generator = np.random.default_rng(seed)
+    absent = np.setdiff1d(target, target[validation])
+    added = [generator.choice(np.flatnonzero(target == k)) for k in absent]
+    return np.setdiff1d(train, added), np.union1d(validation, added).astype(np.int64)
+
+
+@functools.cache  # a command may divide its data more than once
+def _tell_share(share: float, fraction: float, num_classes: int, source: str) -> None:
+    if share > 1.5 * fraction:
+        logger.warning(
+            f"{source}: validation is {share:.0%} of train instead of {fraction:.0%}, "
+            f"to have an image of each of the {num_classes} classes"
+        )
 
 
 def group_positions(test: Split, source: DatasetSource) -> dict[str, np.ndarray]:
