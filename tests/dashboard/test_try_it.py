@@ -417,6 +417,7 @@ def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
     assert "fer2013-emotion/1: weights.safetensors cannot be read" in app.warning[0].value.replace("\\", "")
     assert str(tmp_path) not in app.warning[0].value.replace("\\", "")
     client.delete_model_version("fer2013-emotion", "2")
+    time.sleep(cache.FRESH_SECONDS)
     press(app, app.checkbox[0])
     assert app.multiselect(key="models").value == [CNN]
 
