@@ -4,7 +4,7 @@ import pandas as pd
 
 from dashboard.text import number, plain, several
 from trainer.jobs import configuration, flags
-from trainer.search import Value, in_full, read_values
+from trainer.search import Dimension, Value, in_full, read_values
 from trainer.store.snapshot import Snapshot, SweepRun
 
 
@@ -42,6 +42,14 @@ def opening(sweep: SweepRun, trials: pd.DataFrame) -> str:
         f"Best of {of} in {plain(sweep.name)} is trial {best['trial']:.0f}, "
         f"with {number(best['validation_accuracy'])} validation accuracy."
     )
+
+
+def in_words(one: Dimension) -> str:
+    """`learning rate 0.0008 to 0.02, by powers of ten`, `architecture cnn or resnet18`."""
+    name = one.name.replace("_", " ")
+    if one.choices:
+        return f"{name} {' or '.join(map(str, one.choices))}"
+    return f"{name} {one.low:g} to {one.high:g}{', by powers of ten' if one.log else ''}"
 
 
 def progress_table(trials: pd.DataFrame) -> pd.DataFrame:

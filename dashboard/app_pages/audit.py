@@ -98,7 +98,7 @@ snapshot = frame.load(TITLE, without_runs=True)
 if not snapshot.audits:
     frame.answer(TITLE, "No dataset has been audited yet.")
     st.markdown("Near-duplicates and blank images take seconds, judging the labels some minutes:")
-    st.code(COMMAND, language="bash")
+    st.code(COMMAND, language="bash", wrap_lines=True)
     st.stop()
 top = st.container()
 runs = {run.run_id: run for run in snapshot.audits}
@@ -126,7 +126,7 @@ with tabs[0]:
 for tab, section in zip(tabs[1:], found, strict=True):
     if tab.open:
         with tab:
-            st.caption(plain(note(section.note, len(section.rows))))
+            st.caption(plain(note(section)))
             suspects(section.rows[section.rows["finding"] == LABEL])
             st.html(findings_html(section.rows, audit.thumbnails))
 leave_out(audit)

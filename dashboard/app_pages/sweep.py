@@ -11,6 +11,7 @@ from dashboard.address import choose_newest
 from dashboard.sweeps import (
     best_trial,
     command,
+    in_words,
     judged,
     opening,
     progress_table,
@@ -74,7 +75,7 @@ if not snapshot.sweeps:
     st.markdown(
         "Each trial trains with other settings; start the same command again to work on them together:"
     )
-    st.code(COMMAND, language="bash")
+    st.code(COMMAND, language="bash", wrap_lines=True)
     st.stop()
 top = st.container()
 sweeps = {sweep.run_id: sweep for sweep in snapshot.sweeps}
@@ -89,7 +90,7 @@ trials = trials_of(snapshot, sweep)
 with top:
     frame.answer(TITLE, opening(sweep, trials))
     st.caption(
-        f"{plain(sweep.dataset)}, {plain(label(sweep))}. Searched: {plain('; '.join(map(str, sweep.space)))}"
+        f"{plain(sweep.dataset)}, {plain(label(sweep))}. Searched: {plain('; '.join(map(in_words, sweep.space)))}."
     )
 watch(sweep, state_of(trials))
 if (best := best_trial(trials)) is not None:

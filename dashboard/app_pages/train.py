@@ -30,7 +30,7 @@ from dashboard.trainings import (
 )
 from trainer import jobs
 from trainer.config import ARCHITECTURES, Config, Recipe, listing
-from trainer.contract import CONFIG_FILE
+from trainer.contract import CONFIG_FILE, Tag
 from trainer.data import DATASETS
 from trainer.jobs import Job
 from trainer.store.location import StoreError, open_store, store_uri
@@ -75,6 +75,12 @@ def runs_of(snapshot: Snapshot | None) -> tuple[pd.DataFrame, dict[str, str]]:
     return snapshot.runs, full_names(snapshot.runs)
 
 
+def came_along(snapshot: Snapshot) -> list[str]:
+    """The runs that nobody trained here: of the model that comes with the program."""
+    found = {version.run_id for version in snapshot.versions if version.tags.get(Tag.BUNDLED) == "true"}
+    return [run_id for run_id in snapshot.runs.index if run_id in found]
+
+
 def started_here(snapshot: Snapshot | None) -> list[Job]:
     return [] if snapshot is None else jobs.jobs(job_folder())
 
@@ -95,7 +101,8 @@ def live(allowed: bool) -> None:
         st.session_state["going"] = now
         st.rerun()  # one began or ended: the rest of the page has to know
     if allowed:
-        frame.answer("Train", opening(going, runs, names, found))
+        trained = runs if snapshot is None or runs.empty else runs.drop(index=came_along(snapshot))
+        frame.answer("Train", opening(going, trained, names, found))
     for place, one in enumerate(going):
         with st.container(border=True, key=f"going-{place}"):
             card(one, allowed)

@@ -743,6 +743,12 @@ def test_an_audit_is_shown_with_its_findings_and_a_list_to_leave_out(audited: st
     assert answer(open_page("runs.py")) == "There are no runs yet."
 
 
+def test_a_section_without_findings_says_that_none_was_found(audited: str):
+    assert "None was found." in text(open_page("audit.py", findings="No face found (0)"))
+    assert "None was found." not in text(open_page("audit.py", findings="Suspected labels"))
+    assert "None was found." not in text(open_page("audit.py", findings="Blank (1)"))
+
+
 def test_a_link_to_the_newest_audit_opens_it_when_there_is_a_newer_one(audited: str):
     link = held(open_page("audit.py"))
     assert link["audit"] == audited

@@ -5,6 +5,7 @@ import shlex
 import pytest
 import streamlit as st
 
+from dashboard.sweeps import in_words
 from tests.commands.test_sweep import FLAGS, SEARCH
 from tests.dashboard.test_pages import answer, open_page, text
 from tests.extra.grey_faces import Trained
@@ -65,6 +66,13 @@ def test_all_trials_are_shown_where_epochs_were_searched(trained: Trained):
     assert "in searched is trial" in answer(app)
     [table] = app.dataframe
     assert {"epochs done", "epochs", "learning_rate"} <= set(table.value.columns)
+
+
+def test_what_is_searched_is_told_in_words():
+    assert in_words(Dimension("learning_rate", low=0.0008, high=0.02, log=True)) == (
+        "learning rate 0.0008 to 0.02, by powers of ten"
+    )
+    assert in_words(Dimension("mode", ("full", "head"))) == "mode full or head"
 
 
 def test_importance_finds_the_setting_that_decides():

@@ -312,6 +312,17 @@ def test_a_run_that_failed_in_its_test_goes_on_with_that(place):
     assert "failed after its 2 epochs, in the test." in said(app)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_model_that_comes_with_the_program_is_nobodys_last_training(place, trained: bool):
+    own = write_run(SOURCE) if trained else ""
+    run_id = write_run(SOURCE)
+    client = open_store().client()
+    client.create_registered_model("faces")
+    client.create_model_version("faces", "nowhere", run_id, tags={Tag.BUNDLED: "true"})
+    last = f"the last one, first {own[:8]}, finished with 0.625" if own else "Nothing has been trained yet: "
+    assert last in said(opened())
+
+
 def test_a_training_whose_run_is_deleted_has_not_failed_to_begin(place):
     run_id = write_run(SOURCE)
     write_job(None, "--epochs=7", log=f"Run {run_id}: cnn, mode full.\nEvaluating on test …\n")

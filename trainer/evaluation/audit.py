@@ -199,7 +199,7 @@ def sections(audit: Audit) -> list[Section]:
         else "Labels were not judged: --folds 4 trains networks for it, --model takes what a run has answered."
     )
     return [
-        Section("Twins with different labels", f"{alike} At least one of the two labels is wrong.", twins[differ]),
+        Section("Twins with different labels", f"{alike} Of such a pair at least one label is wrong.", twins[differ]),
         Section(
             "Twins in different parts",
             f"{alike} {_several(leaked, 'image')} of other parts {'has' if leaked == 1 else 'have'} a twin in train.",

@@ -14,6 +14,7 @@ from trainer.evaluation.audit import (
     NO_FACE,
     TWIN,
     Audit,
+    Section,
     class_counts,
     sections,
     sentence,
@@ -96,9 +97,8 @@ def report_html(audit: Audit) -> str:
     if len(twins := twin_counts(audit)):
         parts += ["<h2>Twins</h2>", _table(twins.assign(share=twins["share"].map("{:.1%}".format)))]
     for place, section in enumerate(found):
-        count = len(section.rows)
         parts.append(f'<h2 id="s{place}">{html.escape(section.heading())}</h2>')
-        parts.append(f'<p class="small">{html.escape(note(section.note, count))}</p>')
+        parts.append(f'<p class="small">{html.escape(note(section))}</p>')
         if section.rows["finding"].eq(LABEL).any():
             pairs = pd.DataFrame(list(suggestions(section.rows))[:10], columns=["label", "rather", "images"])
             parts.append(_table(pairs))
@@ -114,9 +114,16 @@ def report_html(audit: Audit) -> str:
     )
 
 
-def note(text: str, count: int) -> str:
-    """A section's note, and how many of its findings are shown where that is not all."""
-    return f"{text} The first {MOST_SHOWN} of {count:,} are shown." if count > MOST_SHOWN else text
+def note(section: Section) -> str:
+    """Of a section, and how many of its findings are shown where that is not all; or that there are none."""
+    count = len(section.rows)
+    if not count and section.looked_for:
+        return f"None was found. {section.note}"
+    return (
+        f"{section.note} The first {MOST_SHOWN} of {count:,} are shown."
+        if count > MOST_SHOWN
+        else section.note
+    )
 
 
 def _table(table: pd.DataFrame) -> str:
