@@ -22,11 +22,12 @@ PAGES = {
     "train.py": "Train",
 }
 
-st.set_page_config(page_title="Moodify", page_icon=icon(), layout="wide")
 page = st.navigation(
     [st.Page(f"app_pages/{file}", title=title, default=file == "runs.py") for file, title in PAGES.items()]
 )
-if getattr(page, "title", None) != PAGES["try_it.py"]:  # without a browser a page has no title
+title = getattr(page, "title", None)  # without a browser a page has none
+st.set_page_config(page_title=f"{title} – Moodify" if title else "Moodify", page_icon=icon(), layout="wide")
+if title != PAGES["try_it.py"]:
     photos.forget()
 st.html(charts.INK)
 page.run()
