@@ -97,7 +97,7 @@ def older(sentence: str, what: str) -> None:
     held = cache.reader().newest or 0
     st.caption(sentence)
     if held >= MOST_LOADED:
-        st.caption("No more are loaded here: `python -m trainer runs --limit 0` lists all runs.")
+        st.caption("No more are loaded here: “python -m trainer runs --limit 0” lists all runs.")
         return
     with st.container(horizontal=True):
         for more in LOADED_AT_ONCE:

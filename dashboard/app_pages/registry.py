@@ -250,7 +250,7 @@ if snapshot.has_older_versions:
         "versions",
     )
 if cache.store().artifact_root is not None and "MOODIFY_MLFLOW_URL" not in os.environ:
-    st.caption("The links open the MLflow UI that `make mlflow` starts on this machine.")
+    st.caption("The links open the MLflow UI that “make mlflow” starts on this machine.")
 
 left, right = st.columns([3, 2], gap="large")
 with left:
