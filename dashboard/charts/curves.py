@@ -11,6 +11,8 @@ from dashboard.charts.style import style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import tag
 
+MOST_TICKS = 10
+"""Of whole numbers that are each told on an axis."""
 RAW = 0.6
 """Opacity of a raw line under its smoothed one: it stays visible on a light and on a dark page."""
 
@@ -72,10 +74,14 @@ def learning_curves(
 def best_so_far(table: pd.DataFrame, axis: str) -> go.Figure:
     """Each trial a mark, those that were pruned, stopped, lost or failed hollow; the best finished one so far a line.
 
-    table: columns trial, minutes, accuracy, best, status, as they ended. axis: `trial` or `time`.
+    table: columns trial, minutes, accuracy, best, status, as they ended. axis: `trial`, by their numbers, or `time`.
     """
     figure = go.Figure()
-    across = table["minutes"] if axis == "time" else pd.Series(range(1, len(table) + 1), index=table.index)
+    if axis == "trial":
+        table = table.sort_values("trial", kind="stable")
+        finished = table["accuracy"].where(table["status"] == "finished")
+        table = table.assign(best=finished.cummax().ffill())
+    across = table["minutes" if axis == "time" else "trial"]
     figure.add_scatter(
         x=across, y=table["best"], mode="lines", name="best so far",
         line={"color": "#0072B2", "width": 2.2, "shape": "hv"}, hovertemplate="best so far: %{y:.3f}<extra></extra>",
@@ -90,8 +96,11 @@ def best_so_far(table: pd.DataFrame, axis: str) -> go.Figure:
             hovertemplate=f"trial %{{customdata:.0f}}, {name}: %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     style(figure, "Validation accuracy of each trial, and the best so far", 340)
-    words = "minutes since the first trial began" if axis == "time" else "trials that have ended"
-    figure.update_xaxes(title_text=words, rangemode="tozero")
+    if axis == "time":
+        figure.update_xaxes(title_text="minutes since the first trial began", rangemode="tozero")
+    else:
+        few = table["trial"].max() < MOST_TICKS
+        figure.update_xaxes(title_text="trial", dtick=1 if few else None, zeroline=False)
     figure.update_yaxes(title_text="validation accuracy")
     return figure
 

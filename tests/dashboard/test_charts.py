@@ -248,6 +248,24 @@ def test_parallel_coordinates_are_lines_that_need_no_webgl_and_tell_the_whole_ru
     assert figure.data[-2].text[0] == "<b>trial &lt;0&gt;</b><br>test rate 0<br>test accuracy 0"
 
 
+def test_a_trial_stands_at_its_own_number_also_where_it_ended_after_a_later_one():
+    table = pd.DataFrame(
+        {
+            "trial": [1, 0, 2, 4],
+            "minutes": [1.0, 2.0, 3.0, 4.0],
+            "accuracy": [0.3, 0.5, 0.9, 0.6],
+            "best": [0.3, 0.5, 0.5, 0.6],
+            "status": ["finished", "finished", "pruned", "finished"],
+        }
+    )
+    line, finished, others = charts.best_so_far(table, "trial").data
+    assert (list(line.x), list(line.y)) == ([0, 1, 2, 4], [0.5, 0.5, 0.5, 0.6])
+    assert (list(finished.x), list(finished.y)) == ([0, 1, 4], [0.5, 0.3, 0.6])
+    assert list(others.x) == [2]
+    line, *_ = charts.best_so_far(table, "time").data
+    assert (list(line.x), list(line.y)) == ([1, 2, 3, 4], [0.3, 0.5, 0.5, 0.6])
+
+
 def test_slices_that_only_one_run_was_asked_about_have_their_rows():
     columns = ["grouping", "slice", "images", "accuracy", "low", "high"]
     old = pd.DataFrame([("size", "small", 5, 0.5, 0.4, 0.6)], columns=columns)
