@@ -72,15 +72,16 @@ def difference(snapshot: Snapshot, a: Chosen, b: Chosen, found: dict[str, Predic
     )
 
 
-def matrix(run_id: str, predictions: Predictions, title: str, view: str, theme: str) -> go.Figure:
+def matrix(run_id: str, predictions: Predictions, title: str, view: str, theme: str, most: int) -> go.Figure:
     return cache.figure(
-        ("matrix", run_id, title, view, theme),
+        ("matrix", run_id, title, view, theme, most),
         lambda: charts.confusion_matrix(
             predictions.evaluation.confusion,
             predictions.class_names,
             title,
             normalise=NORMALISE[view],
             theme=theme,
+            most=most,
         ),
     )
 
@@ -102,6 +103,7 @@ view = st.segmented_control(
     "Share of", list(NORMALISE), default="recall", key="share", bind="query-params", required=True,
     help="recall: rows add up to 100%, the diagonal is recall. precision: columns do. counts: images.",
 )  # fmt: skip
+most = max(int(found[run.run_id].evaluation.confusion.max()) for run in shown)
 with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
     for run in shown:
         predictions = found[run.run_id]
@@ -109,7 +111,7 @@ with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
         key = chart_key(f"matrix-{run.run_id[:8]}")
         with st.container():
             frame.chart(
-                matrix(run.run_id, predictions, tag(title), view, frame.theme()),
+                matrix(run.run_id, predictions, tag(title), view, frame.theme(), most),
                 key=key, on_select=clicked_on(key, predictions.class_names, run.run_id),
                 selection_mode="points", alt=f"Confusion matrix, {title}",
             )  # fmt: skip

@@ -27,13 +27,20 @@ DIFFERENCE_LIMIT = 20
 
 
 def confusion_matrix(
-    counts: np.ndarray, class_names: Sequence[str], title: str, *, normalise: str, theme: str
+    counts: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    *,
+    normalise: str,
+    theme: str,
+    most: int | None = None,
 ) -> go.Figure:
     """Rows are the truth, columns the prediction; share and count in the cells; one scale for all runs.
 
     counts: int64 (K, K). normalise: `truth` (rows: the diagonal is recall), `prediction` (columns: precision), `none`.
+    most: images of the darkest cell for `none`, the highest count of all runs that are shown; None: of this one.
     """
-    share = shares(counts, normalise)
+    share = counts / max(most or counts.max(), 1) if normalise == "none" else shares(counts, normalise)
     text = [
         [
             f"{percent(share[i, j])}<br>{counts[i, j]:,}" if normalise != "none" else f"{counts[i, j]:,}"

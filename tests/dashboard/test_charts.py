@@ -337,3 +337,10 @@ def test_a_matrix_of_counts_speaks_of_images():
     counts = np.array([[8, 2], [1, 1]])
     _, cells = charts.confusion_matrix(counts, NAMES[:2], "t", normalise="none", theme="light").data
     assert [cell[2] for cell in cells.customdata] == ["8 images", "2 images", "1 image", "1 image"]
+
+
+def test_matrices_of_counts_share_the_scale_of_the_highest_count_of_all():
+    counts = np.array([[8, 2], [1, 1]])
+    arguments = {"normalise": "none", "theme": "light"}
+    assert charts.confusion_matrix(counts, NAMES[:2], "t", **arguments, most=16).data[0].z[0][0] == 0.5
+    assert charts.confusion_matrix(counts, NAMES[:2], "t", **arguments).data[0].z[0][0] == 1
