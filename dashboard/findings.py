@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -40,6 +39,8 @@ COSTS = {
     "multiply-adds": ("gmacs", "GMACs", lambda v: DASH if v != v else f"{v:.3f} G"),
     "energy": ("estimated_kwh", "kWh, an estimate", lambda v: DASH if v != v else f"{1000 * v:.1f} Wh"),
 }
+LEAST_POINTS = 0.05
+"""Of accuracy for which a price is told: less is written as 0.0."""
 _SEED = re.compile(r" · seed \d+")
 
 
@@ -207,8 +208,8 @@ def cost_table(runs: pd.DataFrame, chosen: Sequence[Chosen]) -> pd.DataFrame:
 def price_table(runs: pd.DataFrame, chosen: Sequence[Chosen], cost: str) -> pd.DataFrame:
     """What a further point of test accuracy costs, from each run that nothing beats to the next dearer one.
 
-    Text; one row a step along the Pareto front of accuracy and `cost`, a key of COSTS; empty where one run is the
-    cheapest and the best, or where test sets differ.
+    Text; one row a step of LEAST_POINTS or more along the Pareto front of accuracy and `cost`, a key of COSTS; empty
+    where one run is the cheapest and the best, or where test sets differ.
     """
     column, _, write = COSTS[cost]
     labels = {run.run_id: run.label for run in chosen}
@@ -218,15 +219,18 @@ def price_table(runs: pd.DataFrame, chosen: Sequence[Chosen], cost: str) -> pd.D
     columns = ["from", "to", "more accuracy (points)", f"more {cost}", f"{cost} for each point"]
     if known["test_fingerprint"].nunique() > 1 or known.empty:
         return pd.DataFrame(columns=columns)
-    best = known["test_accuracy"].cummax()
-    front = known[(known["test_accuracy"] > best.shift(fill_value=-1.0))]
     steps = []
-    for (cheap, before), (dear, after) in pairwise(front.iterrows()):
+    runs_up = known.iterrows()
+    cheap, before = next(runs_up)
+    for dear, after in runs_up:
         points = 100 * (after["test_accuracy"] - before["test_accuracy"])
+        if points < LEAST_POINTS:
+            continue
         added = after[column] - before[column]
         steps.append(
             (labels[str(cheap)], labels[str(dear)], number(points, 1), write(added), write(added / points))
         )
+        cheap, before = dear, after
     return pd.DataFrame(steps, columns=columns)
 
 

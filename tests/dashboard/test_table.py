@@ -313,3 +313,5 @@ def test_a_point_of_accuracy_has_a_price_along_the_front_only():
     assert step["more accuracy (points)"] == "4.0"
     assert step["energy for each point"] == "20.0 Wh"
     assert price_table(runs.assign(test_fingerprint=["a", "a", "b", "b"]), chosen, "energy").empty
+    hardly = runs.assign(test_accuracy=[0.60, 0.6004, 0.64, float("nan")])
+    assert price_table(hardly, chosen, "energy").to_dict("records") == [step]
