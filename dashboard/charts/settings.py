@@ -20,20 +20,29 @@ SHADES = 25
 """Runs of one shade are one trace: a browser draws some hundreds of lines as fast as these."""
 LINE_PX = 46
 """Of the lines from one axis to the next."""
+LONGEST_BESIDE = 20
+"""Letters of a name that has room beside its point on a phone."""
 LETTERS, MOST_TICKS = 40, 5
 """Of ticks: what one line holds on a phone, and how many numbers an axis has."""
 
 
 def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit: str) -> go.Figure:
-    """Test accuracy against what it cost. table: index run_id, columns cost and test_accuracy, low, high."""
+    """Test accuracy against what it cost. table: index run_id, columns cost and test_accuracy, low, high.
+
+    Names stand beside the points where nothing crosses them, else in a legend.
+    """
     figure = go.Figure()
-    for run in chosen:
+    table = table.loc[[run.run_id for run in chosen]]
+    table = table[np.isfinite(table[cost]) & np.isfinite(table["test_accuracy"])]
+    drawn = [run for run in chosen if run.run_id in table.index]
+    beside = _names_fit(table, drawn)
+    for run in drawn:
         row = table.loc[run.run_id]
-        if not np.isfinite(row[cost]) or not np.isfinite(row["test_accuracy"]):
-            continue
         figure.add_scatter(
-            x=[row[cost]], y=[row["test_accuracy"]], mode="markers+text", text=[tag(run.label)], name=tag(run.label),
-            textposition="top center", marker={"color": run.colour, "size": 12, "symbol": run.marker},
+            x=[row[cost]], y=[row["test_accuracy"]], mode="markers+text" if beside else "markers",
+            text=[tag(run.label)], name=tag(run.label), showlegend=not beside, cliponaxis=False,
+            textposition="middle right" if 2 * row[cost] <= table[cost].max() else "middle left",
+            marker={"color": run.colour, "size": 12, "symbol": run.marker},
             error_y={
                 "type": "data", "array": [row["high"] - row["test_accuracy"]],
                 "arrayminus": [row["test_accuracy"] - row["low"]], "color": run.colour, "width": 0, "thickness": 1.4,
@@ -41,10 +50,20 @@ def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit:
             hovertemplate=f"{tag(run.label)}<br>{cost} %{{x:,.4g}} {unit}<br>accuracy %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     style(figure, f"Test accuracy against {cost}", 380)
-    figure.update_layout(showlegend=False)
+    figure.update_layout(showlegend=not beside)
     figure.update_xaxes(title_text=f"{cost} ({unit})", rangemode="tozero")
     figure.update_yaxes(title_text="test accuracy (95% interval)")
     return figure
+
+
+def _names_fit(table: pd.DataFrame, drawn: Sequence[Chosen]) -> bool:
+    """Whether no name is long, and none stands at the height of another run's interval."""
+    if not drawn or max(len(run.label) for run in drawn) > LONGEST_BESIDE:
+        return False
+    height = table["test_accuracy"].to_numpy()[:, None]
+    room = 0.04 * (table["high"].max() - table["low"].min())
+    crossed = (table["low"].to_numpy() - room <= height) & (height <= table["high"].to_numpy() + room)
+    return int(crossed.sum()) == len(table)  # each by its own alone
 
 
 def parallel_coordinates(table: pd.DataFrame, colour_by: str, logarithmic: Sequence[str] = ()) -> go.Figure:

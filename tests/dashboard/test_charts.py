@@ -286,6 +286,20 @@ def test_a_run_without_a_cost_is_left_out_of_the_scatter():
     assert len(charts.cost_scatter(table, [A, B], "size", "bytes").data) == 1
 
 
+def test_names_stand_beside_points_where_no_interval_crosses_them_and_else_in_a_legend():
+    table = pd.DataFrame(
+        {"size": [1.0, 9.0], "test_accuracy": [0.5, 0.8], "low": [0.4, 0.7], "high": [0.6, 0.9]},
+        index=["a", "b"],
+    )
+    left, right = (apart := charts.cost_scatter(table, [A, B], "size", "MB")).data
+    assert (left.textposition, right.textposition) == ("middle right", "middle left")
+    assert left.mode == "markers+text"
+    assert not apart.layout.showlegend
+    close = charts.cost_scatter(table.assign(test_accuracy=[0.75, 0.8], high=0.9), [A, B], "size", "MB")
+    assert {trace.mode for trace in close.data} == {"markers"}
+    assert close.layout.showlegend
+
+
 def test_a_reliability_diagram_shows_each_bin_with_its_interval_and_all_images_below(found):
     after, before = (measure(found[key].target, found[key].probabilities) for key in ("a", "b"))
     figure = charts.reliability_diagram({"a": after}, {"a": before}, [A])
