@@ -34,11 +34,14 @@ METRICS = {
 COSTS = {
     "training time": ("training_seconds", "s", duration),
     "parameters": ("parameters", "number", large),
-    "size": ("size_bytes", "bytes", lambda v: DASH if v != v else f"{v / 1e6:.1f} MB"),
+    "size": ("size_bytes", "MB", lambda v: DASH if v != v else f"{v / 1e6:.1f} MB"),
     "latency": ("latency_ms", "ms, one image on the CPU", lambda v: DASH if v != v else f"{v:.1f} ms"),
     "multiply-adds": ("gmacs", "GMACs", lambda v: DASH if v != v else f"{v:.3f} G"),
-    "energy": ("estimated_kwh", "kWh, an estimate", lambda v: DASH if v != v else f"{1000 * v:.1f} Wh"),
+    "energy": ("estimated_kwh", "Wh, an estimate", lambda v: DASH if v != v else f"{1000 * v:.1f} Wh"),
 }
+"""Name → column of the runs, unit of a chart (see `cost_values`), and how a table writes a value."""
+_PER_UNIT = {"size": 1e-6, "energy": 1000.0}
+_LONG_SECONDS = 120
 LEAST_POINTS = 0.05
 """Of accuracy for which a price is told: less is written as 0.0."""
 _SEED = re.compile(r" · seed \d+")
@@ -203,6 +206,14 @@ def cost_table(runs: pd.DataFrame, chosen: Sequence[Chosen]) -> pd.DataFrame:
     )
     table.insert(1, "test accuracy", runs["test_accuracy"].map(number))
     return table
+
+
+def cost_values(runs: pd.DataFrame, cost: str) -> tuple[pd.Series, str]:
+    """What each run cost, and the unit, for a chart: that of the tables, and one of minutes from two minutes on."""
+    column, unit, _ = COSTS[cost]
+    if unit == "s" and runs[column].max() >= _LONG_SECONDS:
+        return runs[column] / 60, "min"
+    return runs[column] * _PER_UNIT.get(cost, 1.0), unit
 
 
 def price_table(runs: pd.DataFrame, chosen: Sequence[Chosen], cost: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from dashboard.findings import (
     COSTS,
     compare_all,
     cost_table,
+    cost_values,
     headline,
     metric_note,
     metric_table,
@@ -123,8 +124,8 @@ if tabs[1].open:
             "Cost", list(COSTS), default="training time", key="cost", bind="query-params", required=True
         )
         table = cost_table(runs, chosen)
-        column, unit, _ = COSTS[name]
-        points = runs.assign(**{name: runs[column]}, low=table["low"], high=table["high"])
+        values, unit = cost_values(runs, name)
+        points = runs.assign(**{name: values}, low=table["low"], high=table["high"])
         frame.chart(
             charts.cost_scatter(points, chosen, name, unit),
             alt=f"Test accuracy of each run against its {name} in {unit}",

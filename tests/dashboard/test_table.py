@@ -13,6 +13,7 @@ from dashboard.findings import (
     METRICS,
     compare_all,
     cost_table,
+    cost_values,
     headline,
     metric_note,
     metric_table,
@@ -294,6 +295,21 @@ def test_energy_is_told_with_what_it_may_be_at_least_and_at_most():
         index=["a", "b"],
     ).assign(estimated_kwh=[0.010, 0.004], uncertainty_factor=[2.0, float("nan")])
     assert cost_table(runs, chosen)["energy"].tolist() == ["10.0 Wh (5.0 to 20.0)", "4.0 Wh"]
+
+
+def test_a_chart_of_costs_has_the_units_of_the_table():
+    runs = pd.DataFrame(
+        {"training_seconds": [90.0, 7200.0], "size_bytes": 3.8e6, "estimated_kwh": 0.0558, "latency_ms": 5.3}
+    )
+    found = {name: cost_values(runs, name) for name in ("training time", "size", "energy", "latency")}
+    assert {name: (values.iloc[1], unit) for name, (values, unit) in found.items()} == {
+        "training time": (120.0, "min"),
+        "size": (pytest.approx(3.8), "MB"),
+        "energy": (pytest.approx(55.8), "Wh, an estimate"),
+        "latency": (5.3, "ms, one image on the CPU"),
+    }
+    values, unit = cost_values(runs[:1], "training time")
+    assert (values.iloc[0], unit) == (90.0, "s")
 
 
 def test_a_point_of_accuracy_has_a_price_along_the_front_only():
