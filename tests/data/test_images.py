@@ -1,6 +1,9 @@
 """Any image file becomes the grey pixels that it shows, or one clear refusal."""
 
+import os
+import sys
 import zlib
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -168,6 +171,15 @@ def test_what_is_not_an_image_is_refused_in_one_line(tmp_path: Path) -> None:
         read_grey(tmp_path / "missing.png")
     with pytest.raises(ImageError, match="cannot be read"):
         read_grey(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no named pipes in folders")
+def test_what_is_no_file_is_refused_before_it_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    for path in (tmp_path / "x.jpg", Path(os.devnull)):
+        for read in (read_grey, partial(read_colour, most_px=100)):
+            with pytest.raises(ImageError, match=r"^not a file, but a pipe, a socket or a device$"):
+                read(path)
 
 
 def test_a_file_of_many_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -149,7 +150,10 @@ def read_colour(source: Path | bytes | IO[bytes], most_px: int) -> tuple[np.ndar
 def _read(source: Path | bytes | IO[bytes]) -> bytes:
     if isinstance(source, Path):
         try:
-            if (size := source.stat().st_size) > FILE_LIMIT:
+            status = source.stat()
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise ImageError("not a file, but a pipe, a socket or a device")
+            if (size := status.st_size) > FILE_LIMIT:
                 raise ImageError(
                     f"the file has {size / 1e6:,.0f} MB; at most {FILE_LIMIT / 1e6:,.0f} MB are read"
                 )
