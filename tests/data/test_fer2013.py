@@ -349,6 +349,24 @@ def test_how_many_images_lie_in_no_class_folder_is_told_by_every_command(
     ] * 2
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip", "wrapped"])
+def test_a_validation_folder_is_said_to_be_unused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    faces = random_faces()
+    faces |= {name.replace("test/", "val/"): pixels for name, pixels in faces.items()}
+    if kind == "folder":
+        path = write_folder(tmp_path / "faces", faces)
+    else:
+        path = write_zip(tmp_path / "x.zip", faces, "faces/" if kind == "wrapped" else "")
+    load(path, ["test"])
+    assert "not used" not in caplog.text
+    assert len(load(path, BOTH).parts["train"]) == 21
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"{path}: val/ is not used: validation is a part of train/, a tenth where nothing else is asked for"
+    ]
+
+
 def test_a_class_of_which_no_image_is_readable_is_refused(tmp_path: Path) -> None:
     files = many_faces(0) | {"test/c/x.png": b"text"}
     with pytest.raises(ValueError, match="test has no readable image of class c"):

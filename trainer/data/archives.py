@@ -18,6 +18,7 @@ from trainer.data.images import ImageError, read_grey
 from trainer.data.layouts import (
     LAYOUT,
     PARTS,
+    UNUSED,
     Found,
     file_signature,
     is_hidden,
@@ -37,17 +38,20 @@ class Archive:
     def __init__(self, path: Path, parts: tuple[str, ...]) -> None:
         self.path, self.parts = path, parts
         self.title = f"the images of {path}"
+        self.unused: tuple[str, ...] = ()
 
     def signature(self) -> str:
         return f"archive {file_signature(self.path)}"
 
     def read(self) -> dict[str, Found]:
         found: dict[str, Found] = {}
-        wrappers, others = set(), []
+        wrappers, others, unused = set(), [], set()
         with _damage_explained(self.path):
             for name, is_folder, content in self._members():
                 place = _place(name, is_folder)
                 if place is None or place.part not in self.parts:
+                    if place is not None and place.part in UNUSED:
+                        unused.add((place.wrapper, place.part))
                     continue
                 if is_folder or not place.class_name or not is_image(place.file_name):
                     others.append(place)
@@ -65,6 +69,7 @@ class Archive:
             raise ValueError(
                 f"{self.path} holds the layout {LAYOUT} more than once, in: {', '.join(sorted(wrappers))}"
             )
+        self.unused = tuple(name for name in UNUSED if any((wrapper, name) in unused for wrapper in wrappers))
         for place in others:  # a class, and a part, may be without an image
             if not wrappers or place.wrapper in wrappers:
                 part = found.setdefault(place.part, Found())
@@ -167,8 +172,8 @@ def _place(name: str, is_folder: bool) -> _Place | None:
         raise ValueError(f"the archive has a member '{name}' that points outside of it: it is refused")
     if any(is_hidden(component) for component in path.parts):
         return None
-    for depth in (0, 1):
-        if path.parts[depth : depth + 1] and path.parts[depth] in PARTS:
+    for depth, folders in ((0, PARTS), (1, PARTS), (0, UNUSED), (1, UNUSED)):
+        if len(path.parts) > depth and path.parts[depth] in folders:
             part, *names = path.parts[depth:]
             class_name = names.pop(0) if len(names) > (0 if is_folder else 1) else ""
             return _Place("/".join(path.parts[:depth]) or "its top", part, class_name, "/".join(names))

@@ -6,7 +6,7 @@ import os
 import tarfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from trainer.data.layouts import LAYOUT, PARTS, Folder, Found, Layout, check_cla
 from trainer.data.pixel_csv import CSV_NAMES, PixelCsv
 
 NAME = "fer2013"
-VERSION = 5
+VERSION = 6
 """Raised when the same files would give another dataset than before."""
 DEFAULT_PATH = "data/fer2013"
 KAGGLE_DATASET = "msambare/fer2013"
@@ -149,12 +149,20 @@ def _build(layout: Layout) -> Dataset:
         source=str(layout.path),
         skipped=tuple(line for content in found.values() for line in content.skipped),
         unread=sum(content.unread for content in found.values()),
-        notes=tuple(
-            f"{layout.path}: passed over {content.outside:,} images of {part}/ that lie in none of its class folders"
-            for part, content in found.items()
-            if content.outside
-        ),
+        notes=tuple(_notes(layout, found)),
     )
+
+
+def _notes(layout: Layout, found: dict[str, Found]) -> Iterator[str]:
+    for part, content in found.items():
+        if content.outside:
+            images = f"{content.outside:,} images of {part}/"
+            yield f"{layout.path}: passed over {images} that lie in none of its class folders"
+    if layout.unused and "train" in layout.parts:
+        yield (
+            f"{layout.path}: {' and '.join(f'{name}/' for name in layout.unused)} is not used: validation is a part of "
+            "train/, a tenth where nothing else is asked for"
+        )
 
 
 @functools.cache  # a command may load its data more than once

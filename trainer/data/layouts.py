@@ -14,6 +14,8 @@ from trainer.contract import metric_key
 from trainer.data.images import SUFFIXES, UNREADABLE, ImageError, UnreadError, read_grey
 
 PARTS = ("train", "test")
+UNUSED = ("validation", "valid", "val")
+"""Folders that lie beside the parts in other data sets, and are not read."""
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
 
 _SUFFIXES = SUFFIXES | UNREADABLE
@@ -58,13 +60,15 @@ class Found:
 class Layout(Protocol):
     """One place where images were found, for the parts that are wanted.
 
-    title names the images in a log line. signature() changes when their files change; it decodes
-    nothing. read() decodes them, in an order that stays the same; ValueError where it cannot.
+    title names the images in a log line. unused: which of UNUSED lie beside the parts, once they are read.
+    signature() changes when their files change; it decodes nothing. read() decodes them, in an order that stays
+    the same; ValueError where it cannot.
     """
 
     path: Path
     parts: tuple[str, ...]
     title: str
+    unused: tuple[str, ...]
 
     def signature(self) -> str: ...
 
@@ -137,6 +141,7 @@ class Folder:
 
     def __init__(self, path: Path, parts: tuple[str, ...]) -> None:
         self.path, self.parts = path, parts
+        self.unused = tuple(name for name in UNUSED if (path / name).is_dir())
         self.outside = dict.fromkeys(parts, 0)
         self.files = {part: self._list(part) for part in parts}
         check_classes(
@@ -175,8 +180,8 @@ class Folder:
                         yield entry.name, -1, -1
 
     def signature(self) -> str:
-        listing = hashlib.blake2b(repr((self.files, self.outside)).encode(), digest_size=16).hexdigest()
-        return f"folder {self.path.resolve()} {listing}"
+        listing = hashlib.blake2b(repr((self.files, self.outside, self.unused)).encode(), digest_size=16)
+        return f"folder {self.path.resolve()} {listing.hexdigest()}"
 
     def read(self) -> dict[str, Found]:
         found = {part: Found(set(self.files[part]), outside=self.outside[part]) for part in self.parts}

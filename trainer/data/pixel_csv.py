@@ -21,6 +21,8 @@ USAGES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
 class PixelCsv:
     """Columns emotion (0 to 6), pixels and Usage; one row for each image."""
 
+    unused: tuple[str, ...] = ()
+
     def __init__(self, path: Path, parts: tuple[str, ...]) -> None:
         self.path, self.parts = path, parts
         self.title = f"the images of {path}"
