@@ -112,6 +112,16 @@ def test_class_names_in_a_zip_are_those_that_were_meant_whichever_tool_wrote_the
     assert load(tmp_path / "x.zip", BOTH).class_names == ("colère", "joie")
 
 
+def test_a_zip_with_a_password_is_to_be_unpacked(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", random_faces())
+    with zipfile.ZipFile(path, "a") as archive:
+        for info in archive.infolist():
+            info.flag_bits |= 1  # as written at the end of the file, where it is looked up
+        archive.writestr("a", b"")
+    with pytest.raises(ValueError, match=r"x\.zip is encrypted: unpack it, and name its folder$"):
+        load(path, BOTH)
+
+
 def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", random_faces())
     content = bytearray(path.read_bytes())

@@ -94,7 +94,7 @@ class Archive:
         if zipfile.is_zipfile(self.path):
             with zipfile.ZipFile(self.path) as archive:
                 for info in archive.infolist():
-                    yield _zip_name(info), info.is_dir(), partial(archive.open, info)
+                    yield _zip_name(info), info.is_dir(), partial(_open_in_zip, archive, info)
         else:
             with tarfile.open(self.path) as tar:
                 for member in tar:
@@ -121,6 +121,13 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return info.filename.encode("cp437").decode()  # zipfile takes a name without the flag for cp437
     except UnicodeError:
         return info.filename
+
+
+def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """A file. Raises ValueError where it needs a password."""
+    if info.flag_bits & 1:
+        raise ValueError(f"{archive.filename} is encrypted: unpack it, and name its folder")
+    return archive.open(info)
 
 
 def _open_in_tar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
