@@ -419,6 +419,21 @@ def test_a_damaged_csv_row_is_skipped_and_named(
     assert reason in line
 
 
+def test_a_csv_of_some_of_the_emotions_has_these_as_classes(tmp_path: Path) -> None:
+    rows = [csv_row(*face) for face in random_faces(("happy", "angry")).items()]
+    assert load(write_csv(tmp_path / "two.csv", rows), BOTH).class_names == ("angry", "happy")
+    uneven = write_csv(tmp_path / "uneven.csv", [*rows, rows[0].replace("3", "2", 1)])
+    for parts in (BOTH, ["test"]):
+        with pytest.raises(
+            ValueError, match=r"uneven\.csv has no test row of fear; train and test need the same"
+        ):
+            load(uneven, parts)
+    with pytest.raises(
+        ValueError, match=r"one\.csv has rows of one emotion alone, happy: it needs two or more"
+    ):
+        load(write_csv(tmp_path / "one.csv", [row for row in rows if row.startswith("3")]), BOTH)
+
+
 def test_a_csv_with_other_columns_is_an_error(tmp_path: Path) -> None:
     for header in ("label,pixels,Usage", "", "0,1 2 3,Training"):
         with pytest.raises(ValueError, match="needs the columns emotion, pixels and Usage"):

@@ -15,11 +15,12 @@ SIDE_PX = 48
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 COLUMNS = ("emotion", "pixels", "usage")
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # in the order of their codes
+CODES = {str(code): emotion for code, emotion in enumerate(EMOTIONS)}
 USAGES = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}
 
 
 class PixelCsv:
-    """Columns emotion (0 to 6), pixels and Usage; one row for each image."""
+    """Columns emotion (0 to 6), pixels and Usage; one row for each image. The classes are the emotions that occur."""
 
     unused: tuple[str, ...] = ()
 
@@ -37,7 +38,8 @@ class PixelCsv:
 
 def read_rows(content: IO[bytes], name: str, parts: tuple[str, ...]) -> dict[str, Found]:
     """What a CSV file holds of each part. Raises ValueError, which calls it `name`, where that cannot be told."""
-    found = {part: Found(set(EMOTIONS)) for part in parts}
+    found = {part: Found() for part in parts}
+    named: dict[str, set[str]] = {part: set() for part in USAGES.values()}  # emotions, also of unwanted parts
     part = "train"
     rows = csv.reader(TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=""))
     try:
@@ -46,6 +48,8 @@ def read_rows(content: IO[bytes], name: str, parts: tuple[str, ...]) -> dict[str
             emotion, pixels, usage = (row[column].strip() if column < len(row) else "" for column in columns)
             # A truncated row has no Usage; it counts for the part of the row before it.
             part = USAGES.get(usage, part)
+            if usage in USAGES and emotion in CODES:
+                named[part].add(CODES[emotion])
             if part in found:
                 _add_row(found[part], part, number, emotion, pixels, usage)
     except csv.Error as error:
@@ -54,6 +58,19 @@ def read_rows(content: IO[bytes], name: str, parts: tuple[str, ...]) -> dict[str
         if not found[wanted].samples and not found[wanted].skipped:
             usages = " or ".join(usage for usage, its_part in USAGES.items() if its_part == wanted)
             raise ValueError(f"{name} has no row with Usage {usages}, so it has no {wanted} part")
+    every = set().union(*named.values())
+    for wanted in parts:
+        found[wanted].class_names = set(every)
+        if found[wanted].skipped:  # these rows may be the missing ones
+            continue
+        if len(every) < 2:
+            raise ValueError(
+                f"{name} has rows of one emotion alone, {', '.join(every)}: it needs two or more"
+            )
+        if missing := sorted(every - named[wanted]):
+            raise ValueError(
+                f"{name} has no {wanted} row of {', '.join(missing)}; train and test need the same emotions"
+            )
     return found
 
 
@@ -71,10 +88,10 @@ def _add_row(found: Found, part: str, number: int, emotion: str, pixels: str, us
         found.skipped.append(
             f"{part}/row_{number}: its Usage is '{usage[:20]}', not one of {', '.join(USAGES)}"
         )
-    elif emotion not in {str(code) for code in range(len(EMOTIONS))}:
+    elif emotion not in CODES:
         found.skipped.append(f"{part}/{usage}_{number}: its emotion is '{emotion[:20]}', not 0 to 6")
     else:
-        found.add(EMOTIONS[int(emotion)], f"{part}/{usage}_{number}", _parse_pixels, pixels)
+        found.add(CODES[emotion], f"{part}/{usage}_{number}", _parse_pixels, pixels)
 
 
 def _parse_pixels(text: str) -> np.ndarray:
