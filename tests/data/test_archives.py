@@ -185,6 +185,16 @@ def test_what_is_no_image_may_lie_anywhere_in_an_archive(tmp_path: Path, name: s
     assert len(dataset.parts["train"]) == 21
 
 
+def test_an_archive_without_usable_data_is_said_to_lack_images_and_the_csv(tmp_path: Path) -> None:
+    for content, names in (({"mine.csv": b"x", ".x": b""}, "mine.csv"), ({"a/b/train/c/x.png": b""}, "a")):
+        path = write_tar(tmp_path / "x.tar", content)
+        with pytest.raises(
+            ValueError,
+            match=rf"x\.tar holds {names}, but no images in the layout train/<class>/<image> .*; nor fer2013\.csv$",
+        ):
+            load(path, BOTH)
+
+
 def test_a_layout_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", random_faces())
     with zipfile.ZipFile(path, "a") as archive:

@@ -25,6 +25,7 @@ from trainer.data.layouts import (
     is_image,
     missing_part,
     nested,
+    no_images,
 )
 from trainer.data.pixel_csv import CSV_NAMES, read_rows
 
@@ -65,6 +66,9 @@ class Archive:
                 part.add(place.class_name, sample_id, _decode, content)
         if not wrappers and (rows := self._read_csv()) is not None:
             return rows
+        if not wrappers and not others:
+            names = ", ".join(self._tops()[:5]) or "nothing"
+            raise no_images(self.path, names, f"nor {CSV_NAMES[0]}")
         if len(wrappers) > 1:
             raise ValueError(
                 f"{self.path} holds the layout {LAYOUT} more than once, in: {', '.join(sorted(wrappers))}"
@@ -88,6 +92,12 @@ class Archive:
                 if PurePosixPath(name).name in CSV_NAMES and not is_folder:
                     return read_rows(content(), f"{name} in {self.path}", self.parts)
         return None
+
+    def _tops(self) -> list[str]:
+        """What lies at the top, by name."""
+        with _damage_explained(self.path):
+            names = {PurePosixPath(name).parts[:1] for name, *_ in self._members()}
+        return sorted(name for top in names for name in top if not is_hidden(name))
 
     def _members(self) -> Iterator[tuple[str, bool, Callable[[], IO[bytes]]]]:
         """Name, whether it is a folder, and how to open it; to be read before the next one is asked for."""

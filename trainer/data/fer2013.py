@@ -16,7 +16,7 @@ from trainer.data.archives import Archive
 from trainer.data.base import Dataset, DatasetSource, Split
 from trainer.data.cache import cached
 from trainer.data.kaggle import DownloadError, download
-from trainer.data.layouts import LAYOUT, PARTS, Folder, Found, Layout, check_classes, is_hidden
+from trainer.data.layouts import PARTS, Folder, Found, Layout, check_classes, is_hidden, no_images
 from trainer.data.pixel_csv import CSV_NAMES, PixelCsv
 
 NAME = "fer2013"
@@ -106,9 +106,7 @@ def _find_layout(path: Path, parts: Sequence[str]) -> Layout:
         if archives:
             return Archive(archives[0], wanted)
     names = ", ".join(entry.name for entry in _visible(path)[:5]) or "nothing"
-    raise ValueError(
-        f"{path} holds {names}, but no images in the layout {LAYOUT}; neither an archive of it, nor {CSV_NAMES[0]}"
-    )
+    raise no_images(path, names, f"neither an archive of it, nor {CSV_NAMES[0]}")
 
 
 def _visible(folder: Path) -> list[Path]:

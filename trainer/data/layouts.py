@@ -101,6 +101,11 @@ def missing_part(path: Path, part: str) -> ValueError:
     return ValueError(f"{path} has no folder {part}/: the layout is {LAYOUT}")
 
 
+def no_images(path: Path, names: str, otherwise: str) -> ValueError:
+    """The error for a place that holds none, but these names; `otherwise` is what it lacks beside them."""
+    return ValueError(f"{path} holds {names}, but no images in the layout {LAYOUT}; {otherwise}")
+
+
 def check_classes(counts: dict[str, dict[str, int]], path: Path) -> tuple[str, ...]:
     """The class names, sorted, from part → class name → number of images.
 
