@@ -529,6 +529,20 @@ def test_without_a_path_the_environment_then_the_usual_folder_is_read(
     assert load(None, BOTH).source == str(tmp_path / "faces.zip")
 
 
+def test_a_tilde_is_the_home_folder_where_no_shell_has_put_it_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in --data-dir=~/faces."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_folder(tmp_path / "faces", random_faces())
+    assert load(Path("~/faces"), BOTH).source == str(tmp_path / "faces")
+    monkeypatch.setenv("MOODIFY_FER2013", "~/faces")
+    assert load(None, BOTH).source == str(tmp_path / "faces")
+    with pytest.raises(FileNotFoundError, match="~nobody-here/faces: the path does not exist"):
+        load(Path("~nobody-here/faces"), BOTH)
+
+
 @pytest.mark.parametrize("empty_folder", [False, True])
 def test_where_nothing_is_there_the_error_tells_how_to_get_the_data(cwd: Path, empty_folder: bool) -> None:
     if empty_folder:

@@ -68,7 +68,7 @@ SOURCE = DatasetSource(load=load, group=group)
 def _locate(data_dir: Path | None) -> Path:
     given = data_dir or os.environ.get("MOODIFY_FER2013")
     if given:
-        path = Path(given)
+        path = Path(os.path.expanduser(given))  # noqa: PTH111  (no error for a user who is not there)
         if not path.exists():
             raise FileNotFoundError(f"There is no FER-2013 at {path}: the path does not exist.\n{HOW_TO_GET}")
         return path
