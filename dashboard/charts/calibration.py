@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.charts.style import style
+from dashboard.charts.style import interval, style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import tag
 from trainer.evaluation.reliability import Reliability, surer_than
@@ -70,10 +70,7 @@ def _add_bins(figure: go.Figure, run: Chosen, bins: pd.DataFrame, dotted: bool =
     """One point a bin, joined; with 95% intervals unless `dotted`."""
     name = tag(f"{run.label} before calibration" if dotted else run.label)
     size, width, dash, symbol = (5, 1, "dot", f"{run.marker}-open") if dotted else (8, 2, "solid", run.marker)
-    error = {
-        "type": "data", "array": bins["high"] - bins["accuracy"], "arrayminus": bins["accuracy"] - bins["low"],
-        "color": run.colour, "thickness": 1.2, "width": 0, "visible": not dotted,
-    }  # fmt: skip
+    error = interval(bins, "accuracy", run.colour, 1.2) | {"visible": not dotted}
     figure.add_scatter(
         x=bins["confidence"], y=bins["accuracy"], mode="lines+markers", name=name, showlegend=not dotted,
         opacity=0.7 if dotted else 1, error_y=error, line={"color": run.colour, "width": width, "dash": dash},

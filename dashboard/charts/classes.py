@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.charts.style import style
+from dashboard.charts.style import interval, style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import count, tag
 
@@ -53,10 +53,7 @@ def class_dots(
         figure.add_scatter(
             x=rows["value"], y=[position[name] - shift for name in rows["class"]], mode="markers", name=tag(run.label),
             marker={"color": run.colour, "size": 10 if len(chosen) < 5 else 8, "symbol": run.marker},
-            error_x={
-                "type": "data", "array": rows["high"] - rows["value"], "arrayminus": rows["value"] - rows["low"],
-                "color": run.colour, "thickness": 1.4, "width": 0,
-            },
+            error_x=interval(rows, "value", run.colour),
             customdata=np.stack([rows["class"].map(tag), rows["low"], rows["high"]], axis=1) if len(rows) else None,
             hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}: {metric} %{{x:.3f}}{ends}<extra></extra>",
         )  # fmt: skip
@@ -69,9 +66,9 @@ def class_dots(
     shapes = [
         line | {"x0": mean, "x1": mean, "line": {"color": c, "width": 1, "dash": "dot"}} for c, mean in means
     ]
-    interval = " with 95% intervals" if metric != "F1" else ""
+    bars = " with 95% intervals" if metric != "F1" else ""
     name = metric[0].upper() + metric[1:]
-    style(figure, f"{name} of each class{interval}; dotted: mean over classes", 90 + row_px * len(classes))
+    style(figure, f"{name} of each class{bars}; dotted: mean over classes", 90 + row_px * len(classes))
     figure.update_layout(shapes=shapes)
     figure.update_xaxes(range=[-0.01, 1.01], title_text=metric, dtick=0.2)
     figure.update_yaxes(
@@ -99,10 +96,7 @@ def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> 
         figure.add_scatter(
             x=table["accuracy"], y=rows, mode="markers", name=tag(run.label),
             marker={"color": run.colour, "size": 9, "symbol": run.marker},
-            error_x={
-                "type": "data", "array": table["high"] - table["accuracy"],
-                "arrayminus": table["accuracy"] - table["low"], "color": run.colour, "thickness": 1.4, "width": 0,
-            },
+            error_x=interval(table, "accuracy", run.colour),
             customdata=np.stack([table["slice"].map(tag), table["images"]], axis=1),
             hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}, %{{customdata[1]:,}} images: "
             "%{x:.3f}<extra></extra>",

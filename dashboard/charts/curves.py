@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.charts.style import style
+from dashboard.charts.style import interval, style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import tag
 
@@ -146,10 +146,7 @@ def corruption_curves(table: pd.DataFrame, chosen: Sequence[Chosen], columns: in
                 legendgroup=run.run_id, showlegend=index == 0,
                 line={"color": run.colour, "dash": run.dash, "width": 2},
                 marker={"symbol": run.marker, "size": 6},
-                error_y={
-                    "type": "data", "array": values["high"] - values["accuracy"],
-                    "arrayminus": values["accuracy"] - values["low"], "color": run.colour, "thickness": 1, "width": 0,
-                },
+                error_y=interval(values, "accuracy", run.colour, 1),
                 hovertemplate=f"{tag(run.label)}<br>{tag(kind)}, strength %{{x}}: %{{y:.3f}}<extra></extra>",
                 row=index // columns + 1, col=index % columns + 1,
             )  # fmt: skip

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from dashboard.charts.style import style
+from dashboard.charts.style import interval, style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import DASH, large, percent, short, tag
 
@@ -43,10 +43,7 @@ def cost_scatter(table: pd.DataFrame, chosen: Sequence[Chosen], cost: str, unit:
             text=[tag(run.label)], name=tag(run.label), showlegend=not beside, cliponaxis=False,
             textposition="middle right" if 2 * row[cost] <= table[cost].max() else "middle left",
             marker={"color": run.colour, "size": 12, "symbol": run.marker},
-            error_y={
-                "type": "data", "array": [row["high"] - row["test_accuracy"]],
-                "arrayminus": [row["test_accuracy"] - row["low"]], "color": run.colour, "width": 0, "thickness": 1.4,
-            },
+            error_y=interval(table.loc[[run.run_id]], "test_accuracy", run.colour),
             hovertemplate=f"{tag(run.label)}<br>{cost} %{{x:,.4g}} {unit}<br>accuracy %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     style(figure, f"Test accuracy against {cost}", 380)

@@ -1,7 +1,9 @@
 """What all charts have in common."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, sample_colorscale, unlabel_rgb
 
@@ -39,6 +41,14 @@ def style(figure: go.Figure, title: str, height: int) -> None:
     )  # fmt: skip
     figure.update_xaxes(automargin=True)  # a saved report has no theme that would say so
     figure.update_yaxes(automargin=True)
+
+
+def interval(table: pd.DataFrame, value: str, colour: str, thickness: float = 1.4) -> dict[str, Any]:
+    """Bars from `low` to `high` of a table, without caps, around its column `value`: error_x or error_y of a trace."""
+    return {
+        "type": "data", "array": table["high"] - table[value], "arrayminus": table[value] - table["low"],
+        "color": colour, "thickness": thickness, "width": 0,
+    }  # fmt: skip
 
 
 def title_of(figure: go.Figure) -> str:
