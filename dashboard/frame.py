@@ -12,10 +12,8 @@ from PIL import Image, ImageDraw
 from dashboard import cache, charts
 from dashboard.selection import Chosen
 from dashboard.text import plain
-from trainer.evaluation.attention import Attention
 from trainer.evaluation.comparison import Predictions, same_images
 from trainer.evaluation.robustness import Robustness
-from trainer.evaluation.slices import Slices
 from trainer.store.location import SQLITE_PREFIX, StoreError, store_uri
 from trainer.store.snapshot import Snapshot
 
@@ -128,27 +126,8 @@ def answer(title: str, sentence: str) -> None:
     st.header(sentence, anchor=False)
 
 
-def load_predictions(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Predictions]:
-    """run_id → predictions of those runs that have them; says of each other one why it is left out."""
-    return _load(cache.predictions, snapshot, chosen)
-
-
-def load_robustness(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Robustness]:
-    """The same of their answers to worse images."""
-    return _load(cache.robustness, snapshot, chosen)
-
-
-def load_slices(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Slices]:
-    """The same of their test images, cut by what these are like."""
-    return _load(cache.slices, snapshot, chosen)
-
-
-def load_attention(snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, Attention]:
-    """The same of what their networks look at on average."""
-    return _load(cache.attention, snapshot, chosen)
-
-
-def _load(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, T]:
+def load_each(read: Callable[[str, str], T | str], snapshot: Snapshot, chosen: list[Chosen]) -> dict[str, T]:
+    """run_id → what `cache` reads of those runs that have it; says of each other one why it is left out."""
     found = {}
     for run in chosen:
         result = read(run.run_id, snapshot.runs.at[run.run_id, "status"])
@@ -175,40 +154,38 @@ def same_test_set(
     snapshot: Snapshot, found: dict[str, Predictions], chosen: list[Chosen]
 ) -> dict[str, Predictions]:
     """Those tested on the first run's images; says of each other one why it is left out."""
-    if not found:
-        return {}
-    labels = {run.run_id: run.label for run in chosen}
-    first = next(iter(found))
-    kept = {}
-    for run_id, predictions in found.items():
-        if reason := different_tests(snapshot, found, first, run_id):
-            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {plain(reason)}.")
-        else:
-            kept[run_id] = predictions
-    return kept
+    return _like_the_first(found, chosen, lambda a, b: different_tests(snapshot, found, a, b))
 
 
 def same_worse_images(
     snapshot: Snapshot, found: dict[str, Robustness], chosen: list[Chosen]
 ) -> dict[str, Robustness]:
     """Those asked about the same worse versions of the first run's images; says of each other why it is left out."""
-    if not found:
-        return {}
-    labels = {run.run_id: run.label for run in chosen}
     fingerprints = snapshot.runs["test_fingerprint"]
-    first = next(iter(found))
-    kept = {}
-    for run_id, answers in found.items():
-        reason = ""
-        if answers.sample_ids != found[first].sample_ids or fingerprints[run_id] != fingerprints[first]:
-            sizes = f"{len(found[first]):,} and {len(answers):,}"
-            reason = f"they were asked about worse versions of different images ({sizes})"
-        elif other := set(answers.kinds) ^ set(found[first].kinds):
-            reason = (
+
+    def difference(a: str, b: str) -> str | None:
+        if found[a].sample_ids != found[b].sample_ids or fingerprints[a] != fingerprints[b]:
+            sizes = f"{len(found[a]):,} and {len(found[b]):,}"
+            return f"they were asked about worse versions of different images ({sizes})"
+        if other := set(found[a].kinds) ^ set(found[b].kinds):
+            return (
                 f"their images were made worse in different ways (only one's by {', '.join(sorted(other))})"
             )
-        if reason:
-            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {reason}.")
+        return None
+
+    return _like_the_first(found, chosen, difference)
+
+
+def _like_the_first(
+    found: dict[str, T], chosen: list[Chosen], difference: Callable[[str, str], str | None]
+) -> dict[str, T]:
+    """difference: of two runs, why they cannot be compared, or None."""
+    labels = {run.run_id: run.label for run in chosen}
+    kept = {}
+    for run_id, answers in found.items():
+        first = next(iter(found))
+        if reason := difference(first, run_id):
+            st.caption(f"{plain(labels[run_id])} is left out beside {plain(labels[first])}: {plain(reason)}.")
         else:
             kept[run_id] = answers
     return kept

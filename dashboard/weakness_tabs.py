@@ -41,7 +41,7 @@ def show_classes(chosen: list[Chosen], comparisons: dict[str, Comparison]) -> No
 
 def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """Where each run is weak, by what the test images are like or by groups that are brought along."""
-    found = frame.same_test_set(snapshot, frame.load_predictions(snapshot, chosen), chosen)
+    found = frame.same_test_set(snapshot, frame.load_each(cache.predictions, snapshot, chosen), chosen)
     file = st.file_uploader(
         "Groups of your own: CSV with sample_id and one column for each grouping (kept for this view only)",
         type="csv",
@@ -55,7 +55,7 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
         except (ValueError, UnicodeDecodeError) as error:
             st.error(plain(str(error)))
     if not slices:
-        slices = frame.load_slices(snapshot, [run for run in chosen if run.run_id in found])
+        slices = frame.load_each(cache.slices, snapshot, [run for run in chosen if run.run_id in found])
     tables = slice_tables(found, slices)
     shown = [run for run in chosen if run.run_id in tables]
     if not shown:
@@ -112,7 +112,7 @@ def show_slices(snapshot: Snapshot, chosen: list[Chosen]) -> None:
 
 def show_worse_images(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """How much of its accuracy each run keeps under each corruption."""
-    robust = frame.same_worse_images(snapshot, frame.load_robustness(snapshot, chosen), chosen)
+    robust = frame.same_worse_images(snapshot, frame.load_each(cache.robustness, snapshot, chosen), chosen)
     if not robust:
         st.markdown(
             "A training asks its model about worse images at the end; none of these runs has done so."
@@ -144,7 +144,7 @@ def show_worse_images(snapshot: Snapshot, chosen: list[Chosen]) -> None:
 
 def show_attention(snapshot: Snapshot, chosen: list[Chosen]) -> None:
     """What each network looks at, class by class."""
-    looks = frame.load_attention(snapshot, chosen[:MOST_LOOKS])
+    looks = frame.load_each(cache.attention, snapshot, chosen[:MOST_LOOKS])
     for run in chosen:
         if run.run_id not in looks:
             continue

@@ -12,7 +12,7 @@ from trainer.inference.answers import SURE
 snapshot = frame.load("Calibration")
 top = st.container()
 chosen = choose_runs(snapshot, most=6)
-predictions = frame.load_predictions(snapshot, chosen)
+predictions = frame.load_each(cache.predictions, snapshot, chosen)
 if not predictions:
     with top:
         frame.answer("Calibration", "Choose a finished run to see whether its probabilities can be believed.")

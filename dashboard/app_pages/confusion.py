@@ -89,7 +89,7 @@ def matrix(run_id: str, predictions: Predictions, title: str, view: str, theme: 
 snapshot = frame.load("Confusion")
 top = st.container()
 chosen = choose_runs(snapshot, most=6)
-found = frame.load_predictions(snapshot, chosen)
+found = frame.load_each(cache.predictions, snapshot, chosen)
 shown = [run for run in chosen if run.run_id in found]
 if not shown:
     with top:

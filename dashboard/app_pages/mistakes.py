@@ -92,7 +92,7 @@ def opening(parts: dict[str, np.ndarray], runs: list[Chosen], found: dict[str, P
 snapshot = frame.load("Mistakes")
 top = st.container()
 chosen = choose_runs(snapshot, most=4)
-found = frame.load_predictions(snapshot, chosen)
+found = frame.load_each(cache.predictions, snapshot, chosen)
 shown = [run for run in chosen if run.run_id in found]
 if not shown:
     with top:

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import charts, frame
+from dashboard import cache, charts, frame
 from dashboard.recalls import ORDERS, class_table, macro_values, opening, sort_classes, wide_table
 from dashboard.selection import choose_runs
 from dashboard.text import number, several
@@ -10,7 +10,7 @@ from dashboard.text import number, several
 snapshot = frame.load("Per-class recall")
 top = st.container()
 chosen = choose_runs(snapshot, most=12)
-found = frame.load_predictions(snapshot, chosen)
+found = frame.load_each(cache.predictions, snapshot, chosen)
 if not found:
     with top:
         frame.answer("Per-class recall", "Choose a finished run to see how often each class is found.")
