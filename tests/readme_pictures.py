@@ -72,7 +72,7 @@ def shots(snapshot: Snapshot) -> Iterator[Shot]:
     yield Shot("mistakes", f"mistakes?{drawn}", 900)
     yield Shot("try_it", "try_it?models=fer2013-emotion@champion", 1200, upload)
     yield Shot("registry", "registry?model=fer2013-emotion", 900)
-    yield Shot("sweep", "sweep", 1100)
+    yield Shot("sweep", "sweep", 1330)
     yield Shot("train", "train", 820)
 
 
