@@ -95,13 +95,14 @@ def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> 
         rows = [position[key] - shift for key in zip(table["grouping"], table["slice"], strict=True)]
         figure.add_scatter(
             x=table["accuracy"], y=rows, mode="markers", name=tag(run.label),
-            marker={"color": run.colour, "size": 9, "symbol": run.marker},
+            marker={"color": run.colour, "size": 9 if len(chosen) < 5 else 7, "symbol": run.marker},
             error_x=interval(table, "accuracy", run.colour),
             customdata=np.stack([table["slice"].map(tag), table["images"]], axis=1),
             hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}, %{{customdata[1]:,}} images: "
             "%{x:.3f}<extra></extra>",
         )  # fmt: skip
-    style(figure, "Accuracy in each slice, with 95% intervals", 90 + 30 * (len(keys) + len(groupings)))
+    row_px = max(30, 8 * (len(chosen) + 1))
+    style(figure, "Accuracy in each slice, with 95% intervals", 90 + row_px * (len(keys) + len(groupings)))
     figure.update_xaxes(title_text="accuracy")
     figure.update_yaxes(
         tickvals=list(position.values()),

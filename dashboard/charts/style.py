@@ -11,7 +11,7 @@ CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "toImageButtonO
 """Of every chart: its picture can be downloaded, and nothing else clutters it."""
 INK = """<style>
 [data-testid="stPlotlyChart"] :is([class$="tick"], [class^="g-"][class$="title"], .annotation, .colorbar) text
-{fill: color-mix(in srgb, currentColor 80%, transparent) !important}
+{fill: currentColor !important; fill-opacity: 0.8 !important}
 </style>"""
 """Of ticks, titles of axes and notes: in Streamlit's own grey they do not reach a contrast of 4.5:1 on a light page."""
 LEGEND_LINE_PX = 19

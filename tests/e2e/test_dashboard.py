@@ -26,7 +26,7 @@ CLASSES = sorted(GREY_LEVELS)
 PHONE_PX, ROW_PX = 390, 35
 LIGHT, DARK = (255, 255, 255), (20, 23, 26)
 """The backgrounds that dashboard/.streamlit/config.toml names."""
-LEAST_CONTRAST = 3.0
+LEAST_CONTRAST = 4.5
 TABLES = '[data-testid="stDataFrame"]'
 
 
