@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import runtime
-from streamlit.runtime.uploaded_file_manager import UploadedFile
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from dashboard import photos
 
@@ -132,8 +132,13 @@ def keep_uploads_in_memory() -> None:
 
 
 def hold_uploads_once() -> None:
-    """Streamlit copies all bytes of an uploader at every rerun, for pages that change them; ours do not."""
-    copyreg.pickle(UploadedFile, lambda file: file.name)  # what is told by a name alone is its own copy
+    """At every rerun Streamlit copies what an uploader holds: let the copies share its bytes."""
+
+    def parts(file: UploadedFile) -> tuple[type[UploadedFile], tuple[UploadedFileRec, object]]:
+        record = UploadedFileRec(file.file_id, file.name, file.type, file.getvalue())
+        return UploadedFile, (record, file._file_urls)
+
+    copyreg.pickle(UploadedFile, parts)
 
 
 def forget_freed_memory() -> None:

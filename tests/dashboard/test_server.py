@@ -122,11 +122,15 @@ def test_uploads_that_are_on_their_way_count_until_they_end(broken_off: bool):
     assert run(three_uploads()) == [413, 200]
 
 
-def test_no_copy_of_what_an_uploader_holds_is_made():
+def test_the_copies_that_a_page_is_given_of_an_upload_share_its_bytes():
     server.hold_uploads_once()
-    photo = UploadedFile(UploadedFileRec("1", "a.jpg", "image/jpeg", b"x" * 1000), FileURLs())
-    [same] = copy.deepcopy([photo])
-    assert same.getvalue() is photo.getvalue()
+    record = UploadedFileRec("1", "a.jpg", "image/jpeg", b"x" * 1000)
+    photo = UploadedFile(record, FileURLs(file_id="1"))
+    for _ in range(2):  # each is read from its beginning
+        [given] = copy.deepcopy([photo])
+        assert given.read() == record.data
+        assert given.getvalue() is record.data
+        assert (given, given.name, given.size, given._file_urls.file_id) == (photo, "a.jpg", 1000, "1")
 
 
 def test_an_upload_of_unknown_size_is_refused():
