@@ -96,7 +96,7 @@ def test_a_server_that_is_down_is_said_to_be_and_why(workplace, monkeypatch, pag
     monkeypatch.setenv("MOODIFY_ALLOW_TRAINING", "1")
     app = open_page(page)
     assert answer(app) == "The tracking server does not answer."
-    assert "nothing listens at this address" in text(app)
+    assert "nothing listens at 127.0.0.1:9" in text(app)
     assert "MLFLOW_TRACKING_URI" in text(app)
     assert "make train" not in [code.value for code in app.code]
 
@@ -394,7 +394,7 @@ def test_a_store_that_took_the_place_of_another_is_shown_without_a_restart(stock
     assert "best old with 0.500" in text(open_page("runs.py"))
     assert len(cache.store().client().search_experiments()) == 2  # MLflow has it open as well
     shutil.rmtree(stocked / "mlruns")
-    assert "there is no tracking store at" in text(open_page("runs.py"))
+    assert "There is no tracking store at" in text(open_page("runs.py"))
     shutil.move(stocked / "other", stocked / "mlruns")
     assert "best new with 0.500" in text(open_page("runs.py"))
     assert cache.store().client().get_run(new).info.run_name == "new"

@@ -156,7 +156,7 @@ def test_what_sqlalchemy_makes_of_a_store_is_told_in_one_line(stocked, monkeypat
 def test_a_server_that_is_down_is_named_at_once(workplace, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(
-        StoreError, match=r"http://127.0.0.1:9 .*does not answer.*: nothing listens at this address$"
+        StoreError, match=r"http://127.0.0.1:9 .*does not answer.*: nothing listens at 127.0.0.1:9$"
     ):
         open_store()
 

@@ -40,13 +40,14 @@ _PATH_COLUMNS = {
 _ENVIRONMENT = threading.Lock()
 _SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 _SILENCES = {
-    "NameResolutionError": "no machine of this name is known",
-    "Connection refused": "nothing listens at this address",
-    "timed out": "it was waited for in vain",
-    "unreachable": "there is no way to this machine",
-    "No route to host": "there is no way to this machine",
+    "NameResolutionError": "no machine is called {0}",
+    "Connection refused": "nothing listens at {0}:{1}",
+    "timed out": "{0}:{1} did not answer in time",
+    "unreachable": "there is no way to {0}",
+    "No route to host": "there is no way to {0}",
 }
-"""What stands at the end of urllib3's long messages → what it means."""
+"""What stands at the end of urllib3's long messages → what it means, of host and port."""
+_PLACE = re.compile(r"host='([^']+)', port=(\d+)")
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE_SECONDS = 5
 _PATIENT_DRIVERS = {"psycopg2", "psycopg", "pymysql", "mysqldb"}
@@ -189,8 +190,13 @@ def reason(error: Exception) -> str:
     """What went wrong, in one line for the user: in words where a server refuses or cannot be reached, else the error's
     first line."""
     text = error.message if isinstance(error, MlflowException) else str(error)
-    silence = next((words for mark, words in _SILENCES.items() if "Caused by" in text and mark in text), None)
-    return refusal(error) or silence or next(iter(text.splitlines()), type(error).__name__)[:300]
+    return refusal(error) or _silence(text) or next(iter(text.splitlines()), type(error).__name__)[:300]
+
+
+def _silence(text: str) -> str | None:
+    place = _PLACE.search(text)
+    words = next((words for mark, words in _SILENCES.items() if mark in text), None)
+    return words.format(*place.groups()) if place and words else None
 
 
 def is_missing(error: MlflowException) -> bool:
@@ -265,9 +271,13 @@ def _short_patience() -> Iterator[None]:
     with _ENVIRONMENT:
         before = {name: os.environ.get(name) for name in _SHORT_PATIENCE}
         os.environ.update(_SHORT_PATIENCE)
+        retries = logging.getLogger("urllib3.connectionpool")
+        level = retries.level
+        retries.setLevel(logging.ERROR)  # what comes of it is told in a line
         try:
             yield
         finally:
+            retries.setLevel(level)
             for key, value in before.items():
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
 
