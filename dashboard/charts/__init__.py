@@ -5,7 +5,8 @@ from dashboard.charts.classes import class_dots, slice_dots
 from dashboard.charts.curves import best_so_far, corruption_curves, learning_curves, version_lines
 from dashboard.charts.drawing import drawable
 from dashboard.charts.matrices import confusion_matrix, difference_matrix, shares
-from dashboard.charts.settings import cost_scatter, importance_bars, parallel_coordinates
+from dashboard.charts.parallel import parallel_coordinates
+from dashboard.charts.settings import cost_scatter, importance_bars
 from dashboard.charts.style import CONFIG, INK, title_of
 
 __all__ = [
