@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.commands.train import parse
+from trainer.commands.train import found_from_anywhere, parse
 from trainer.config import Config, Recipe, recipe_defaults
 
 HEAVY = ("torch", "torchvision", "mlflow", "pandas", "numpy", "sklearn", "lightning_fabric", "optuna")
@@ -107,14 +107,14 @@ def test_pretrained_none_decides_the_learning_rate_of_the_report_recipe():
 
 
 def test_a_flag_changes_its_own_setting_and_no_other():
-    flags = ["--epochs", "3", "--flip", "False", "--blocks", "4 8x2", "--data-dir", "/faces"]
+    flags = ["--epochs", "3", "--flip", "False", "--blocks", "4 8x2", "--data-dir", "faces"]
     config, _ = parse([*flags, "--class-weighting", "sqrt"])
     assert config == dataclasses.replace(
         recipe_defaults("fast", "cnn"),
         epochs=3,
         flip=False,
         blocks="4 8x2",
-        data_dir="/faces",
+        data_dir="faces",
         class_weighting="sqrt",
     )
 
@@ -138,8 +138,9 @@ def test_a_run_finds_its_images_from_any_folder_and_resume_takes_where_they_move
     (work := tmp_path / "work").mkdir()
     monkeypatch.chdir(work)
     for given in (flags, ["--resume", "4f2a", *flags]):
-        assert Path(parse(given)[0].data_dir).resolve() == tmp_path / "faces"
-        assert Path(parse(given)[0].data_dir).is_absolute()
+        found = Path(found_from_anywhere(parse(given)[0]).data_dir)
+        assert found.is_absolute()
+        assert found.resolve() == tmp_path / "faces"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def _main(arguments: list[str]) -> int:
         screen = sys.stderr if torchrun.rank() == 0 else nowhere
         with contextlib.redirect_stderr(screen):
             config, resume = parse(arguments)
+    config = found_from_anywhere(config)
     check(config)
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import outcome_table
@@ -98,11 +99,11 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
             "--resume takes the configuration of the interrupted run: give no other flag, but --data-dir where the "
             "images have moved"
         )
-    return _found_from_anywhere(parsed.config), parsed.resume
+    return parsed.config, parsed.resume
 
 
-def _found_from_anywhere(config: Config) -> Config:
-    """A run may be gone on with from another working folder."""
+def found_from_anywhere(config: Config) -> Config:
+    """With an absolute path to the images: a run may be gone on with from another working folder."""
     if config.data_dir is None:
         return config
     return dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
