@@ -50,11 +50,11 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
     if last.version is None:
         console.print("\nSend it to the server: python -m trainer deliver", highlight=False, markup=False)
         return
-    name = f"{last.model_name}@champion" if last.is_champion else f"{last.model_name}/{last.version}"
+    alias = "@champion" if any(outcome.is_champion for outcome in outcomes) else f"/{last.version}"
     console.print(
         f"\nCompare the runs:    make dashboard\n"
         f"List them here:      python -m trainer runs\n"
-        f"Try a model:         python -m trainer predict {name} IMAGE\n"
+        f"Try a model:         python -m trainer predict {last.model_name}{alias} IMAGE\n"
         f"Promote a version:   python -m trainer promote {last.model_name} {last.version}",
         highlight=False,
         markup=False,
