@@ -80,9 +80,9 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
     """Train, evaluate, log and register one model.
 
     `resume` names an interrupted run, whose configuration is then taken instead of `config`, but for `data_dir` where
-    that is set. Where torchrun has started
-    several processes, each calls this; the first alone has a store and an outcome. Those that torchrun starts anew go
-    on with their run; there is no outcome either where it has finished by then.
+    that is set. Where torchrun has started several processes, each calls this; the first alone has a store and an
+    outcome. Those that torchrun starts anew go on with their run; there is no outcome either where it has finished by
+    then.
 
     Raises ValueError or FileNotFoundError with a message for the user; where a run was begun by then, it
     ends as FAILED with the reason as a tag, and by KeyboardInterrupt as KILLED with its best weights.
