@@ -134,6 +134,19 @@ def test_what_is_decided_has_an_interval_without_zero():
         assert (decided["p"] < 0.05).all()
 
 
+@pytest.mark.parametrize("seed", [79, 107])
+def test_what_has_an_interval_around_zero_is_not_decided_though_its_p_is_low(seed):
+    """The exact test and the approximate interval may differ where a slice is small."""
+    generator = np.random.default_rng(seed)
+    target = generator.integers(0, 3, 120)
+    labels = generator.choice(np.array(["a", "b"], dtype=object), 120, p=[0.2, 0.8])
+    right = generator.random(120) < np.where(labels == "a", 0.55, 0.8)
+    table = slice_table(target, right, Slices({"group": labels}))
+    assert (table["p"] < 0.05).any()
+    assert ((table["difference_low"] <= 0) & (table["difference_high"] >= 0)).all()
+    assert not table["decided"].any()
+
+
 def test_of_a_users_grouping_that_is_named_like_a_condition_no_slice_is_lost():
     labels = np.array(["low", "medium", "high"] * 3, dtype=object)
     table = slice_table(np.zeros(9, int), np.arange(9) < 5, Slices({"brightness": labels}))
