@@ -80,6 +80,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def visible(folder: Path) -> list[Path]:
+    """The entries of a folder by name, without what systems and tools leave there."""
+    return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
+
+
 def is_image(name: str) -> bool:
     """Whether a file name ends like an image's, also one of a kind that cannot be read."""
     return f".{name.rpartition('.')[2].lower()}" in _SUFFIXES
