@@ -150,7 +150,11 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
 @pytest.mark.parametrize(
     ("architecture", "changes", "message"),
     [
-        ("cnn", {"dataset": "fer"}, "--dataset fer: choose one of fer2013, sketch"),
+        (
+            "cnn",
+            {"dataset": "fer"},
+            "--dataset: there is no dataset 'fer': choose one of fer2013, sketch, or give",
+        ),
         ("cnn", {"dataset": "sketch", "data_dir": "faces"}, "--data-dir: sketch"),
         ("cnn", {"dataset": "sketch", "validation": "public"}, "--validation public: only fer2013"),
         ("cnn", {"architecture": "vgg"}, "--architecture vgg: choose one of cnn, resnet18"),

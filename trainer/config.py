@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.data import DATASETS
+from trainer.data import name_mistake
 from trainer.models import ARCHITECTURES, listing
 from trainer.models.blocks import map_side, parse_blocks
 from trainer.sides import Sides, parse_progressive
@@ -24,7 +24,7 @@ class Config:
     recipe: Recipe = "fast"
     """Defaults for everything below: `report` (the student report's own), `fast` (for a CPU) or `best` (for a GPU)."""
     dataset: str = "fer2013"
-    """Dataset: fer2013, or the built-in sketch."""
+    """Dataset: fer2013, the built-in sketch, or a name of your choice for images of your own, with --data-dir."""
     data_dir: str | None = None
     """Folder, archive or CSV of the dataset, where it is not in its usual place."""
     validation: Literal["stratified", "public"] = "stratified"
@@ -242,8 +242,8 @@ def check(config: Config) -> None:
 
 
 def _mistakes(config: Config) -> Iterator[str]:
-    if config.dataset not in DATASETS:
-        yield f"--dataset {config.dataset}: choose one of {', '.join(DATASETS)}"
+    if mistake := name_mistake(config.dataset, config.data_dir):
+        yield f"--dataset: {mistake}"
     if config.dataset == "sketch" and config.data_dir is not None:
         yield "--data-dir: sketch is drawn by the program and takes no folder"
     if config.validation == "public" and config.dataset != "fer2013":

@@ -31,7 +31,7 @@ from dashboard.trainings import (
 from trainer import jobs
 from trainer.config import ARCHITECTURES, Config, Recipe, listing
 from trainer.contract import CONFIG_FILE, Tag
-from trainer.data import DATASETS
+from trainer.data import DATASETS, name_mistake
 from trainer.jobs import Job
 from trainer.store.location import StoreError, open_store, store_uri
 from trainer.store.snapshot import Snapshot
@@ -181,9 +181,19 @@ def fill_from(run_id: str) -> None:
         st.query_params.pop(AGAIN, None)
 
 
-def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
+def known_places(snapshot: Snapshot | None) -> dict[str, str]:
+    """Dataset → where its last run found the images, empty for its usual place; the one worked on last comes first."""
+    runs, _ = runs_of(snapshot)
+    places: dict[str, str] = {}
+    for run_id, name in (runs["dataset"] if len(runs) else {}).items():
+        if snapshot is not None and not name_mistake(name, ""):
+            places.setdefault(name, snapshot.params.get(run_id, {}).get("data_dir", ""))
+    return places
+
+
+def form(run_id: str, source: Config | None, places: dict[str, str]) -> Config:
     """Every setting that is worth a field; the others stay as `source` or the recipe has them."""
-    start = source or Config(dataset=usual_dataset)
+    start = source or Config(dataset=next(iter(places), Config.dataset))
 
     def choice(label: str, options: list[str], value: str, key: str) -> str:
         index = options.index(value) if value in options else 0
@@ -198,10 +208,18 @@ def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
         return value if given is None else given
 
     row = st.container(horizontal=True)
-    more = st.expander("Learning rate, batch size, augmentation, initial weights, data folder")
-    fields = more.container(horizontal=True)
+    more = st.container()
     with row:
-        dataset = choice("Dataset", list(DATASETS), start.dataset, "dataset")
+        names = list(dict.fromkeys([*DATASETS, *places, start.dataset]))
+        dataset = st.selectbox(
+            "Dataset", names, names.index(start.dataset), key=f"dataset:{run_id}", accept_new_options=True,
+            persist_state="session", width=150, help="A new name is for images of your own: say where they are.",
+        )  # fmt: skip
+        is_own = dataset not in DATASETS
+        place = "" if is_own else ", data folder"
+        fields = more.expander(f"Learning rate, batch size, augmentation, initial weights{place}").container(
+            horizontal=True
+        )
         architecture = choice("Architecture", list(ARCHITECTURES), start.architecture, "architecture")
         mode = choice("Mode", list(listing(architecture).modes), start.mode, f"mode:{architecture}")
         recipe = cast(Recipe, choice("Recipe", list(get_args(Recipe)), start.recipe, "recipe"))
@@ -236,10 +254,13 @@ def form(run_id: str, source: Config | None, usual_dataset: str) -> Config:
             hint="Share of the target that is spread over all classes.",
         )
         mixup = numeric("Mixup", "mixup", where, step=0.1, hint="Alpha of mixup; 0 for none.")
+    with row if is_own else fields:
+        at_source = source is not None and dataset == source.dataset
+        found = start.data_dir if at_source else places.get(dataset, "") if is_own else None
         data_dir = st.text_input(
-            "Data dir", source.data_dir if source else None, key=f"data_dir:{run_id}", persist_state="session",
-            width=300, placeholder="where the dataset usually is",
-            help="Folder, archive or CSV of the dataset on the machine that runs the dashboard.",
+            "Data dir", found or None, key=f"data_dir:{run_id}:{dataset}", persist_state="session", width=300,
+            placeholder="folder or archive of your images" if is_own else "where the dataset usually is",
+            help="On the dashboard's machine: a folder with train/CLASS/IMAGE and test/CLASS/IMAGE, or its archive.",
         )  # fmt: skip
     return dataclasses.replace(
         settings,
@@ -272,10 +293,13 @@ def start(config: Config) -> None:
 def new_training(snapshot: Snapshot | None, names: dict[str, str], going: list[Going]) -> None:
     st.subheader("New training", anchor=False)
     run_id, source = choose_source(snapshot, names)
-    runs, _ = runs_of(snapshot)
-    usual = [name for name in (runs["dataset"] if len(runs) else []) if name in DATASETS]
-    config = form(run_id, source, usual[0] if usual else Config().dataset)
-    wrong = mistakes(config)
+    config = form(run_id, source, known_places(snapshot))
+    is_nowhere = config.dataset not in DATASETS and config.data_dir is None
+    wrong = mistakes(dataclasses.replace(config, data_dir=".") if is_nowhere else config)
+    if is_nowhere and not wrong:
+        st.info(
+            f"Where are the images of {plain(config.dataset)}? Name their folder or archive under Data dir."
+        )
     for line in wrong:
         st.error(plain(line))
     if source is not None:
@@ -289,10 +313,11 @@ def new_training(snapshot: Snapshot | None, names: dict[str, str], going: list[G
             "A training is running. Two on one machine slow each other down, on two cores more than tenfold."
         )
     mode = "" if config.mode == "full" else f", mode {config.mode},"
+    is_ready = not wrong and not is_nowhere
     label = f"Start training {plain(config.architecture)}{mode} for {several(config.epochs, 'epoch')}"
-    if st.button(label, type="primary", disabled=bool(wrong), key="start") and not wrong:
+    if st.button(label, type="primary", disabled=not is_ready, key="start") and is_ready:
         start(config)
-    if not wrong:
+    if is_ready:
         st.caption("The same at the command line:")
         command = shlex.join(["python", *jobs.COMMAND, *jobs.flags(config)])
         st.code(command, language="bash", wrap_lines=True)

@@ -26,7 +26,7 @@ REFUSED = {
     "--epochs 0": "--epochs 0: must lie between 1 and 10000",
     "--learning-rate nan": "--learning-rate nan",
     "--rotation -1": "--rotation -1.0: must lie between 0 and 180",
-    "--dataset nope": "--dataset nope: choose one of",
+    "--dataset nope": "there is no dataset 'nope': choose one of",
     "--architecture nope": "'nope'; choose one of",
     "--epochs many": "--epochs",
     "--precision 64": "--precision",

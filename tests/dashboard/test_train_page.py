@@ -15,6 +15,7 @@ import pytest
 from mlflow.entities import Metric, Param, RunTag
 from streamlit import config as streamlit_config
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Selectbox
 
 from dashboard.cache import FRESH_SECONDS
 from dashboard.trainings import is_forwarded, proposed
@@ -168,6 +169,35 @@ def test_the_form_begins_with_the_recipe_and_follows_it(place):
     assert command(app) == (
         "python -m trainer train --recipe=report --architecture=resnet18 --pretrained=none --epochs=3"
     )
+
+
+def test_images_of_ones_own_are_a_dataset_of_a_new_name_and_a_place(place, monkeypatch):
+    def index(self: Selectbox) -> int:
+        """AppTest knows of no selectbox that takes what is in no list."""
+        if self.value not in self.options:
+            self.options.append(self.value)
+        return self.options.index(self.value)
+
+    monkeypatch.setattr(Selectbox, "index", property(index))
+    app = opened()
+    choose(app, "Dataset", "office")
+    assert app.info[0].value == "Where are the images of office? Name their folder or archive under Data dir."
+    assert button(app, "Start").disabled
+    choose(app, "Data dir", "/images/office")
+    assert not app.info
+    assert command(app) == "python -m trainer train --dataset=office --data-dir=/images/office"
+    choose(app, "Dataset", "my faces")
+    assert "'my faces' cannot name a dataset" in app.error[0].value
+
+
+def test_own_images_that_were_trained_on_are_offered_with_their_place(place):
+    write_run(dataclasses.replace(RECIPE, dataset="office", data_dir="/images/office"))
+    write_run(dataclasses.replace(RECIPE, dataset="fer2013", data_dir="/images/fer2013"))
+    app = opened()
+    assert field(app, "Dataset").options == ["fer2013", "sketch", "office"]
+    assert (filled(app, "Dataset"), filled(app, "Data dir")) == ("fer2013", None)
+    choose(app, "Dataset", "office")
+    assert filled(app, "Data dir") == "/images/office"
 
 
 @pytest.mark.parametrize("recipe", ["fast", "best"])

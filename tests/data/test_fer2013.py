@@ -37,6 +37,22 @@ def test_groups_come_from_the_file_name() -> None:
     assert group("test/PublicTest/x.jpg") is None
 
 
+def test_images_that_are_not_named_as_its_test_images_are_said_to_need_a_name_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    faces = random_faces()
+    load(write_folder(tmp_path / "official", faces), BOTH)
+    renamed = {
+        key.replace("PublicTest", "im").replace("PrivateTest", "im"): face for key, face in faces.items()
+    }
+    own = write_folder(tmp_path / "own", renamed)
+    load(own, ["train"])
+    assert "of their own" not in caplog.text
+    for _ in range(2):
+        load(own, BOTH)
+    assert caplog.text.count("Images of your own need a name of their own (--dataset NAME)") == 1
+
+
 def test_a_given_path_that_does_not_exist_is_an_error_without_a_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

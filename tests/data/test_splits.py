@@ -150,7 +150,7 @@ def test_the_same_split_has_the_same_fingerprints_and_another_seed_changes_only_
 
 
 def test_an_unknown_dataset_is_named_beside_those_that_exist():
-    with pytest.raises(ValueError, match="no dataset 'faces'; choose one of fer2013, sketch"):
+    with pytest.raises(ValueError, match="no dataset 'faces': choose one of fer2013, sketch"):
         load_splits("faces")
 
 

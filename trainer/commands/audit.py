@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from trainer.contract import AUDIT_FACTS, AUDIT_LIST, AUDIT_REPORT, AUDIT_TABLE, Reason
+from trainer.data import name_mistake
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def audit(
     kept in the store, where the dashboard's page Data audit shows it. The data themselves are not changed.
 
     Args:
-        dataset: fer2013 or sketch.
+        dataset: fer2013, sketch, or any name for images of your own, with --data-dir.
         data_dir: Folder, archive or CSV of the dataset, where it is not in its usual place.
         folds: Judge labels by so many small networks, each trained without the images that it judges and their twins;
             0 for none, 4 is a good number. How long that takes is said beforehand.
@@ -54,6 +55,8 @@ def audit(
         output: Folder for the report and the other files.
         json: Print the facts as one JSON object instead of a table.
     """
+    if mistake := name_mistake(dataset, data_dir):
+        raise ValueError(mistake)
     _check(folds, epochs, seed, model, faces)
     output.mkdir(parents=True, exist_ok=True)  # not after minutes of work
     from trainer.commands.progress import make_progress, stoppable

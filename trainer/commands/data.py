@@ -20,7 +20,7 @@ def data(
     """Find or download a dataset, decode it into the cache, and print its class counts.
 
     Args:
-        name: fer2013 or sketch.
+        name: fer2013, sketch, or any name for images of your own, with --data-dir.
         data_dir: Folder, archive or CSV, where it is not in its usual place.
         contact_sheet: Write a PNG with eight training images of each class here.
     """

@@ -23,7 +23,7 @@ def evaluate(
     model: Annotated[str, tyro.conf.Positional],
     /,
     *,
-    dataset: str = "fer2013",
+    dataset: str | None = None,
     data_dir: Path | None = None,
     slices: bool = False,
     groups: Path | None = None,
@@ -35,15 +35,16 @@ def evaluate(
     Args:
         model: NAME@ALIAS, NAME/VERSION, models:/…, runs:/RUN_ID, or a folder of the model format. Several, with
             commas between them, are measured as an ensemble: by the mean of their probabilities.
-        dataset: Whose test part is taken.
-        data_dir: Folder or archive of the dataset; only its test part is needed.
+        dataset: Whose test part is taken; without it the dataset that the model was trained on.
+        data_dir: Folder or archive of the dataset; only its test part is needed. Without it where the model's run
+            found it, else where it usually is.
         slices: Also in slices of the test set: brightness, contrast, sharpness, watermark, size and pose of the face.
         groups: Also in groups of your own: a CSV file with the column sample_id and one column for each grouping.
         log: Measure all that a training measures at its end, and log it to the version's run, which then counts as
             tested on these images: for runs older than a measure, and where a test set has grown. Takes minutes.
         json: Print one JSON object instead of tables.
     """
-    from trainer.commands.models import chosen_by_test, load_predictor
+    from trainer.commands.models import chosen_by_test, data_meant, load_predictor
     from trainer.commands.report import evaluation_table
     from trainer.commands.report import slice_table as print_slices
     from trainer.data import dataset_source
@@ -59,6 +60,7 @@ def evaluate(
         return evaluate_and_log(model, dataset, data_dir, json)
     members = [load_predictor(reference.strip()) for reference in model.split(",")]
     names, name = members[0][0].class_names, " + ".join(name for _, name in members)
+    dataset, data_dir = data_meant(members, dataset, data_dir)
     source = dataset_source(dataset)
     data = source.load(data_dir, ("test",))
     test = data.parts["test"]
@@ -104,7 +106,7 @@ def evaluate(
     return 0
 
 
-def evaluate_and_log(reference: str, dataset: str, data_dir: Path | None, json: bool) -> int:
+def evaluate_and_log(reference: str, dataset: str | None, data_dir: Path | None, json: bool) -> int:
     """Raises ValueError where the model is none, or several, of the registry, or is of another dataset."""
     from trainer.commands.report import evaluation_table
     from trainer.contract import model_name
@@ -114,7 +116,7 @@ def evaluate_and_log(reference: str, dataset: str, data_dir: Path | None, json: 
 
     store = open_store(create=False)
     version = find_version(store, reference)
-    if version.name != model_name(dataset):
+    if dataset is not None and version.name != model_name(dataset):
         raise ValueError(f"--log is for a model's own dataset: {version.name} is not one of {dataset}")
     found = retest(store, version, str(data_dir) if data_dir else None)
     if json:

@@ -30,7 +30,7 @@ def export(
     format: Literal["onnx"] = "onnx",
     output: Path = Path("exported"),
     dataset: str | None = None,
-    data_dir: str | None = None,
+    data_dir: Path | None = None,
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
     """Write a model as ONNX: in 32-bit floats, and in 8-bit integers where its training data are at hand.
@@ -44,11 +44,12 @@ def export(
         format: Of the files.
         output: Folder for the files.
         dataset: Whose images are taken; without it the dataset that the model was trained on.
-        data_dir: Folder, archive or CSV of the dataset.
+        data_dir: Folder, archive or CSV of the dataset; without it where the model's run found it, else where it
+            usually is.
         json: Print one JSON object instead of a table.
     """
     from trainer.commands.evaluate import output_index
-    from trainer.commands.models import chosen_by_test, load_predictor
+    from trainer.commands.models import chosen_by_test, data_meant, load_predictor
     from trainer.data import dataset_source
     from trainer.data.splits import group_positions
     from trainer.inference.export import OnnxModel, write_int8, write_onnx
@@ -58,13 +59,15 @@ def export(
     files = {"onnx": output / f"{stem}.onnx", "int8": output / f"{stem}.int8.onnx"}
     data, missing, caveat = None, "", ""
     try:
-        source = dataset_source(dataset or predictor.spec.dataset)
-        data = source.load(Path(data_dir) if data_dir else None, ("train", "test"))
+        wanted, found_at = data_meant([(predictor, name)], dataset, data_dir)
+        source = dataset_source(wanted)
+        data = source.load(found_at, ("train", "test"))
         output_index(predictor.spec.class_names, data.class_names)
     except (ValueError, FileNotFoundError) as error:
         if dataset or data_dir:
             raise
-        data, missing = None, f"{str(error).splitlines()[0].rstrip('.')}: give --data-dir"
+        reason = str(error).splitlines()[0].rstrip(".")
+        data, missing = None, reason if "--data-dir" in reason else f"{reason}: give --data-dir"
     if data is not None and (side := data.parts["test"].images.shape[-1]) != predictor.size:
         raise ValueError(
             f"the model takes images of {predictor.size} px, and those of {data.name} have {side}"

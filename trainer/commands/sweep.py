@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from trainer.commands.train import defaults
+from trainer.commands.train import defaults, found_from_anywhere
 from trainer.config import Config, check
 from trainer.jobs import flags
 from trainer.search import default_space, in_full, parse_space
@@ -38,7 +38,7 @@ class _Arguments:
 
 def main(arguments: list[str]) -> int:
     given = parse(arguments)
-    config = given.config
+    config = found_from_anywhere(given.config)
     check(config)
     if config.teacher is not None:
         raise ValueError("--teacher: a sweep's trials learn from the labels alone; take `train`")

@@ -1,7 +1,15 @@
-"""The list of datasets; a new one is one module with a `SOURCE` and one line here."""
+"""The datasets that come with the program, and images of the user's own under any other name.
+
+A new one is one module with a `SOURCE` and one line here.
+"""
 
 import importlib
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trainer.contract import audit_experiment, sweep_experiment
 
 if TYPE_CHECKING:
     from trainer.data.base import DatasetSource
@@ -11,10 +19,41 @@ DATASETS: dict[str, str] = {
     "fer2013": "trainer.data.fer2013",
     "sketch": "trainer.data.sketch",
 }
+LONGEST_NAME = 40
 
 
 def dataset_source(name: str) -> "DatasetSource":
-    """The source registered as `name`; ValueError where there is none."""
-    if name not in DATASETS:
-        raise ValueError(f"there is no dataset '{name}'; choose one of {', '.join(DATASETS)}")
-    return importlib.import_module(DATASETS[name]).SOURCE
+    """The source registered as `name`, or of the user's own images under it; ValueError where it cannot be a name."""
+    if name in DATASETS:
+        return importlib.import_module(DATASETS[name]).SOURCE
+    if mistake := name_mistake(name, ""):
+        raise ValueError(mistake)
+    from trainer.data.own import source
+
+    return source(name)
+
+
+def name_mistake(name: str, data_dir: Path | str | None) -> str | None:
+    """What is wrong with the name of a dataset whose images are at `data_dir`; None for nothing."""
+    if name in DATASETS:
+        return None
+    if name.casefold() in DATASETS:
+        return f"there is no dataset '{name}': write {name.casefold()}"
+    if not re.fullmatch(
+        rf"[^\W_][\w-]{{0,{LONGEST_NAME - 1}}}", name
+    ):  # part of names of models and experiments
+        return f"'{name}' cannot name a dataset: take letters, digits, - and _, {LONGEST_NAME} at most"
+    for ending in (audit_experiment(""), sweep_experiment("")):
+        if name.endswith(ending):
+            return f"'{name}' cannot name a dataset: experiments of other ones end with {ending}"
+    if data_dir is None:
+        return (
+            f"there is no dataset '{name}': choose one of {', '.join(DATASETS)}, or give --data-dir with the images of "
+            "your own that have this name"
+        )
+    return None
+
+
+def at_hand(data_dir: str | None) -> str | None:
+    """Where a run found its images, if they are there still; else None: they are looked for in their usual place."""
+    return data_dir if data_dir and os.path.exists(data_dir) else None  # noqa: PTH110  (pathlib fails on odd texts)

@@ -1,5 +1,7 @@
 """FER-2013, wherever it lies: in a folder, an archive, its original CSV, or on Kaggle."""
 
+import functools
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ HOW_TO_GET = (
     f"at {DEFAULT_PATH}, or pass its path with --data-dir."
 )
 
+logger = logging.getLogger(__name__)
+
 
 def load(data_dir: Path | None, parts: Sequence[str]) -> Dataset:
     """FER-2013 at 48×48 px.
@@ -32,7 +36,10 @@ def load(data_dir: Path | None, parts: Sequence[str]) -> Dataset:
         ValueError: what is there cannot be used.
         FileNotFoundError: nothing is there.
     """
-    return load_images(NAME, _locate(data_dir), parts)
+    dataset = load_images(NAME, _locate(data_dir), parts)
+    if "test" in dataset.parts and not any(map(group, dataset.parts["test"].sample_ids)):
+        _tell_others(dataset.source)
+    return dataset
 
 
 def group(sample_id: str) -> str | None:
@@ -60,3 +67,11 @@ def _locate(data_dir: Path | None) -> Path:
         raise FileNotFoundError(
             f"There is no FER-2013 at {path.absolute()}, and it could not be downloaded: {error}.\n{HOW_TO_GET}"
         ) from error
+
+
+@functools.cache  # a command may load its data more than once
+def _tell_others(source: str) -> None:
+    logger.warning(
+        f"{source}: no test image is named PublicTest_… or PrivateTest_…, as FER-2013's are. Images of your own need a "
+        f"name of their own (--dataset NAME): their models would be versions of {NAME}-emotion"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from trainer.contract import EARLIER_PREDICTIONS_FILE, Tag
+from trainer.data import at_hand
 from trainer.data.exclusion import list_digest
 from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
@@ -63,7 +64,7 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     stay in their histories, answers to other images in `contract.EARLIER_PREDICTIONS_FILE`.
 
     Args:
-        data_dir: Folder or archive of the dataset; without it, where the dataset is looked for.
+        data_dir: Folder or archive of the dataset; without it where the run found it, else where it usually is.
 
     Raises StoreError where the run is gone or did not finish, and ValueError where it was trained on other images than
     those at hand: some of the test images might be among them.
@@ -79,11 +80,13 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
     config = configuration(snapshot.params[run_id])
     # Its list of exclusions may be gone, or be another by now: validation and test are the same without it.
     digest = snapshot.params[run_id].get("excluded_digest")
-    at_hand = (
+    is_same_list = (
         digest is not None and config.exclude is not None and list_digest(Path(config.exclude)) == digest
     )
-    listed = config.exclude if at_hand else None
-    splits = configured_splits(dataclasses.replace(config, data_dir=data_dir, exclude=listed))
+    listed = config.exclude if is_same_list else None
+    splits = configured_splits(
+        dataclasses.replace(config, data_dir=data_dir or at_hand(config.data_dir), exclude=listed)
+    )
     fingerprints = splits.fingerprints()
     if config.exclude == listed:
         is_same = fingerprints["train"] == before["train_fingerprint"]
