@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,6 +186,17 @@ def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The trained store, as the working directory."""
     _move_into(trained_once.root, monkeypatch)
     return trained_once
+
+
+@pytest.fixture
+def trained_copy(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """A copy of the trained store that this test alone changes, as the working directory."""
+    for name in ("mlruns", "faces"):
+        shutil.copytree(trained.root / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    # MLflow remembers by a run's id where its files are: here two stores have the same runs.
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._artifact_repos_cache", OrderedDict())
+    return Trained(tmp_path, tmp_path / "faces")
 
 
 @pytest.fixture

@@ -204,6 +204,12 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
         ("cnn", {"teacher": " , "}, "--teacher ' , ': give one model, or several"),
         ("cnn", {"teacher": "a/1,"}, "--teacher 'a/1,': give one model, or several"),
         ("cnn", {"teacher_weight": 0.5}, "--teacher-weight 0.5: says nothing without --teacher"),
+        ("cnn", {"start_from": " "}, "--start-from: name a model"),
+        (
+            "resnet18",
+            {"start_from": "a/1", "pretrained": "auto"},
+            "--start-from a/1 with --pretrained auto: give one",
+        ),
         (
             "cnn",
             {"validation": "public", "validation_seed": 3},

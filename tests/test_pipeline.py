@@ -38,7 +38,7 @@ from trainer.training.data import configured_splits
 from trainer.training.environment import make_fabric
 from trainer.training.loop import Training
 from trainer.training.pretrained import make_classifier
-from trainer.training.teachers import naming_teachers, teach
+from trainer.training.teachers import naming_models, teach
 
 NAMES = sorted(GREY_LEVELS)
 VERSIONS = dict(zip(ARCHITECTURE_FLAGS, (1, 2), strict=True))
@@ -270,8 +270,8 @@ def test_a_model_can_learn_from_another_average_views_and_be_half_the_size(
 def test_an_alias_among_teachers_is_replaced_by_the_version_that_it_points_to(student):
     store, _ = student
     asked = Config(teacher="., fer2013-emotion@champion")
-    assert naming_teachers(asked, store).teacher == ".,fer2013-emotion/1"
-    assert naming_teachers(Config(teacher="a/2, b/3"), store).teacher == "a/2, b/3"
+    assert naming_models(asked, store).teacher == ".,fer2013-emotion/1"
+    assert naming_models(Config(teacher="a/2, b/3"), store).teacher == "a/2, b/3"
 
 
 def test_a_teacher_answers_at_a_temperature_of_one_view(store, trained, tmp_path):

@@ -45,6 +45,9 @@ class Config:
     """What is trained: `full` (everything); for resnet18 also `layer4` (last stage and head) or `fc` (head)."""
     pretrained: str = "none"
     """`none`, `imagenet` (torchvision's IMAGENET1K_V1), `auto` (imagenet where it can be had) or a PATH."""
+    start_from: str | None = None
+    """MODEL to begin with instead: NAME@ALIAS, NAME/VERSION or a folder of the model format. Its network is taken, with
+    its weights; classes that it does not know begin anew. For few images of your own."""
     image_size: int = 48
     """Side of the image that the network sees, in px."""
     channels: Literal[1, 3] = 1
@@ -270,7 +273,11 @@ def _mistakes(config: Config) -> Iterator[str]:
             yield f"--{name}: {config.architecture} takes no such option"
     if config.pretrained != "none" and not entry.imagenet:
         yield f"--pretrained {config.pretrained}: there are no pretrained weights for {config.architecture}"
-    if config.pretrained == "none" and entry.modes.get(config.mode):
+    if config.start_from is not None and not config.start_from.strip():
+        yield "--start-from: name a model"
+    if config.start_from is not None and config.pretrained != "none":
+        yield f"--start-from {config.start_from} with --pretrained {config.pretrained}: give one of them"
+    if config.pretrained == "none" and config.start_from is None and entry.modes.get(config.mode):
         yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
     if config.pretrained != "none" and not _may_fall_back(config):
         if config.stem in ("small", "pooled", "full"):

@@ -168,7 +168,7 @@ def configuration(params: Mapping[str, str]) -> Config:
     values = {name: parse_value(name, params[name], kind) for name, kind in kinds.items() if name in params}
     if "recipe" not in values or "architecture" not in values:
         raise ValueError("the run logged no configuration of Moodify's")
-    if (values.get("teacher") or "").startswith(ELSEWHERE):
+    if any((values.get(name) or "").startswith(ELSEWHERE) for name in ("teacher", "start_from")):
         raise ValueError("it learned from models that are not in this store")
     values = dict.fromkeys(listing(values["architecture"]).options) | values
     mode, pretrained = values.get("mode", "full"), values.get("pretrained")

@@ -27,6 +27,7 @@ _FIXED = {
     ),
     "exclude": "it is one list of images: give it as a flag",
     **dict.fromkeys(("teacher", "teacher_weight"), "trials learn from the labels alone: take `train`"),
+    "start_from": "trials begin with random weights or ImageNet's: take `train`",
     "seed": "the best of several seeds is the luckiest, not a better setting",
     "device": "it says where to train, not what",
     **dict.fromkeys(("averaging", "half"), "it has no say before the test, which a sweep does not look at"),

@@ -322,6 +322,7 @@ def wait_for_an_epoch(trial: int) -> str:
         (["--search", "validation_seed=0:9"], "judged on different images"),
         (["--teacher", "fer2013-emotion/1"], "a sweep's trials learn from the labels alone"),
         (["--search", "teacher-weight=0:1"], "trials learn from the labels alone"),
+        (["--search", "start-from=a/1,b/1"], "trials begin with random weights or ImageNet's"),
         (["--search", "batch-size=16,32"], "--batch-size is given, and searched as well"),
         (["--trials", "0"], "--trials 0: must be 1 or more"),
         (["--patience", "0"], "--patience 0: must be 2 or more"),

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import shutil
 import time
-from collections import OrderedDict
 from pathlib import Path
 
 import pandas as pd
@@ -27,19 +26,7 @@ from trainer.training.retest import bundled_elsewhere
 MODEL = "fer2013-emotion/1"
 
 
-@pytest.fixture
-def place(trained: Trained, tmp_path, monkeypatch) -> Trained:
-    """A copy that this test alone changes."""
-    for name in ("mlruns", "faces"):
-        shutil.copytree(trained.root / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    # MLflow remembers by a run's id where its files are: here two stores have the same runs.
-    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._artifact_repos_cache", OrderedDict())
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Trained(tmp_path, tmp_path / "faces")
-
-
-def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Trained, capsys):
+def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(trained_copy: Trained, capsys):
     store = open_store()
     version = find_version(store, MODEL)
     reader = Reader(store)
@@ -47,9 +34,9 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Tr
     store.client().log_metric(
         version.run_id, "slices/watermark/with a watermark", -0.5
     )  # of images that are gone
-    for picture in sorted((place.data_dir / "test" / "sad").iterdir())[:3]:
+    for picture in sorted((trained_copy.data_dir / "test" / "sad").iterdir())[:3]:
         shutil.copy(picture, picture.with_name(f"again_{picture.name}"))
-    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 0
+    assert main(["evaluate", MODEL, "--data-dir", str(trained_copy.data_dir), "--log"]) == 0
     assert "logged to its" in capsys.readouterr().out
 
     after, again = reader.predictions(version.run_id), reader.snapshot().runs.loc[version.run_id]
@@ -81,13 +68,13 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(place: Tr
 
 
 def test_what_was_answered_before_is_kept_also_where_writing_was_cut_short_and_is_done_again(
-    place: Trained, monkeypatch
+    trained_copy: Trained, monkeypatch
 ):
     store = open_store()
     version = find_version(store, MODEL)
     before = Reader(store).predictions(version.run_id)
     fingerprint = Reader(store).snapshot().runs.loc[version.run_id, "test_fingerprint"]
-    picture = next((place.data_dir / "test" / "sad").iterdir())
+    picture = next((trained_copy.data_dir / "test" / "sad").iterdir())
     shutil.copy(picture, picture.with_name("again.png"))
 
     def stop(*_: object) -> None:
@@ -97,9 +84,9 @@ def test_what_was_answered_before_is_kept_also_where_writing_was_cut_short_and_i
         cut.setattr(RunWriter, "set_tags", stop)
         cut.setattr(retest._HoldingWriter, "_send", RunWriter._send)  # at once
         with pytest.raises(KeyboardInterrupt):
-            retest.retest(store, version, str(place.data_dir))
+            retest.retest(store, version, str(trained_copy.data_dir))
     assert len(Reader(store).predictions(version.run_id)) > len(before)
-    retest.retest(store, version, str(place.data_dir))
+    retest.retest(store, version, str(trained_copy.data_dir))
     kept = EARLIER_PREDICTIONS_FILE.format(fingerprint=fingerprint[:8])
     pd.testing.assert_frame_equal(
         pd.read_parquet(store.client().download_artifacts(version.run_id, kept)), before
@@ -135,53 +122,71 @@ def test_what_is_measured_again_counts_also_where_the_clock_is_behind(stocked):
     assert client.get_run(run_id).data.metrics["test/accuracy"] == 0.5
 
 
-def test_a_run_that_was_tested_on_other_images_is_not_compared(place: Trained, capsys):
+def test_a_run_that_was_tested_on_other_images_is_not_compared(trained_copy: Trained, capsys):
     store = open_store()
     store.client().set_tag(find_version(store, MODEL).run_id, Tag.TEST_FINGERPRINT, "f" * 32)
     assert main(["compare", MODEL, "fer2013-emotion/2"]) == 2
     assert "was tested on other data than" in capsys.readouterr().err
 
 
-def test_whoever_stops_it_leaves_the_run_as_it_was(place: Trained, monkeypatch):
+def test_whoever_stops_it_leaves_the_run_as_it_was(trained_copy: Trained, monkeypatch):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     store = open_store()
     before = Reader(store).snapshot()
-    shutil.rmtree(place.data_dir / "test" / "sad")
-    (place.data_dir / "test" / "sad").mkdir()
+    shutil.rmtree(trained_copy.data_dir / "test" / "sad")
+    (trained_copy.data_dir / "test" / "sad").mkdir()
     shutil.copy(
-        next((place.data_dir / "test" / "happy").iterdir()), place.data_dir / "test" / "sad" / "x.png"
+        next((trained_copy.data_dir / "test" / "happy").iterdir()),
+        trained_copy.data_dir / "test" / "sad" / "x.png",
     )
     monkeypatch.setattr("trainer.training.results.log_weaknesses", stop)
-    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 130
+    assert main(["evaluate", MODEL, "--data-dir", str(trained_copy.data_dir), "--log"]) == 130
     pd.testing.assert_frame_equal(Reader(store).snapshot().runs, before.runs)
 
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_of_a_run_with_exclusions_the_held_out_images_tell_whether_it_knows_these(
-    place: Trained, monkeypatch, changed
+    trained_copy: Trained, monkeypatch, changed
 ):
     real = retest.configuration
     monkeypatch.setattr(
         retest, "configuration", lambda params: dataclasses.replace(real(params), exclude="gone.txt")
     )
     if changed:
-        for path in list((place.data_dir / "train" / "sad").iterdir())[::2]:
+        for path in list((trained_copy.data_dir / "train" / "sad").iterdir())[::2]:
             path.unlink()
-    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == (2 if changed else 0)
+    assert main(["evaluate", MODEL, "--data-dir", str(trained_copy.data_dir), "--log"]) == (
+        2 if changed else 0
+    )
 
 
-def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(place: Trained, monkeypatch):
-    some = sorted(path.name for path in (place.data_dir / "train" / "sad").iterdir())[:12]
+def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(trained_copy: Trained, monkeypatch):
+    some = sorted(path.name for path in (trained_copy.data_dir / "train" / "sad").iterdir())[:12]
     Path("list.txt").write_text("".join(f"train/sad/{name}\n" for name in some))
-    flags = ["--data-dir", str(place.data_dir), "--blocks", "4 8", "--epochs", "1", "--exclude", "list.txt"]
+    flags = [
+        "--data-dir",
+        str(trained_copy.data_dir),
+        "--blocks",
+        "4 8",
+        "--epochs",
+        "1",
+        "--exclude",
+        "list.txt",
+    ]
     assert main(["train", *flags]) == 0
     newest = max(all_versions(open_store()), key=lambda version: version.version)
     learned = []
     real = retest.log_test
     monkeypatch.setattr(retest, "log_test", lambda *args: learned.append(args[2].exclusion) or real(*args))
-    evaluate = ["evaluate", f"{newest.name}/{newest.version}", "--data-dir", str(place.data_dir), "--log"]
+    evaluate = [
+        "evaluate",
+        f"{newest.name}/{newest.version}",
+        "--data-dir",
+        str(trained_copy.data_dir),
+        "--log",
+    ]
     assert main(evaluate) == 0
     Path("list.txt").unlink()
     assert main(evaluate) == 0
@@ -190,14 +195,14 @@ def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(place: 
     assert without is None
 
 
-def test_on_the_same_images_a_run_only_gains(place: Trained):
+def test_on_the_same_images_a_run_only_gains(trained_copy: Trained):
     store = open_store()
     version = find_version(store, MODEL)
     reader = Reader(store)
     row = reader.snapshot().runs.loc[version.run_id]
     (store.artifact_root / version.run_id / "artifacts/evaluation/robustness.parquet").unlink()
     assert reader.robustness(version.run_id) is None
-    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 0
+    assert main(["evaluate", MODEL, "--data-dir", str(trained_copy.data_dir), "--log"]) == 0
     again = Reader(store).snapshot().runs.loc[version.run_id]
     assert again["test_fingerprint"] == row["test_fingerprint"]
     assert again["test_accuracy"] == row["test_accuracy"]
@@ -205,10 +210,10 @@ def test_on_the_same_images_a_run_only_gains(place: Trained):
     assert not (store.artifact_root / version.run_id / "artifacts/evaluation/earlier").exists()
 
 
-def test_a_model_of_other_training_images_is_not_tested_again(place: Trained, capsys):
-    next((place.data_dir / "train" / "sad").iterdir()).unlink()
+def test_a_model_of_other_training_images_is_not_tested_again(trained_copy: Trained, capsys):
+    next((trained_copy.data_dir / "train" / "sad").iterdir()).unlink()
     before = Reader(open_store()).snapshot().runs
-    assert main(["evaluate", MODEL, "--data-dir", str(place.data_dir), "--log"]) == 2
+    assert main(["evaluate", MODEL, "--data-dir", str(trained_copy.data_dir), "--log"]) == 2
     assert "learned other images than those of" in capsys.readouterr().err
     pd.testing.assert_frame_equal(Reader(open_store()).snapshot().runs, before)
 
@@ -225,9 +230,9 @@ def test_what_cannot_be_logged_is_refused(trained: Trained, capsys, flags, messa
     assert message in capsys.readouterr().err
 
 
-def test_the_model_of_the_box_is_found_where_it_was_tested_on_other_images(place: Trained):
+def test_the_model_of_the_box_is_found_where_it_was_tested_on_other_images(trained_copy: Trained):
     store = open_store()
-    splits = load_splits("fer2013", str(place.data_dir))
+    splits = load_splits("fer2013", str(trained_copy.data_dir))
     assert bundled_elsewhere(store, splits) is None
     for key, value in ((Tag.BUNDLED, "true"), (Tag.TEST_FINGERPRINT, "f" * 32)):
         store.client().set_model_version_tag("fer2013-emotion", "1", key, value)

@@ -42,6 +42,10 @@ def main(arguments: list[str]) -> int:
     check(config)
     if config.teacher is not None:
         raise ValueError("--teacher: a sweep's trials learn from the labels alone; take `train`")
+    if config.start_from is not None:
+        raise ValueError(
+            "--start-from: a sweep's trials begin with random weights or ImageNet's; take `train`"
+        )
     space = parse_space(given.search, config) if given.search else default_space(config)
     for one in space:
         flag = f"--{one.name.replace('_', '-')}"

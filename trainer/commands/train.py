@@ -27,9 +27,10 @@ class _Choice:
     """The flags that decide the defaults of the others."""
 
     recipe: Recipe = "fast"
-    architecture: str = "cnn"
+    architecture: str | None = None
     mode: str = "full"
     pretrained: str | None = None
+    start_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def _main(arguments: list[str]) -> int:
         with contextlib.redirect_stderr(screen):
             config, resume = parse(arguments)
     config = found_from_anywhere(config)
-    check(config)
+    if torchrun.rank() == 0:  # which tells the others what is trained
+        check(config)
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import outcome_table
 
@@ -112,8 +114,19 @@ def found_from_anywhere(config: Config) -> Config:
 def defaults(arguments: list[str]) -> Config:
     """The configuration that the recipe, architecture and mode among the flags begin with.
 
-    Raises ValueError for an unknown architecture.
+    Raises ValueError for an unknown architecture, and where there is no model to start from or it is of another one.
     """
     choice, _ = tyro.cli(_Choice, args=arguments, return_unknown_args=True, add_help=False)
-    listing(choice.architecture)
-    return recipe_defaults(choice.recipe, choice.architecture, choice.mode, choice.pretrained)
+    architecture = choice.architecture or Config.architecture
+    listing(architecture)
+    # Other processes are told by the first one what is trained.
+    if not choice.start_from or torchrun.rank() != 0:
+        return recipe_defaults(choice.recipe, architecture, choice.mode, choice.pretrained)
+    from trainer.training.beginning import find_model, network_of
+
+    network = network_of(find_model(choice.start_from))
+    own = str(network["architecture"])
+    if choice.architecture not in (None, own):
+        raise ValueError(f"--start-from {choice.start_from}: it is a {own}, no {choice.architecture}")
+    config = recipe_defaults(choice.recipe, own, choice.mode, choice.pretrained or "none")
+    return dataclasses.replace(config, **network)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from trainer.contract import (
+    ELSEWHERE,
     ENERGY_FACTOR,
     IMAGES_WITHOUT_TWINS,
     ROBUSTNESS,
@@ -206,6 +208,10 @@ def _training(params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
             f"Trained without {int(params['excluded_images']):,} images of {params.get('excluded_list')} (digest "
             f"{params.get('excluded_digest')}).",
         )
+    if begun := params.get("start_from"):
+        name = begun.removeprefix(ELSEWHERE)
+        is_version = re.fullmatch(r"[^/]+/\d+", name)  # and no path of somebody's machine
+        lines.insert(1, f"It began with the weights of {name if is_version else 'another model'}.")
     if params.get("teacher"):
         lines.append(
             f"It also learned from the answers of other models (weight {params.get('teacher_weight')})."

@@ -67,11 +67,15 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     except MlflowException as error:
         raise StoreError(f"{version.uri} has no run in this store: {error.message}") from error
-    teacher = run.data.params.get("teacher", "").removeprefix(ELSEWHERE)
+    models = {
+        name: ELSEWHERE + value.removeprefix(ELSEWHERE)
+        for name in ("teacher", "start_from")
+        if (value := run.data.params.get(name))
+    }
     record = {
         "run_name": (name := f"bundled-{version.tags[Tag.ARCHITECTURE]}"),
         "dataset": version.tags[Tag.DATASET],
-        "params": run.data.params | ({"teacher": ELSEWHERE + teacher} if teacher else {}),
+        "params": run.data.params | models,
         "tags": _without_machine(run.data.tags),
         "version_tags": version.tags,
         "metrics": {

@@ -33,6 +33,7 @@ from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
 from trainer.torchrun import Launch
 from trainer.training.allocator import keep_memory, return_memory
+from trainer.training.beginning import first_weights
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.data import configured_splits
 from trainer.training.energy import EnergyMeter, check_country
@@ -43,7 +44,7 @@ from trainer.training.pretrained import make_classifier
 from trainer.training.records import epoch_metrics, log_beginning, run_name
 from trainer.training.results import log_test, log_validation, view_logits
 from trainer.training.shares import gathered, is_loss_of_a_process
-from trainer.training.teachers import naming_teachers, teach
+from trainer.training.teachers import naming_models, teach
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,9 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
     Raises ValueError or FileNotFoundError with a message for the user; where a run was begun by then, it
     ends as FAILED with the reason as a tag, and by KeyboardInterrupt as KILLED with its best weights.
     """
-    check(config)
     store = None
-    if torchrun.rank() == 0:
+    if torchrun.rank() == 0:  # which tells the others what is trained
+        check(config)
         store = open_store()
         if (begun := Launch(store.checkpoints).recall()) is not None:
             if RunWriter.has_finished(store, begun):
@@ -103,7 +104,7 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
             config = stored_config(store.checkpoints, resume)
             config = dataclasses.replace(config, data_dir=moved or config.data_dir)
         else:
-            config = naming_teachers(config, store)
+            config = naming_models(config, store)
     if not (text := torchrun.told(config.to_json())):
         return None
     config = Config.from_json(text)
@@ -135,6 +136,9 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     if store is not None and resume is not None and fabric.world_size == 1:
         kept = Checkpoint(store.checkpoints, resume).exists()
     classifier, config = make_classifier(config, len(splits.class_names), mean, std, blank=kept)
+    if config.start_from and not kept:
+        weights: Any = first_weights(config, store, splits, classifier) if store else None
+        classifier.load_state_dict(fabric.broadcast(weights))
     spec = ModelSpec(
         architecture=config.architecture,
         options=config.options(),

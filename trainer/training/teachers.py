@@ -8,23 +8,25 @@ import torch
 from trainer.config import Config
 from trainer.data.splits import Splits
 from trainer.evaluation.calibration import fit_temperature
-from trainer.inference.predictor import Predictor
 from trainer.store.location import Store
-from trainer.store.models import load_bundle
 from trainer.store.registry import find_version
+from trainer.training.beginning import find_model
 from trainer.training.prediction import predict
 
 
-def naming_teachers(config: Config, store: Store) -> Config:
-    """With the versions that aliases among the teachers point to now: a run that is resumed learns from the same."""
-    if config.teacher is None or "@" not in config.teacher:
-        return config
-    names = []
-    for reference in map(str.strip, config.teacher.split(",")):
-        if "@" in reference and not Path(reference).is_dir():
-            reference = find_version(store, reference).reference
-        names.append(reference)
-    return dataclasses.replace(config, teacher=",".join(names))
+def naming_models(config: Config, store: Store) -> Config:
+    """With the versions that aliases in it point to now: a run that is resumed learns from the same."""
+
+    def named(reference: str) -> str:
+        is_alias = "@" in reference and not Path(reference).is_dir()
+        return find_version(store, reference).reference if is_alias else reference
+
+    if config.teacher is not None and "@" in config.teacher:
+        teachers = map(str.strip, config.teacher.split(","))
+        config = dataclasses.replace(config, teacher=",".join(map(named, teachers)))
+    if config.start_from is not None:
+        config = dataclasses.replace(config, start_from=named(config.start_from))
+    return config
 
 
 def teach(config: Config, store: Store, splits: Splits, device: torch.device) -> torch.Tensor:
@@ -36,8 +38,7 @@ def teach(config: Config, store: Store, splits: Splits, device: torch.device) ->
     assert config.teacher is not None
     answers = []
     for reference in map(str.strip, config.teacher.split(",")):
-        folder = Path(reference)
-        teacher = Predictor.load(folder) if folder.is_dir() else load_bundle(find_version(store, reference))
+        teacher = find_model(reference, store)
         spec = teacher.spec
         if set(spec.class_names) != set(splits.class_names):
             raise ValueError(
