@@ -6,7 +6,7 @@ from matplotlib.colors import same_color
 from PIL import ImageFont
 
 from trainer.evaluation.metrics import Evaluation, evaluate
-from trainer.evaluation.pictures import confusion_figure, contact_sheet, curves_figure, mistakes_sheet
+from trainer.evaluation.pictures import confusion_figure, contact_sheet, curves_figure, mistakes_sheet, save
 
 NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -190,3 +190,20 @@ def test_the_sheet_of_mistakes_stops_at_its_count():
 def test_a_model_without_mistakes_gets_an_empty_sheet():
     sheet = mistakes_sheet(flat(2), np.array([0, 1]), np.eye(len(NAMES))[:2], NAMES, np.zeros(2))
     assert set(np.unique(np.asarray(sheet))) == {255}
+
+
+def test_any_name_of_a_class_can_be_drawn_without_a_warning(tmp_path, recwarn):
+    """`$a_$` would be mathematics that cannot be read, and no letter of 怒り is in the font."""
+    names = ("$a_$", "怒り", "दुख", "грусть")
+    figure = confusion_figure(evaluate(np.arange(4), np.eye(4), names), "")
+    save(figure, tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(names)
+    assert not recwarn.list
+
+
+def test_captions_have_letters_beyond_ascii():
+    """Pillow's own font draws the same box for each letter that it lacks."""
+    image = np.full((1, 1, 48, 48), 255, np.uint8)
+    first, second = (np.array(contact_sheet(image, [(text,)], columns=1)) for text in ("г", "ж"))
+    assert not np.array_equal(first, second)

@@ -1,12 +1,15 @@
 """Pictures of an evaluation for people: confusion matrix, learning curves, worst mistakes."""
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.evaluation.lettering import font_file
 from trainer.evaluation.metrics import Evaluation, percent
 
 TRAIN_COLOR, VALIDATION_COLOR = "#8A8F98", "#0072B2"
@@ -34,11 +37,20 @@ def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
         axes.add_patch(Rectangle((index - 0.5, index - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.2))
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
     axes.set_yticks(range(len(names)), names)
+    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        label.set_parse_math(False)  # a dollar in the name of a class is a dollar
     axes.set(xlabel="predicted", ylabel="truth")
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG. Letters that the font lacks are boxes there, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, dpi=110)
 
 
 def curves_figure(history: Sequence[dict[str, float]], best_epoch: int) -> Figure:
@@ -94,7 +106,7 @@ def contact_sheet(
     images: np.ndarray, captions: Sequence[Sequence[str]], *, columns: int, side_px: int = 120
 ) -> Image.Image:
     """Images (uint8 (N, 1, H, W)) on a regular grid, enlarged, with lines of text under each."""
-    font = ImageFont.load_default(11)
+    font = ImageFont.truetype(font_file(), 11)
     lines = max((len(caption) for caption in captions), default=1)
     gap, line_px = 10, 15
     cell_width, cell_height = side_px + gap, side_px + lines * line_px + gap

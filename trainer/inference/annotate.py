@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from trainer.evaluation.lettering import font_file
 from trainer.inference.faces import Face, Photo
 
 OUTLINE, INK, PAPER = "#FFFFFF", "#0B5C8A", "#FFFFFF"
@@ -28,7 +28,7 @@ def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_p
     scale = image.width / photo.width
     draw = ImageDraw.Draw(image)
     text_px = max(14, round(max(image.size) / 42))
-    font = ImageFont.truetype(_font_file(), text_px)
+    font = ImageFont.truetype(font_file(), text_px)
     width = max(2, round(max(image.size) / 350))
     for face in faces:
         outline = [(float(x), float(y)) for x, y in face.region.corners() * scale]
@@ -39,14 +39,6 @@ def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_p
         corners = face.region.corners() * scale
         _tag(draw, label, font, corners.min(0), corners.max(0), image.size)
     return image
-
-
-@cache
-def _font_file() -> str:
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font knows no letter beyond ASCII."""
-    import matplotlib
-
-    return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 
 def _tag(

@@ -33,7 +33,7 @@ from trainer.data.pictures import image_table
 from trainer.data.splits import Splits
 from trainer.evaluation.calibration import averaged
 from trainer.evaluation.metrics import Evaluation, answered, evaluate, prediction_table, sample_loss
-from trainer.evaluation.pictures import confusion_figure, mistakes_sheet
+from trainer.evaluation.pictures import confusion_figure, mistakes_sheet, save
 from trainer.evaluation.robustness import Robustness, by_kind, relative
 from trainer.evaluation.slices import by_condition, slice_table
 from trainer.inference.attention import attention
@@ -128,7 +128,7 @@ def log_evaluations(writer: RunWriter, folder: Path, splits: Splits, probabiliti
         matrix["counts"] = evaluation.confusion.tolist()
         (folder / CONFUSION_FILE.format(part=part)).write_text(json.dumps(matrix))
         title = f"Accuracy {evaluation.summary['accuracy']:.3f} on {evaluation.size:,} images of {part}"
-        confusion_figure(evaluation, title).savefig(folder / CONFUSION_PICTURE.format(part=part), dpi=110)
+        save(confusion_figure(evaluation, title), folder / CONFUSION_PICTURE.format(part=part))
     index = splits.test_without_twins()
     writer.log_metrics({IMAGES_WITHOUT_TWINS: len(index)})
     if len(index):
