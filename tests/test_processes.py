@@ -78,8 +78,9 @@ def test_a_stopped_run_keeps_its_best_weights_and_ends_as_if_it_had_not_been_sto
     face = next((faces / "train" / "happy").iterdir())
     face.rename(workplace / face.name)
     assert main(["train", "--resume", run_id]) == 2
-    assert "the data have changed since this run began (train" in capsys.readouterr().err
+    assert "has other images than this run began with (train" in capsys.readouterr().err
     (workplace / face.name).rename(face)
+    assert store.client().get_run(run_id).info.status == "KILLED"  # nothing is said of the run for a slip
 
     assert main(["train", "--resume", run_id]) == 0  # in this process, which started before the run did
     assert main(["train", *flags]) == 0

@@ -247,7 +247,9 @@ def check(config: Config) -> None:
 def _mistakes(config: Config) -> Iterator[str]:
     if mistake := name_mistake(config.dataset, config.data_dir):
         yield f"--dataset: {mistake}"
-    if config.dataset == "sketch" and config.data_dir is not None:
+    if config.data_dir is not None and not config.data_dir.strip():
+        yield "--data-dir: name a folder, an archive or a CSV"
+    elif config.dataset == "sketch" and config.data_dir is not None:
         yield "--data-dir: sketch is drawn by the program and takes no folder"
     if config.validation == "public" and config.dataset != "fer2013":
         yield f"--validation public: only fer2013 has a PublicTest part, {config.dataset} has not"

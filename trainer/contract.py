@@ -141,6 +141,8 @@ class Tag:
     PROMOTED_OVER = "promoted_over"
     PROMOTION_GATES = "promotion_gates"
     PROMOTION_REASON = "promotion_reason"
+    DATA_DIR = "data_dir"
+    """Where a run last found its images, if that is another place than where it began."""
     MIGRATED_FROM = "migrated_from"
     MIGRATED_WHOLE = "migrated_whole"
 

@@ -1,5 +1,6 @@
 """The story of one audit, from a dataset to all that is found in it, top to bottom."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from trainer.inference.faces import LEAST_SCORE, face_score
 from trainer.training.estimate import estimate_fold_seconds
 from trainer.training.folds import fold_config, fold_numbers, out_of_fold
 from trainer.training.loop import Epoch
+
+log = logging.getLogger(__name__)
 
 BLANK_DEVIATION = 5.0
 """Standard deviation in grey levels of 256; below it nothing can be seen on an image."""
@@ -87,6 +90,11 @@ def inspect(
     if isinstance(judge, pd.DataFrame):
         judgement = match(judge, samples, names, judge_name)
         if not is_unchanged(judge, everything, names):
+            log.warning(
+                "Some of the images that %s has answered have changed since then, or are not here: its answers are "
+                "taken for the images of the same names.",
+                judge_name,
+            )
             note = "matched by name, since some of these have changed since then or are not here"
             judgement = replace(judgement, by=f"{judgement.by}, {note}")
     elif judge is not None:

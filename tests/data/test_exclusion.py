@@ -34,7 +34,7 @@ def test_a_list_has_one_id_a_line_and_comments_between(tmp_path):
 
 def test_listed_images_leave_train_and_the_others_stay_as_they_are(tmp_path, train):
     path = write(tmp_path, "train/1\ntest/7\ntrain/4\n")
-    kept, what = exclude(path, train, NAMES, {"test/7", "test/8"})
+    kept, what = exclude(path, train, NAMES, {"test/7", "test/8"}, "office")
     assert kept.sample_ids == ("train/0", "train/2", "train/3", "train/5")
     assert kept.images.flatten().tolist() == [0, 2, 3, 5]
     assert kept.target.tolist() == [0, 0, 1, 1]
@@ -47,7 +47,7 @@ def test_listed_images_leave_train_and_the_others_stay_as_they_are(tmp_path, tra
 
 def test_the_digest_names_the_ids_in_whatever_order(tmp_path, train):
     digests = [
-        exclude(write(tmp_path, text), train, NAMES, ())[1].digest
+        exclude(write(tmp_path, text), train, NAMES, (), "office")[1].digest
         for text in ("train/1\ntrain/4\n", "# twice\ntrain/4\ntrain/1\ntrain/4", "train/1\n")
     ]
     assert digests[0] == digests[1] != digests[2]
@@ -60,11 +60,12 @@ def test_the_digest_names_the_ids_in_whatever_order(tmp_path, train):
         ("train/1\ntrain/9\n", "lists images that the dataset does not have: train/9"),
         ("a\nb\nc\nd\ne", "lists images that the dataset does not have: a, b, c and 2 more"),
         ("train/1\ntrain/3\ntrain/5", "leaves no training image of happy"),
+        ("# Images of home (faces) that may leave;\ntrain/1", "lists images of home, not of office"),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused_in_one_line(tmp_path, train, text, message):
     with pytest.raises(ValueError, match=f"^--exclude .*drop.txt {message}") as caught:
-        exclude(write(tmp_path, text), train, NAMES, ())
+        exclude(write(tmp_path, text), train, NAMES, (), "office")
     assert "\n" not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.extra.small_fer2013 import BOTH, CLASSES, random_faces, write_folder, write_zip
-from trainer.data import DATASETS, at_hand, dataset_source, name_mistake
+from trainer.data import DATASETS, dataset_source, name_mistake, still_at
 
 pytestmark = pytest.mark.usefixtures("cwd")
 
@@ -63,11 +63,16 @@ def test_a_name_without_a_place_is_taken_for_a_slip() -> None:
     assert "choose one of fer2013, sketch, or give --data-dir" in mistake
     with pytest.raises(ValueError, match="there is no dataset 'fer2031'"):
         dataset_source("fer2031").load(None, BOTH)
-    for name in ("fer2031", "Büro_2", "1", "лица", "f" * 40):
+    for name in ("fer2031", "Büro_2", "Bu\u0308ro", "1", "лица", "कार्यालय", "f" * 40):
         assert name_mistake(name, "faces") is None
     assert [name_mistake(name, None) for name in DATASETS] == [None, None]
 
 
-def test_only_a_place_that_is_still_there_is_at_hand(tmp_path: Path) -> None:
-    assert at_hand(str(tmp_path)) == str(tmp_path)
-    assert [at_hand(place) for place in (None, "", "None", f"{tmp_path}/gone", "a\0b")] == [None] * 5
+def test_images_that_a_run_has_found_are_there_still_or_in_their_usual_place_or_gone(tmp_path: Path) -> None:
+    assert [still_at(name, str(tmp_path)) for name in ("fer2013", "office")] == [str(tmp_path)] * 2
+    assert [still_at("fer2013", place) for place in (None, "", f"{tmp_path}/gone", "a\0b")] == [None] * 4
+    assert still_at("office", None) is None
+    with pytest.raises(
+        FileNotFoundError, match=r"images of office are not at .*/gone any more: --data-dir says"
+    ):
+        still_at("office", f"{tmp_path}/gone")

@@ -58,7 +58,6 @@ def audit(
     if mistake := name_mistake(dataset, data_dir):
         raise ValueError(mistake)
     _check(folds, epochs, seed, model, faces)
-    output.mkdir(parents=True, exist_ok=True)  # not after minutes of work
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import audit_tables
     from trainer.data import dataset_source
@@ -72,16 +71,19 @@ def audit(
         from trainer.store.bundled import install
         from trainer.store.location import open_store
 
+        progress.doing(f"Loading {dataset}")
+        data = source.load(
+            data_dir, ("train", "test")
+        )  # first of all: a slip in a path leaves nothing behind
+        output.mkdir(parents=True, exist_ok=True)  # not after minutes of work
         store = open_store()
         if install(store):
             progress.say("A new store: the model that comes with the program is its first champion.")
-        answers = logged_answers(store, model) if model is not None else None
-        progress.doing(f"Loading {dataset}")
-        data = source.load(data_dir, ("train", "test"))
+        answers = logged_answers(store, model, dataset) if model is not None else None
         judge = Folds(folds, epochs, seed) if folds else answers
         result = inspect(data, judge=judge, judge_name=model or "", faces=faces, say=progress.doing)
         if data_dir is not None:
-            result = replace(result, facts={**result.facts, "data_dir": str(data_dir)})
+            result = replace(result, facts={**result.facts, "data_dir": str(data_dir.absolute())})
         progress.doing("Writing and logging")
         reasons = excludable(result)
         chosen = [reason for reason in reasons if reason in drop]
@@ -131,10 +133,10 @@ def _check(folds: int, epochs: int, seed: int, model: str | None, faces: int | N
         raise ValueError(f"--faces {faces}: must be 0 or more")
 
 
-def logged_answers(store: "Store", references: str) -> "pd.DataFrame":
+def logged_answers(store: "Store", references: str, dataset: str) -> "pd.DataFrame":
     """The predictions of one or more runs, below each other, with the fingerprints of their parts.
 
-    Raises ValueError where one has none.
+    Raises ValueError where one has none, or is of another dataset: its images may be called the same.
     """
     import pandas as pd
 
@@ -145,6 +147,8 @@ def logged_answers(store: "Store", references: str) -> "pd.DataFrame":
     for reference in map(str.strip, references.split(",")):
         snapshot, run_id = reader.find(reference)
         table = reader.predictions(run_id)
+        if (of := snapshot.runs.loc[run_id, "dataset"]) != dataset:
+            raise ValueError(f"--model {reference}: the run answered images of {of}, not of {dataset}")
         if table is None:
             raise ValueError(f"--model {reference}: the run logged no predictions")
         prints = {

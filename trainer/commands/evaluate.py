@@ -44,7 +44,7 @@ def evaluate(
             tested on these images: for runs older than a measure, and where a test set has grown. Takes minutes.
         json: Print one JSON object instead of tables.
     """
-    from trainer.commands.models import chosen_by_test, data_meant, load_predictor
+    from trainer.commands.models import chosen_by_test, data_meant, load_predictor, other_images
     from trainer.commands.report import evaluation_table
     from trainer.commands.report import slice_table as print_slices
     from trainer.data import dataset_source
@@ -74,18 +74,20 @@ def evaluate(
     groups_of = group_positions(test, source)
     for group, index in groups_of.items():
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)
+    test_print = test.fingerprint(data.class_names)
     caveats = [chosen_by_test(*member, dataset, groups_of) for member in members]
+    caveats += [other_images(*member, dataset, test_print) for member in members]
     cut, ignored = [], 0
     if groups is not None:
         brought = read_groups(read_text(groups), test.sample_ids)
         cut.append(slice_table(target, right, brought))
         ignored = brought.ignored
     if slices:
-        measured = conditions(test.images.numpy(), test.sample_ids, test.fingerprint(data.class_names))
+        measured = conditions(test.images.numpy(), test.sample_ids, test_print)
         cut.append(slice_table(target, right, by_condition(measured, test.sample_ids)))
     if json:
         found: dict[str, Any] = {"model": name, "source": data.source}
-        found["test_fingerprint"] = test.fingerprint(data.class_names)
+        found["test_fingerprint"] = test_print
         if any(caveats):
             found["caveats"] = list(filter(None, caveats))
         if cut:

@@ -1,16 +1,18 @@
 """From what a user types to a model that answers."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.data import at_hand
+from trainer.contract import Tag
+from trainer.data import still_at
 
 if TYPE_CHECKING:
     from trainer.inference.model import Model
     from trainer.inference.predictor import Predictor
+    from trainer.store.location import Store
 
-_IN_STORE = ("models:/", "runs:/")
+_MODELS, _RUNS = "models:/", "runs:/"
 
 
 def load_predictor(reference: str) -> "tuple[Predictor, str]":
@@ -45,7 +47,10 @@ def chosen_by_test(predictor: "Predictor", name: str, dataset: str, groups: Cont
     """
     if predictor.spec.dataset != dataset or "public" not in groups:
         return ""
-    if logged_params(name).get("validation") != "public":
+    from trainer.store.registry import run_params
+
+    run = _run_of(name)
+    if run is None or run_params(*run).get("validation") != "public":
         return ""
     return (
         f"The images of PublicTest chose the epoch of {name} and fitted its temperature: only figures of PrivateTest "
@@ -56,36 +61,61 @@ def chosen_by_test(predictor: "Predictor", name: str, dataset: str, groups: Cont
 def data_meant(
     members: "Sequence[tuple[Predictor, str]]", dataset: str | None, data_dir: Path | None
 ) -> tuple[str, Path | None]:
-    """The dataset and the path to its images: what is given, else the models' own, where a run of theirs found it.
+    """The dataset and the path to its images: what is given, else the models' own, where their runs found it.
 
     Args:
         members: Of `load_predictor`.
 
-    Raises ValueError where nothing is given and the models are of several datasets.
+    Raises ValueError where nothing is given and the models are of several datasets or places, and FileNotFoundError
+    where images of one's own are gone.
     """
     own = {predictor.spec.dataset for predictor, _ in members}
     if dataset is None and len(own) > 1:
         raise ValueError(f"these models are of {', '.join(sorted(own))}: name one with --dataset")
     name = dataset or own.pop()
-    if data_dir is None:
-        found = (
-            at_hand(logged_params(model).get("data_dir")) for p, model in members if p.spec.dataset == name
+    if data_dir is not None:
+        return name, data_dir
+    from trainer.store.registry import place_of_images
+
+    runs = (_run_of(model) for predictor, model in members if predictor.spec.dataset == name)
+    places = {still_at(name, place_of_images(*run)) for run in runs if run}
+    if len(places - {None}) > 1:
+        found = ", ".join(sorted(filter(None, places)))
+        raise ValueError(
+            f"the runs of these models found {name} at several places ({found}): name one with --data-dir"
         )
-        data_dir = next((Path(path) for path in found if path), None)
-    return name, data_dir
+    return name, next((Path(place) for place in places if place), None)
 
 
-def logged_params(name: str) -> Mapping[str, str]:
-    """The parameters of the run behind a name that `load_predictor` gave; none for a folder, or where it is gone."""
-    if not name.startswith(_IN_STORE):
-        return {}
+def other_images(predictor: "Predictor", name: str, dataset: str, fingerprint: str) -> str:
+    """What to say where the test images are not those that the model's run was tested on; else empty.
+
+    Args:
+        predictor, name: Of `load_predictor`.
+        dataset, fingerprint: The test set's.
+    """
+    if predictor.spec.dataset != dataset or not name.startswith(_MODELS):
+        return ""
     from trainer.store.location import open_store
-    from trainer.store.registry import find_version, run_params
+    from trainer.store.registry import find_version
+
+    tested_on = find_version(open_store(create=False), name).tags.get(Tag.TEST_FINGERPRINT)
+    if tested_on in (None, fingerprint):
+        return ""
+    return f"The run of {name} was tested on other images: whether it has learned some of these is not known."
+
+
+def _run_of(name: str) -> "tuple[Store, str] | None":
+    """The store, and the id of the run behind a name that `load_predictor` gave; None for a folder."""
+    if not name.startswith((_MODELS, _RUNS)):
+        return None
+    from trainer.store.location import open_store
+    from trainer.store.registry import find_version
 
     store = open_store(create=False)
-    of_run = name.startswith("runs:/")
-    run_id = name.removeprefix("runs:/").strip("/") if of_run else find_version(store, name).run_id
-    return run_params(store, run_id or "")
+    if name.startswith(_RUNS):
+        return store, name.removeprefix(_RUNS).strip("/")
+    return store, find_version(store, name).run_id or ""
 
 
 def load_any(reference: str) -> "tuple[Model, str]":

@@ -48,7 +48,7 @@ def quickstart(
         from trainer.training.retest import bundled_elsewhere, retest
         from trainer.training.run import train
 
-        dataset = dataset or available_dataset(data_dir)
+        dataset = available_dataset(data_dir) if dataset is None else dataset
         configs = []
         for architecture in ("cnn", "resnet18"):
             wanted = usual_epochs(dataset, recipe, architecture) if epochs is None else epochs
@@ -56,9 +56,10 @@ def quickstart(
             config = dataclasses.replace(config, dataset=dataset, data_dir=data_dir, epochs=wanted, seed=seed)
             check(config)
             configs.append(found_from_anywhere(config))
+        splits = load_splits(dataset, data_dir)  # first of all: a slip in a path leaves no store behind
         if install(store := open_store()):
             progress.say("A new store: the model that comes with the program is its first champion.")
-        if bundled := bundled_elsewhere(store, load_splits(dataset, data_dir)):
+        if bundled := bundled_elsewhere(store, splits):
             progress.doing("Testing the model that comes with the program on all of these test images")
             try:
                 retest(store, bundled, data_dir)

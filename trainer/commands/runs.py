@@ -2,6 +2,9 @@
 
 import tyro
 
+MOST_SHOWN = 24
+"""Characters of a dataset's name."""
+
 
 def main(arguments: list[str]) -> int:
     return tyro.cli(runs, args=arguments, prog="python -m trainer runs")
@@ -76,7 +79,7 @@ def runs(
         own = f"{model_name(row.dataset)}/"  # what the dataset says already
         versions = ", ".join(pair.removeprefix(own) for pair in row.versions)
         view.add_row(
-            escape(row.name[:32]), escape(row.dataset[:16]), row.status, duration(row.seconds),
+            escape(row.name[:32]), escape(shortened(row.dataset)), row.status, duration(row.seconds),
             number(row.test_accuracy), number(row.test_macro_recall), escape(versions) or "–",
             *([f"{row.started:%Y-%m-%d %H:%M}", row.run_id] if wide else []),
         )  # fmt: skip
@@ -86,6 +89,11 @@ def runs(
     elif total > len(table):
         print(f"{total - len(table)} more: --limit 0 shows all.")
     return 0
+
+
+def shortened(dataset: str) -> str:
+    """With its end, by which names of one's own may differ."""
+    return dataset if len(dataset) <= MOST_SHOWN else f"{dataset[:11]}…{dataset[-12:]}"
 
 
 def mark() -> int:

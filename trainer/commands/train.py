@@ -106,9 +106,10 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
 
 def found_from_anywhere(config: Config) -> Config:
     """With an absolute path to the images: a run may be gone on with from another working folder."""
-    if config.data_dir is None:
+    if not config.data_dir:
         return config
-    return dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
+    path = Path(os.path.expanduser(config.data_dir))  # noqa: PTH111  (no error for a user who is not there)
+    return dataclasses.replace(config, data_dir=str(path.absolute()))
 
 
 def defaults(arguments: list[str]) -> Config:

@@ -5,7 +5,7 @@ A new one is one module with a `SOURCE` and one line here.
 
 import importlib
 import os
-import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +39,7 @@ def name_mistake(name: str, data_dir: Path | str | None) -> str | None:
         return None
     if name.casefold() in DATASETS:
         return f"there is no dataset '{name}': write {name.casefold()}"
-    if not re.fullmatch(
-        rf"[^\W_][\w-]{{0,{LONGEST_NAME - 1}}}", name
-    ):  # part of names of models and experiments
+    if not name[:1].isalnum() or len(name) > LONGEST_NAME or not all(map(_may_be_in_a_name, name)):
         return f"'{name}' cannot name a dataset: take letters, digits, - and _, {LONGEST_NAME} at most"
     for ending in (audit_experiment(""), sweep_experiment("")):
         if name.endswith(ending):
@@ -54,6 +52,21 @@ def name_mistake(name: str, data_dir: Path | str | None) -> str | None:
     return None
 
 
-def at_hand(data_dir: str | None) -> str | None:
-    """Where a run found its images, if they are there still; else None: they are looked for in their usual place."""
-    return data_dir if data_dir and os.path.exists(data_dir) else None  # noqa: PTH110  (pathlib fails on odd texts)
+def _may_be_in_a_name(character: str) -> bool:
+    """In those of models and experiments as well; vowel signs and accents are part of letters."""
+    return character.isalnum() or character in "-_" or unicodedata.category(character).startswith("M")
+
+
+def still_at(name: str, data_dir: str | None) -> str | None:
+    """`data_dir`, where a run found the images of the dataset `name`, if they are there still; else their usual place,
+    which is None.
+
+    Raises FileNotFoundError where they are gone, and have no usual place.
+    """
+    if data_dir and os.path.exists(data_dir):  # noqa: PTH110  (pathlib fails on odd texts)
+        return data_dir
+    if data_dir and name not in DATASETS:
+        raise FileNotFoundError(
+            f"the images of {name} are not at {data_dir} any more: --data-dir says where they are"
+        )
+    return None

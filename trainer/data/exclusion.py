@@ -1,6 +1,7 @@
 """Lists of images that a training leaves out: one sample id a line, `#` begins a comment line."""
 
 import hashlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,17 +58,21 @@ def list_digest(path: Path) -> str | None:
 
 
 def exclude(
-    path: Path, train: Split, class_names: Collection[str], others: Collection[str]
+    path: Path, train: Split, class_names: Collection[str], others: Collection[str], dataset: str
 ) -> tuple[Split, Exclusion]:
     """`train` without the images that the list at `path` names.
 
     Args:
         others: Sample ids that are known as well, but are not in train: they may be listed and are not touched.
+        dataset: Its name; a list may say that it is of another one, whose images may be called the same.
 
-    Raises ValueError where the list cannot be read, names an id that the dataset does not have, or leaves a class
-    without an image.
+    Raises ValueError where the list cannot be read, is of another dataset, names an id that the dataset does not have,
+    or leaves a class without an image.
     """
     listed = read_list(path)
+    of = re.match(r"\ufeff?# Images of (\S+) \(", path.read_text(encoding="utf-8"))
+    if of is not None and of[1] != dataset:
+        raise ValueError(f"--exclude {path} lists images of {of[1]}, not of {dataset}")
     elsewhere = listed.intersection(others)
     if unknown := sorted(listed.difference(train.sample_ids, others)):
         some = ", ".join(sample_id[:_LONGEST_ID] for sample_id in unknown[:_NAMED])

@@ -6,6 +6,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def load_images(name: str, path: Path, parts: Sequence[str]) -> Dataset:
     layout = _find_layout(path, parts)
     signature = f"{VERSION} {' '.join(layout.parts)} {layout.signature()}"
     dataset = cached(name, signature, lambda: _build(name, layout))
+    dataset = replace(dataset, source=str(layout.path))  # as it is called here, not by whoever decoded it
     _tell(dataset.skipped, dataset.notes, dataset.source)
     return dataset
 

@@ -96,7 +96,7 @@ def load_splits(
     exclusion = None
     if exclude_list is not None:
         others = {*validation.sample_ids, *dataset.parts["test"].sample_ids}
-        train, exclusion = exclude(Path(exclude_list), train, dataset.class_names, others)
+        train, exclusion = exclude(Path(exclude_list), train, dataset.class_names, others, dataset.name)
     if drop_twins:
         twins = twin_pairs(train.images, validation.images)[:, 0]
         train = train.select(np.setdiff1d(np.arange(len(train)), twins))

@@ -241,6 +241,15 @@ def run_params(store: Store, run_id: str) -> dict[str, str]:
         return {}
 
 
+def place_of_images(store: Store, run_id: str) -> str | None:
+    """Where a run last found its images; None for their usual place, or where the run is gone."""
+    try:
+        data = store.client().get_run(run_id).data
+    except MlflowException:
+        return None
+    return data.tags.get(Tag.DATA_DIR) or data.params.get("data_dir") or None
+
+
 def has_bundle(version: Version) -> bool:
     """Whether the version carries the files of our format. Raises StoreError where that cannot be told."""
     return set(_bundle_sizes(version)) >= {SPEC_FILE, WEIGHTS_FILE}

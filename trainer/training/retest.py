@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainer.contract import EARLIER_PREDICTIONS_FILE, Tag
-from trainer.data import at_hand
+from trainer.data import still_at
 from trainer.data.exclusion import list_digest
 from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
@@ -21,7 +21,7 @@ from trainer.store.location import Store, StoreError
 from trainer.store.models import load_bundle
 from trainer.store.outbox import describe_again
 from trainer.store.reader import FEW, Reader
-from trainer.store.registry import Version, all_versions
+from trainer.store.registry import Version, all_versions, place_of_images
 from trainer.store.writer import RunWriter
 from trainer.training.data import configured_splits
 from trainer.training.results import log_test
@@ -84,9 +84,8 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
         digest is not None and config.exclude is not None and list_digest(Path(config.exclude)) == digest
     )
     listed = config.exclude if is_same_list else None
-    splits = configured_splits(
-        dataclasses.replace(config, data_dir=data_dir or at_hand(config.data_dir), exclude=listed)
-    )
+    place = data_dir or still_at(config.dataset, place_of_images(store, run_id))
+    splits = configured_splits(dataclasses.replace(config, data_dir=place, exclude=listed))
     fingerprints = splits.fingerprints()
     if config.exclude == listed:
         is_same = fingerprints["train"] == before["train_fingerprint"]
@@ -125,7 +124,7 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
             Tag.TEST_FINGERPRINT: fingerprints["test"],
             Tag.TESTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        writer.set_tags(tags)
+        writer.set_tags(tags | ({Tag.DATA_DIR: str(Path(place).absolute())} if place else {}))
         writer.let_go()
     if writer.is_waiting:
         raise StoreError(

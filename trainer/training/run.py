@@ -25,7 +25,7 @@ from trainer.contract import (
 from trainer.data.splits import Splits
 from trainer.evaluation.calibration import fit_temperature
 from trainer.evaluation.metrics import Evaluation
-from trainer.evaluation.pictures import curves_figure
+from trainer.evaluation.pictures import curves_figure, save
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
 from trainer.store.location import Store, open_store
@@ -191,13 +191,16 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
                 writer.abandon()
             raise
         if resume is not None:
+            same_images(checkpoint, splits, fingerprints)  # before anything is said of the run in the store
             writer = RunWriter.reopen(store, resume)
+            if config.data_dir:
+                writer.set_tags({Tag.DATA_DIR: config.data_dir})
         Launch(store.checkpoints).remember(writer.run_id)
         with writer, telling_out_of_memory(config):
             try:
                 logged: dict[int, float] = {}
                 if checkpoint.exists():
-                    logged = restore(checkpoint, training, fingerprints, writer)
+                    logged = restore(checkpoint, training, writer)
                 else:
                     checkpoint.begin(config, fingerprints, training.state_dict())
                     fabric.broadcast(None)
@@ -300,9 +303,7 @@ def conclude(
         bundle.mkdir()
         table = log_validation(writer, splits, validation, spec.temperature)
         test = log_test(writer, folder, splits, training.evaluated, spec, device, table)
-        curves_figure([vars(epoch) for epoch in training.history], best.number).savefig(
-            folder / CURVES_PICTURE, dpi=110
-        )
+        save(curves_figure([vars(epoch) for epoch in training.history], best.number), folder / CURVES_PICTURE)
         writer.log_folder(folder)
         seconds = sum(epoch.seconds for epoch in training.history)
         throughput = float(np.median([epoch.images_per_second for epoch in training.history]))
@@ -336,17 +337,23 @@ def conclude(
     )
 
 
-def restore(
-    checkpoint: Checkpoint, training: Training, fingerprints: Mapping[str, str], writer: RunWriter
-) -> dict[int, float]:
+def same_images(checkpoint: Checkpoint, splits: Splits, fingerprints: Mapping[str, str]) -> None:
+    """Raises ValueError where a run that is to go on began with other images."""
+    if not checkpoint.exists():
+        return
+    before, _ = checkpoint.load()
+    if changed := ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part]):
+        raise ValueError(
+            f"{splits.source} has other images than this run began with ({changed}): it cannot go on with them"
+        )
+
+
+def restore(checkpoint: Checkpoint, training: Training, writer: RunWriter) -> dict[int, float]:
     """Go back to the end of the last epoch that was kept; log those that the store missed.
 
     Returns the training losses that it has, which may be of later epochs, too.
     """
-    before, state = checkpoint.load()
-    if before != fingerprints:
-        changed = ", ".join(part for part in fingerprints if before.get(part) != fingerprints[part])
-        raise ValueError(f"the data have changed since this run began ({changed}): it cannot be resumed")
+    _, state = checkpoint.load()
     training.fabric.broadcast(state)
     training.load_state_dict(state)
     logged = writer.logged("train/loss")
