@@ -161,6 +161,13 @@ def proposed(
         *listing(architecture).options
     }
     kept = {name: value for name, value in own.items() if name not in foreign}
+    if source.start_from is not None and architecture == source.architecture:
+        # Its weights go with this network alone.
+        network = {"image_size", "channels", *listing(architecture).options} - {"dropout"}
+        kept |= {name: value for name, value in vars(source).items() if name in network}
+        weights = pretrained = "none"
+    else:
+        kept.pop("start_from", None)
     return dataclasses.replace(recipe_defaults(recipe, architecture, mode, weights or pretrained), **kept)
 
 

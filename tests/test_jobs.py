@@ -108,19 +108,20 @@ def test_a_configuration_is_read_back_from_what_its_run_logged(config):
         ({}, "the run logged no configuration"),
         ({"recipe": "fast", "architecture": "cnn", "epochs": "many"}, "epochs of the run is 'many'"),
         ({"recipe": "slow", "architecture": "cnn"}, "recipe of the run is 'slow'"),
-        (
-            {"recipe": "fast", "architecture": "cnn", "teacher": "elsewhere: faces/1"},
-            "learned from models that are not in this store",
-        ),
-        (
-            {"recipe": "fast", "architecture": "cnn", "start_from": "elsewhere: faces/1"},
-            "learned from models that are not in this store",
-        ),
     ],
 )
 def test_parameters_that_are_no_configuration_are_refused(params, message):
     with pytest.raises(ValueError, match=message):
         jobs.configuration(params)
+
+
+@pytest.mark.parametrize("name", ["teacher", "start_from"])
+def test_a_run_that_learned_from_models_of_another_store_can_be_read_and_not_repeated(name):
+    params = {"recipe": "fast", "architecture": "cnn", name: "elsewhere: faces/1"}
+    assert jobs.configuration(params).recipe == "fast"
+    with pytest.raises(ValueError, match="learned from models that are not in this store"):
+        jobs.repeatable(params)
+    assert jobs.repeatable(params | {name: "faces/1"}) == jobs.configuration(params | {name: "faces/1"})
 
 
 def test_settings_that_a_run_did_not_know_are_the_recipes():

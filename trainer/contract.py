@@ -142,7 +142,9 @@ class Tag:
     PROMOTION_GATES = "promotion_gates"
     PROMOTION_REASON = "promotion_reason"
     DATA_DIR = "data_dir"
-    """Where a run last found its images, if that is another place than where it began."""
+    """Where a run last found its images, where it was resumed or tested again."""
+    LEARNED = "learned"
+    """What a model that began with another one had learned by then: a JSON list of [dataset, fingerprint of train]."""
     MIGRATED_FROM = "migrated_from"
     MIGRATED_WHOLE = "migrated_whole"
 

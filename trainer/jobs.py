@@ -162,19 +162,25 @@ def configuration(params: Mapping[str, str]) -> Config:
 
     What the run did not log, because its version had no such setting, is the recipe's default; of its network, the
     architecture's own, which it had by then.
-    Raises ValueError where it logged no recipe, a value that cannot be read, or teachers of another store.
+    Raises ValueError where it logged no recipe, or a value that cannot be read.
     """
     kinds = get_type_hints(Config)
     values = {name: parse_value(name, params[name], kind) for name, kind in kinds.items() if name in params}
     if "recipe" not in values or "architecture" not in values:
         raise ValueError("the run logged no configuration of Moodify's")
-    if any((values.get(name) or "").startswith(ELSEWHERE) for name in ("teacher", "start_from")):
-        raise ValueError("it learned from models that are not in this store")
     values = dict.fromkeys(listing(values["architecture"]).options) | values
     mode, pretrained = values.get("mode", "full"), values.get("pretrained")
     return dataclasses.replace(
         recipe_defaults(values["recipe"], values["architecture"], mode, pretrained), **values
     )
+
+
+def repeatable(params: Mapping[str, str]) -> Config:
+    """The same, to train it again. Raises ValueError where it learned from models of another store, too."""
+    config = configuration(params)
+    if any((name or "").startswith(ELSEWHERE) for name in (config.teacher, config.start_from)):
+        raise ValueError("it learned from models that are not in this store")
+    return config
 
 
 def parse_value(name: str, text: str, kind: Any) -> Any:

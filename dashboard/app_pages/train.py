@@ -164,7 +164,7 @@ def choose_source(snapshot: Snapshot | None, names: dict[str, str]) -> tuple[str
     if not run_id or snapshot is None:
         return "", None
     try:
-        config = jobs.configuration(snapshot.params.get(run_id, {}))
+        config = jobs.repeatable(snapshot.params.get(run_id, {}))
         listing(config.architecture)
         return run_id, config
     except ValueError as error:
@@ -182,12 +182,16 @@ def fill_from(run_id: str) -> None:
 
 
 def known_places(snapshot: Snapshot | None) -> dict[str, str]:
-    """Dataset → where its last run found the images, empty for its usual place; the one worked on last comes first."""
+    """Dataset → where its last run began to look for the images; the one worked on last comes first.
+
+    What another program has logged is none: it says no place, and has no usual one.
+    """
     runs, _ = runs_of(snapshot)
     places: dict[str, str] = {}
     for run_id, name in (runs["dataset"] if len(runs) else {}).items():
-        if snapshot is not None and not name_mistake(name, ""):
-            places.setdefault(name, snapshot.params.get(run_id, {}).get("data_dir", ""))
+        place = snapshot.params.get(run_id, {}).get("data_dir", "") if snapshot is not None else ""
+        if not name_mistake(name, place or None):
+            places.setdefault(name, place)
     return places
 
 
@@ -308,6 +312,8 @@ def new_training(snapshot: Snapshot | None, names: dict[str, str], going: list[G
             f"Changed from {plain(names[run_id])}: **{plain(changed)}**." if changed else
             f"Nothing is changed yet: on one machine this would give the numbers of {plain(names[run_id])} again."
         )  # fmt: skip
+    if config.start_from:
+        st.caption(f"It begins with the weights of {plain(config.start_from)}.")
     if going:
         st.caption(
             "A training is running. Two on one machine slow each other down, on two cores more than tenfold."

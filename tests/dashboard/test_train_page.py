@@ -200,6 +200,25 @@ def test_own_images_that_were_trained_on_are_offered_with_their_place(place):
     assert filled(app, "Data dir") == "/images/office"
 
 
+def test_what_another_program_has_logged_is_no_dataset_to_train_on(place):
+    client = open_store().client()
+    client.set_terminated(client.create_run("0", run_name="theirs").info.run_id)
+    app = opened()
+    assert (filled(app, "Dataset"), field(app, "Dataset").options) == ("fer2013", ["fer2013", "sketch"])
+
+
+def test_a_model_to_begin_with_keeps_its_network_and_goes_with_another_architecture():
+    source = dataclasses.replace(RECIPE, start_from="office-emotion/1", layout="plain")
+    best = proposed(source, "best", "cnn", "full")
+    assert (best.start_from, best.blocks, best.layout, best.image_size) == (
+        "office-emotion/1", RECIPE.blocks, "plain", RECIPE.image_size,
+    )  # fmt: skip
+    assert best.epochs == recipe_defaults("best", "cnn").epochs
+    assert proposed(source, "fast", "resnet18", "full").start_from is None
+    source = dataclasses.replace(recipe_defaults("fast", "resnet18"), start_from="a/1")
+    assert proposed(source, "fast", "resnet18", "fc").pretrained == "none"
+
+
 @pytest.mark.parametrize("recipe", ["fast", "best"])
 @pytest.mark.parametrize("weights", ["imagenet", "auto"])
 def test_initial_weights_bring_what_the_recipe_has_for_them(place, recipe, weights):

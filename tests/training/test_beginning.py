@@ -1,6 +1,9 @@
 """A training that begins with a model: its network, its weights, and its classes by their names."""
 
+import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +12,17 @@ from torch import nn
 from tests.extra.grey_faces import Trained
 from tests.extra.stored_files import stored_files
 from trainer.__main__ import main
+from trainer.commands.progress import Silent
 from trainer.commands.train import parse
+from trainer.config import Config
+from trainer.contract import Tag
 from trainer.jobs import flags
 from trainer.models.base import Classifier
 from trainer.store.location import Store, open_store
 from trainer.store.registry import find_version, run_params
 from trainer.training.beginning import by_class
+from trainer.training.loop import Epoch
+from trainer.training.run import train
 
 FIRST = "fer2013-emotion/1"
 FLAGS = ["--epochs", "1", "--batch-size", "16", "--augmentation", "0", "--progressive", "None"]
@@ -129,3 +137,44 @@ def test_the_shown_defaults_are_those_of_the_model(
     config, _ = parse(["--start-from", str(folder)])
     assert not list(elsewhere.iterdir())  # a folder needs no store
     assert (config.architecture, config.blocks, config.start_from) == ("cnn", "8 16", str(folder))
+
+
+def test_what_a_model_learned_before_it_began_with_another_counts_as_well(trained_copy: Trained, capsys):
+    """Else the images of a validation could have been learned two models ago."""
+    data = ["--data-dir", str(trained_copy.data_dir), *FLAGS, *AS_IT_IS]
+    assert main(["train", "--dataset", "office", *data, "--start-from", FIRST]) == 0
+    assert main(["train", "--dataset", "home", *data, "--start-from", "office-emotion/1"]) == 0
+    learned = json.loads(find_version(open_store(), "home-emotion/1").tags[Tag.LEARNED])
+    assert [dataset for dataset, _ in learned] == ["office", "fer2013"]
+    capsys.readouterr()
+    again = ["train", *data, "--start-from", "home-emotion/1"]
+    assert main([*again, "--validation-seed", "1"]) == 2
+    assert "was not trained on the same part of fer2013's train" in capsys.readouterr().err
+    assert main(again) == 0
+
+
+def test_a_run_goes_on_without_the_model_that_it_began_with(trained_copy: Trained, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(stored_files(find_version(open_store(), FIRST)), tmp_path / "model"))
+    shutil.copytree(trained_copy.data_dir, tmp_path / "own")
+    config, _ = parse(["--start-from", "model", *FLAGS[2:], "--epochs", "3", *AS_IT_IS])
+    config = dataclasses.replace(config, dataset="office", data_dir=str(tmp_path / "own"))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Impatient())
+    store = open_store()
+    [run] = store.client().search_runs([store.experiment_id("office")])
+    assert run.data.params["start_from"] == str(folder)
+    shutil.rmtree(folder)
+    # Its images have moved as well, and are found again by whoever goes on once more.
+    (tmp_path / "own").rename(tmp_path / "moved")
+    with pytest.raises(KeyboardInterrupt):
+        train(Config(data_dir=str(tmp_path / "moved")), Impatient(), resume=run.info.run_id)
+    outcome = train(Config(), Silent(), resume=run.info.run_id)
+    assert outcome is not None
+    assert outcome.test.summary["accuracy"] == 1.0
+
+
+class Impatient(Silent):
+    """Stops after each epoch."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        raise KeyboardInterrupt

@@ -195,6 +195,15 @@ def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(trained
     assert without is None
 
 
+def test_a_model_that_learned_from_models_of_another_store_is_tested_again(
+    trained_copy: Trained, monkeypatch
+):
+    """As the one in the box is, by its teachers."""
+    real = retest.configuration
+    monkeypatch.setattr(retest, "configuration", lambda params: real(params | {"teacher": "elsewhere: a/1"}))
+    assert main(["evaluate", MODEL, "--data-dir", str(trained_copy.data_dir), "--log"]) == 0
+
+
 def test_on_the_same_images_a_run_only_gains(trained_copy: Trained):
     store = open_store()
     version = find_version(store, MODEL)

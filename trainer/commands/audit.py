@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from trainer.contract import AUDIT_FACTS, AUDIT_LIST, AUDIT_REPORT, AUDIT_TABLE, Reason
-from trainer.data import name_mistake
+from trainer.data import absolute, name_mistake
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def audit(
         judge = Folds(folds, epochs, seed) if folds else answers
         result = inspect(data, judge=judge, judge_name=model or "", faces=faces, say=progress.doing)
         if data_dir is not None:
-            result = replace(result, facts={**result.facts, "data_dir": str(data_dir.absolute())})
+            result = replace(result, facts={**result.facts, "data_dir": absolute(data_dir)})
         progress.doing("Writing and logging")
         reasons = excludable(result)
         chosen = [reason for reason in reasons if reason in drop]

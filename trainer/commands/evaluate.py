@@ -76,7 +76,8 @@ def evaluate(
         evaluations[f"test_{group}"] = measure(target[index], probabilities[index], names)
     test_print = test.fingerprint(data.class_names)
     caveats = [chosen_by_test(*member, dataset, groups_of) for member in members]
-    caveats += [other_images(*member, dataset, test_print) for member in members]
+    prints = {test_print, *(test.select(i).fingerprint(data.class_names) for i in groups_of.values())}
+    caveats += [other_images(*member, dataset, prints) for member in members]
     cut, ignored = [], 0
     if groups is not None:
         brought = read_groups(read_text(groups), test.sample_ids)

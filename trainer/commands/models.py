@@ -87,12 +87,12 @@ def data_meant(
     return name, next((Path(place) for place in places if place), None)
 
 
-def other_images(predictor: "Predictor", name: str, dataset: str, fingerprint: str) -> str:
+def other_images(predictor: "Predictor", name: str, dataset: str, fingerprints: Container[str]) -> str:
     """What to say where the test images are not those that the model's run was tested on; else empty.
 
     Args:
         predictor, name: Of `load_predictor`.
-        dataset, fingerprint: The test set's.
+        dataset, fingerprints: The test set's, and those of the official subsets in it.
     """
     if predictor.spec.dataset != dataset or not name.startswith(_MODELS):
         return ""
@@ -100,7 +100,7 @@ def other_images(predictor: "Predictor", name: str, dataset: str, fingerprint: s
     from trainer.store.registry import find_version
 
     tested_on = find_version(open_store(create=False), name).tags.get(Tag.TEST_FINGERPRINT)
-    if tested_on in (None, fingerprint):
+    if tested_on is None or tested_on in fingerprints:
         return ""
     return f"The run of {name} was tested on other images: whether it has learned some of these is not known."
 

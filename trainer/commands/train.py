@@ -15,6 +15,7 @@ import tyro
 
 from trainer import torchrun
 from trainer.config import Config, Recipe, check, recipe_defaults
+from trainer.data import absolute
 from trainer.models import listing
 
 DESCRIPTION = """Train one model, log everything to MLflow and register it.
@@ -108,8 +109,7 @@ def found_from_anywhere(config: Config) -> Config:
     """With an absolute path to the images: a run may be gone on with from another working folder."""
     if not config.data_dir:
         return config
-    path = Path(os.path.expanduser(config.data_dir))  # noqa: PTH111  (no error for a user who is not there)
-    return dataclasses.replace(config, data_dir=str(path.absolute()))
+    return dataclasses.replace(config, data_dir=absolute(config.data_dir))
 
 
 def defaults(arguments: list[str]) -> Config:

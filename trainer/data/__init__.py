@@ -57,6 +57,11 @@ def _may_be_in_a_name(character: str) -> bool:
     return character.isalnum() or character in "-_" or unicodedata.category(character).startswith("M")
 
 
+def absolute(data_dir: Path | str) -> str:
+    """The path from the root, where `~` is the home folder of whoever asks, for whoever looks from another folder."""
+    return str(Path(os.path.expanduser(data_dir)).absolute())  # noqa: PTH111  (no error for a user who is not there)
+
+
 def still_at(name: str, data_dir: str | None) -> str | None:
     """`data_dir`, where a run found the images of the dataset `name`, if they are there still; else their usual place,
     which is None.

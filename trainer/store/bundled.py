@@ -52,7 +52,7 @@ ARTIFACTS = (
     CONDITIONS_FILE,
     ATTENTION_FILE,
 )
-_LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, "platform")
+_LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, Tag.DATA_DIR, "platform")
 """Beginnings of the names of tags and metrics that are about the machine and not about the model."""
 
 
@@ -75,7 +75,7 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
     record = {
         "run_name": (name := f"bundled-{version.tags[Tag.ARCHITECTURE]}"),
         "dataset": version.tags[Tag.DATASET],
-        "params": run.data.params | models,
+        "params": run.data.params | models | {"data_dir": ""},
         "tags": _without_machine(run.data.tags),
         "version_tags": version.tags,
         "metrics": {

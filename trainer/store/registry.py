@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import CHAMPION, EXTRA_FILES, LARGEST_FILES, SPEC_FILE, WEIGHTS_FILE, Tag
-from trainer.store.location import Store, StoreError, reason
+from trainer.store.location import Store, StoreError, is_missing, reason
 
 Key = tuple[str, int]
 """A version's name and number."""
@@ -242,11 +242,16 @@ def run_params(store: Store, run_id: str) -> dict[str, str]:
 
 
 def place_of_images(store: Store, run_id: str) -> str | None:
-    """Where a run last found its images; None for their usual place, or where the run is gone."""
+    """Where a run last found its images; None for their usual place, or where the run is gone.
+
+    Raises StoreError where the store cannot be asked.
+    """
     try:
         data = store.client().get_run(run_id).data
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if is_missing(error):
+            return None
+        raise StoreError(f"run {run_id} cannot be read: {reason(error)}") from error
     return data.tags.get(Tag.DATA_DIR) or data.params.get("data_dir") or None
 
 

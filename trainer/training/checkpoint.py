@@ -44,9 +44,13 @@ class Checkpoint:
 
     def begin(self, config: Config, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
         """Keep what a training starts from, so that it can be resumed before its first epoch has ended."""
-        (self.folder / CONFIG_FILE).write_text(config.to_json())
+        self.keep(config)
         self.save(fingerprints, state)
         self._saved = -math.inf
+
+    def keep(self, config: Config) -> None:
+        """The configuration that the run goes on with; its images may have moved meanwhile."""
+        (self.folder / CONFIG_FILE).write_text(config.to_json())
 
     def save(self, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
         """Replace what is there, at once: a crash leaves the old state or the new one. Raises OSError."""

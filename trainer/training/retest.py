@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trainer.contract import EARLIER_PREDICTIONS_FILE, Tag
-from trainer.data import still_at
+from trainer.data import absolute, still_at
 from trainer.data.exclusion import list_digest
 from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
@@ -124,7 +124,7 @@ def retest(store: Store, version: Version, data_dir: str | None = None) -> Evalu
             Tag.TEST_FINGERPRINT: fingerprints["test"],
             Tag.TESTED_AT: datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        writer.set_tags(tags | ({Tag.DATA_DIR: str(Path(place).absolute())} if place else {}))
+        writer.set_tags(tags | ({Tag.DATA_DIR: absolute(place)} if place else {}))
         writer.let_go()
     if writer.is_waiting:
         raise StoreError(

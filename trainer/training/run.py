@@ -33,7 +33,7 @@ from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
 from trainer.torchrun import Launch
 from trainer.training.allocator import keep_memory, return_memory
-from trainer.training.beginning import first_weights
+from trainer.training.beginning import begin
 from trainer.training.checkpoint import Checkpoint, stored_config
 from trainer.training.data import configured_splits
 from trainer.training.energy import EnergyMeter, check_country
@@ -98,7 +98,9 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
                 return None
             resume = begun
             if Checkpoint(store.checkpoints, begun).exists():
+                moved = config.data_dir
                 config = stored_config(store.checkpoints, begun)
+                config = dataclasses.replace(config, data_dir=moved or config.data_dir)
         elif resume is not None:
             moved = config.data_dir
             config = stored_config(store.checkpoints, resume)
@@ -136,9 +138,14 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     if store is not None and resume is not None and fabric.world_size == 1:
         kept = Checkpoint(store.checkpoints, resume).exists()
     classifier, config = make_classifier(config, len(splits.class_names), mean, std, blank=kept)
-    if config.start_from and not kept:
-        weights: Any = first_weights(config, store, splits, classifier) if store else None
-        classifier.load_state_dict(fabric.broadcast(weights))
+    beginning = None
+    if config.start_from:
+        # Whoever goes on has all that it began with in its checkpoint.
+        goes_on = store is None or (resume is not None and Checkpoint(store.checkpoints, resume).exists())
+        if store is not None and not goes_on:
+            beginning = begin(config, store, splits, classifier)
+        weights: Any = fabric.broadcast(beginning.weights if beginning else {})
+        classifier.load_state_dict(weights or classifier.state_dict())
     spec = ModelSpec(
         architecture=config.architecture,
         options=config.options(),
@@ -175,6 +182,8 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
         Tag.TEST_FINGERPRINT: fingerprints["test"],
         Tag.CLASSES: json.dumps(splits.class_names, ensure_ascii=False),
     }
+    if beginning is not None:
+        tags |= beginning.tags()
     if resume is None:
         if before := trained_before(store, config, fingerprints):
             log.warning(
@@ -195,6 +204,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
             writer = RunWriter.reopen(store, resume)
             if config.data_dir:
                 writer.set_tags({Tag.DATA_DIR: config.data_dir})
+            checkpoint.keep(config)
         Launch(store.checkpoints).remember(writer.run_id)
         with writer, telling_out_of_memory(config):
             try:

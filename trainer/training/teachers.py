@@ -25,7 +25,9 @@ def naming_models(config: Config, store: Store) -> Config:
         teachers = map(str.strip, config.teacher.split(","))
         config = dataclasses.replace(config, teacher=",".join(map(named, teachers)))
     if config.start_from is not None:
-        config = dataclasses.replace(config, start_from=named(config.start_from))
+        folder = Path(config.start_from)
+        name = str(folder.absolute()) if folder.is_dir() else find_version(store, config.start_from).reference
+        config = dataclasses.replace(config, start_from=name)
     return config
 
 
