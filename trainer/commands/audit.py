@@ -57,7 +57,10 @@ def audit(
     """
     if mistake := name_mistake(dataset, data_dir):
         raise ValueError(mistake)
+    if data_dir is not None and not Path(absolute(data_dir)).exists():
+        raise FileNotFoundError(f"there are no images of {dataset} at {data_dir}: the path does not exist")
     _check(folds, epochs, seed, model, faces)
+    output.mkdir(parents=True, exist_ok=True)  # not after minutes of work
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import audit_tables
     from trainer.data import dataset_source
@@ -72,11 +75,8 @@ def audit(
         from trainer.store.location import open_store
 
         progress.doing(f"Loading {dataset}")
-        data = source.load(
-            data_dir, ("train", "test")
-        )  # first of all: a slip in a path leaves nothing behind
-        output.mkdir(parents=True, exist_ok=True)  # not after minutes of work
-        store = open_store()
+        data = source.load(data_dir, ("train", "test"))
+        store = open_store()  # not before: a slip in a path leaves nothing behind
         if install(store):
             progress.say("A new store: the model that comes with the program is its first champion.")
         answers = logged_answers(store, model, dataset) if model is not None else None
