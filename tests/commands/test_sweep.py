@@ -326,6 +326,7 @@ def wait_for_an_epoch(trial: int) -> str:
         (["--search", "batch-size=16,32"], "--batch-size is given, and searched as well"),
         (["--trials", "0"], "--trials 0: must be 1 or more"),
         (["--patience", "0"], "--patience 0: must be 2 or more"),
+        (["--patience", "40000000000"], "--patience 40000000000: must be 604800 or less"),
         (["--study", " "], "--study: a name"),
     ],
 )  # fmt: skip

@@ -11,6 +11,8 @@ from trainer.config import Config, check
 from trainer.jobs import flags
 from trainer.search import default_space, in_full, parse_space
 
+MOST_PATIENCE = 7 * 24 * 3600
+"""Seconds: a week."""
 DESCRIPTION = """Search for better settings: each trial trains with other values, and is judged on validation alone.
 
 Start the same command again, here or on another machine, and it works on the same study; stopped, it goes on. Studies
@@ -54,6 +56,8 @@ def main(arguments: list[str]) -> int:
     for name, least in (("trials", 1), ("startup", 1), ("patience", 2)):
         if getattr(given, name) < least:
             raise ValueError(f"--{name} {getattr(given, name)}: must be {least} or more")
+    if given.patience > MOST_PATIENCE:
+        raise ValueError(f"--patience {given.patience}: must be {MOST_PATIENCE} or less")
     study = given.study or f"{config.dataset}-{config.architecture}-{config.recipe}"
     if not study.strip() or len(study) > 200:
         raise ValueError("--study: a name of 1 to 200 characters")
