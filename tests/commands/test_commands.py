@@ -246,6 +246,11 @@ def test_a_model_that_is_named_by_its_address_is_judged_against_the_champion_as_
     assert "version 1 is champion already" in capsys.readouterr().out
 
 
+def test_an_alias_that_only_looks_like_champion_is_refused(strict, capsys):
+    assert main(["promote", "fer2013-emotion", "2", "--alias", "Champion"]) == 2
+    assert "--alias Champion: write champion" in capsys.readouterr().err
+
+
 def test_another_alias_is_moved_without_gates(strict, capsys):
     assert main(["promote", "models:/fer2013-emotion", "2", "--alias", "demo"]) == 0
     assert "version 2 is now demo." in capsys.readouterr().out

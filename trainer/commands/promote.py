@@ -45,6 +45,8 @@ def promote(
     from trainer.store.reader import FEW, Reader
     from trainer.store.registry import find_version, set_alias
 
+    if alias != CHAMPION and alias.casefold() == CHAMPION:
+        raise ValueError(f"--alias {alias}: write {CHAMPION}")  # another alias, of which no gate is asked
     store = open_store(create=False)
     candidate = find_version(store, f"{model}/{version}")
     model = candidate.name  # without the models:/ of an address
