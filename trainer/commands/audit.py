@@ -87,11 +87,17 @@ def audit(
         progress.doing("Writing and logging")
         reasons = excludable(result)
         chosen = [reason for reason in reasons if reason in drop]
-        write_audit(output, result, chosen)
+        unwritten = None
+        try:
+            write_audit(output, result, chosen)
+        except OSError as error:  # the store may have room
+            unwritten = error
         params = {"dataset": dataset, "data_dir": data_dir, "folds": folds, "model": model, "faces": faces}
         if folds:
             params |= {"epochs": epochs, "seed": seed}
-        log_audit(store, result, chosen, params)
+        run_id = log_audit(store, result, chosen, params)
+    if unwritten:
+        raise OSError(f"{unwritten}: the report is only in the store, as run {run_id}") from unwritten
     if json:
         from trainer.commands.evaluate import print_json
 

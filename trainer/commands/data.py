@@ -5,6 +5,8 @@ from typing import Annotated
 
 import tyro
 
+PICTURES = (".png", ".jpg", ".webp")
+
 
 def main(arguments: list[str]) -> int:
     return tyro.cli(data, args=arguments, prog="python -m trainer data")
@@ -22,14 +24,17 @@ def data(
     Args:
         name: fer2013, sketch, or any name for images of your own, with --data-dir.
         data_dir: Folder, archive or CSV, where it is not in its usual place.
-        contact_sheet: Write a PNG with eight training images of each class here.
+        contact_sheet: Write a picture, .png, .jpg or .webp, with eight training images of each class here.
     """
+    if contact_sheet is not None:
+        check_picture(contact_sheet)
     import numpy as np
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from trainer.data import dataset_source
+    from trainer.drafts import draft
     from trainer.evaluation.pictures import contact_sheet as draw
 
     dataset = dataset_source(name).load(data_dir, ("train", "test"))
@@ -50,6 +55,13 @@ def data(
         target = train.target.numpy()
         index = np.concatenate([np.flatnonzero(target == k)[:8] for k in range(len(dataset.class_names))])
         captions = [(dataset.class_names[k],) for k in target[index]]
-        draw(train.images.numpy()[index], captions, columns=8, side_px=96).save(contact_sheet)
+        with draft(contact_sheet) as file:
+            draw(train.images.numpy()[index], captions, columns=8, side_px=96).save(file)
         print(f"wrote {contact_sheet}")
     return 0
+
+
+def check_picture(path: Path) -> None:
+    """Raises ValueError where no picture can have this name."""
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"--contact-sheet {path}: the name must end in {', '.join(PICTURES)}")

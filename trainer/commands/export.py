@@ -52,6 +52,7 @@ def export(
     from trainer.commands.models import chosen_by_test, data_meant, load_predictor
     from trainer.data import dataset_source
     from trainer.data.splits import group_positions
+    from trainer.drafts import drafts
     from trainer.inference.export import OnnxModel, write_int8, write_onnx
 
     predictor, name = load_predictor(model)
@@ -72,19 +73,19 @@ def export(
         raise ValueError(
             f"the model takes images of {predictor.size} px, and those of {data.name} have {side}"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    files["int8"].unlink(missing_ok=True)  # an earlier one would not be of this model where none is made
-    write_onnx(predictor, files["onnx"])
-    models: dict[str, Any] = {"torch": predictor, "onnx": OnnxModel(files["onnx"])}
-    if data is not None:
-        caveat = chosen_by_test(predictor, name, data.name, group_positions(data.parts["test"], source))
-        write_int8(files["onnx"], files["int8"], calibration_images(data))
-        models["int8"] = OnnxModel(files["int8"])
-    found = measure(models, files, data, predictor.spec.class_names, predictor.size)
-    if not (difference := found["onnx"]["max_difference"]) <= MOST_DIFFERENT:  # NaN is not near anything
-        for file in files.values():
-            file.unlink(missing_ok=True)
-        raise ValueError(f"{files['onnx']} differed from the model by {difference:.1e} in a probability")
+    with drafts(list(files.values())) as [onnx, int8]:
+        write_onnx(predictor, onnx)
+        models: dict[str, Any] = {"torch": predictor, "onnx": OnnxModel(onnx)}
+        if data is not None:
+            caveat = chosen_by_test(predictor, name, data.name, group_positions(data.parts["test"], source))
+            write_int8(onnx, int8, calibration_images(data))
+            models["int8"] = OnnxModel(int8)
+        found = measure(models, data, predictor.spec.class_names, predictor.size)
+        if not (difference := found["onnx"]["max_difference"]) <= MOST_DIFFERENT:  # NaN is not near anything
+            raise ValueError(f"{files['onnx']} differed from the model by {difference:.1e} in a probability")
+    for runtime, values in found.items():
+        file = files.get(runtime)
+        values |= {"file": file and str(file), "bytes": file and file.stat().st_size}
     if json:
         from trainer.commands.evaluate import print_json
 
@@ -111,12 +112,11 @@ def calibration_images(data: "Dataset") -> "np.ndarray":
 
 def measure(
     models: dict[str, Any],
-    files: dict[str, Path],
     data: "Dataset | None",
     class_names: tuple[str, ...],
     side: int,
 ) -> dict[str, dict[str, Any]]:
-    """For each runtime: file, bytes, milliseconds for one image, and on the test set accuracy and difference."""
+    """For each runtime: milliseconds for one image, and on the test set accuracy and difference."""
     import statistics
     import time
 
@@ -143,8 +143,6 @@ def measure(
             model(images[:1])
             times.append((time.perf_counter() - started) * 1000)
         found[name] = {
-            "file": str(files[name]) if name in files else None,
-            "bytes": files[name].stat().st_size if name in files else None,
             "latency_ms": statistics.median(times),
             "max_difference": float(np.abs(answers - reference).max()),
             "same_answer": float((answers.argmax(1) == reference.argmax(1)).mean()),

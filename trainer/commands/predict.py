@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,46 +106,45 @@ def answer_here(
     models = load_all(model)
     if annotate is not None:
         annotate.mkdir(parents=True, exist_ok=True)
+    from trainer.drafts import draft
     from trainer.inference.stream import ask_all
 
     answers, failed, drawn = [], {}, set[str]()
-    with drafted(output) as draft:
-        with progress(len(photos), quiet=json) as advance:
-            for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
-                answers += item.rows
-                if item.failure:
-                    failed[item.name] = item.failure
-                if annotate is not None and item.rows:
-                    write_annotated(item, annotate, drawn)
-                advance()
-        if draft is not None:
-            write_answers(draft, list(models), answers, failed)
+    unwritten: list[OSError] = []
+    try:
+        # Beforehand: that it cannot be written is told before the first photo is read.
+        with draft(output) if output else nullcontext() as file:
+            with progress(len(photos), quiet=json) as advance:
+                for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
+                    answers += item.rows
+                    if item.failure:
+                        failed[item.name] = item.failure
+                    if annotate is not None and item.rows:
+                        try:
+                            write_annotated(item, annotate, drawn)
+                        except OSError as error:
+                            unwritten.append(error)
+                    advance()
+            if file is not None:
+                write_answers(file, list(models), answers, failed)
+    except OSError as error:
+        if not answers:
+            raise
+        unwritten.append(error)
     # The file is there before anything is shown: who reads the table in a pager may end this.
     if json:
-        from trainer.inference.answers import json_text
+        from trainer.commands.evaluate import print_json
+        from trainer.inference.answers import as_object
 
-        print(json_text(list(models), answers, failed))
+        print_json(as_object(list(models), answers, failed))
     elif answers:
         print_table(answers)
     for path, reason in failed.items():
         print(f"error: {one_line(path)}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-@contextmanager
-def drafted(output: Path | None) -> Iterator[Path | None]:
-    """A file that becomes `output` in the end; that it can be written is known before the first photo is read."""
-    if output is None:
-        yield None
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.with_name(f".new-{output.name}")
-    try:
-        draft.touch()
-        yield draft
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)
+    if unwritten:
+        others = f" (and {len(unwritten) - 1:,} more)" if len(unwritten) > 1 else ""
+        print(f"error: not written: {unwritten[0]}{others}", file=sys.stderr)
+    return 1 if failed or unwritten else 0
 
 
 def without_pictures(photos: Sequence[str], folder: Path) -> list[str]:
@@ -165,6 +164,7 @@ def write_annotated(item: "Item", folder: Path, drawn: set[str]) -> None:
     drawn: names of this command's pictures, in small letters: several folders share theirs, and to some file systems
         A.jpg and a.jpg are one.
     """
+    from trainer.drafts import draft
     from trainer.inference.annotate import annotated, as_ours, is_ours
 
     assert item.photo is not None
@@ -181,7 +181,8 @@ def write_annotated(item: "Item", folder: Path, drawn: set[str]) -> None:
         count += 1
         name = f"{stem}-{count}.jpg"
     drawn.add(name.lower())
-    (folder / name).write_bytes(as_ours(picture))
+    with draft(folder / name) as file:
+        file.write_bytes(as_ours(picture))
 
 
 def write_answers(

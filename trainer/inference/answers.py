@@ -119,6 +119,12 @@ def csv_text(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def json_text(models: Sequence[str], found: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> str:
-    """One object: models, predictions (the rows) and failed (photo → why)."""
-    content = {"models": list(models), "predictions": list(found), "failed": dict(failed)}
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    """`as_object` for a file, in UTF-8."""
+    return json.dumps(as_object(models, found, failed), ensure_ascii=False, allow_nan=False)
+
+
+def as_object(
+    models: Sequence[str], found: Sequence[Mapping[str, Any]], failed: Mapping[str, str]
+) -> dict[str, Any]:
+    """models, predictions (the rows) and failed (photo → why)."""
+    return {"models": list(models), "predictions": list(found), "failed": dict(failed)}

@@ -20,6 +20,7 @@ from trainer.contract import (
     audit_experiment,
     metric_key,
 )
+from trainer.drafts import drafts
 from trainer.evaluation.audit import Audit, exclusion_list, metrics
 from trainer.evaluation.audit_report import report_html
 from trainer.store.location import Store
@@ -50,8 +51,9 @@ def log_audit(store: Store, audit: Audit, reasons: Collection[Reason], params: M
 
 def write_audit(folder: Path, audit: Audit, reasons: Collection[Reason]) -> None:
     """The files for people: report, findings as CSV, facts as JSON, and the list."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / AUDIT_REPORT).write_text(report_html(audit), encoding="utf-8")
-    (folder / AUDIT_FACTS).write_text(json.dumps(audit.facts, indent=1), encoding="utf-8")
-    (folder / AUDIT_LIST).write_text(exclusion_list(audit, reasons), encoding="utf-8")
-    audit.findings.to_csv(folder / AUDIT_TABLE, index=False, float_format="%.6g")
+    names = (AUDIT_REPORT, AUDIT_FACTS, AUDIT_LIST, AUDIT_TABLE)
+    with drafts([folder / name for name in names]) as [report, facts, excluded, table]:
+        report.write_text(report_html(audit), encoding="utf-8")
+        facts.write_text(json.dumps(audit.facts, indent=1), encoding="utf-8")
+        excluded.write_text(exclusion_list(audit, reasons), encoding="utf-8")
+        audit.findings.to_csv(table, index=False, float_format="%.6g")

@@ -29,6 +29,7 @@ from typing import IO, Any
 from filelock import FileLock
 
 from trainer.contract import EXTRA_FILES, LARGEST_FILES
+from trainer.drafts import NO_ROOM
 from trainer.store.location import (
     LOCATION_FILE,
     SQLITE_PREFIX,
@@ -83,18 +84,16 @@ def back_up(store: Store, file: Path) -> Contents:
     if file.exists():
         raise StoreError(f"{file} exists already and is left as it is")
     root = store.artifact_root.parent
-    draft = file.with_name(f"{file.name}.unfinished")
     try:
-        with tempfile.TemporaryDirectory(dir=file.absolute().parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".new-") as scratch:
+            draft = Path(scratch, file.name)
             live = Path(store.uri.removeprefix(SQLITE_PREFIX))
-            with tarfile.open(draft, "w") as archive:
-                _write(archive, root, live, Path(scratch))
-        contents = verify(draft)
-        draft.replace(file)
+            with tarfile.open(draft, "w") as archive, tempfile.TemporaryDirectory(dir=scratch) as copies:
+                _write(archive, root, live, Path(copies))
+            contents = verify(draft)
+            draft.replace(file)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
         raise StoreError(f"{file} is not written: {error}".splitlines()[0]) from error
-    finally:
-        draft.unlink(missing_ok=True)
     return contents
 
 
@@ -120,22 +119,32 @@ def restore(file: Path, database: Path) -> Contents:
             _refuse_taken(root, [*_files_of(database.name), *FOLDERS])
             with tempfile.TemporaryDirectory(dir=root, prefix=".restoring-") as scratch:
                 contents = _unpack(file, Path(scratch))
-                folders = [path.name for path in Path(scratch).iterdir() if path.is_dir()]
-                _refuse_taken(root, folders)
-                if (studies := Path(scratch, STUDIES)).is_file():
-                    _refuse_taken(root, _files_of(STUDIES))
-                    studies.rename(root / STUDIES)
-                for name in folders:
-                    if (root / name).is_dir():
-                        (root / name).rmdir()
-                    Path(scratch, name).rename(root / name)
                 _set_paths(Path(scratch), root)
-                Path(scratch, LOCATION_FILE).replace(root / LOCATION_FILE)
+                folders = [path.name for path in Path(scratch).iterdir() if path.is_dir()]
+                studies = [STUDIES] if Path(scratch, STUDIES).is_file() else []
+                _refuse_taken(root, [*folders, *(name for study in studies for name in _files_of(study))])
                 mark_of_making(database).unlink(missing_ok=True)
-                Path(scratch, DATABASE).replace(database)  # last: it is what makes a store of the folder
+                places = {name: root / name for name in (*folders, *studies, LOCATION_FILE)}
+                # The database last: it is what makes a store of the folder.
+                _move(Path(scratch), places | {DATABASE: database})
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{root} cannot be made from {file}: {error}".splitlines()[0]) from error
     return contents
+
+
+def _move(folder: Path, places: Mapping[str, Path]) -> None:
+    """What has these names in `folder` to its place, where at most an empty folder is: all of it, or nothing."""
+    moved = []
+    try:
+        for name, place in places.items():
+            if place.is_dir():
+                place.rmdir()
+            (folder / name).replace(place)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            places[name].replace(folder / name)
+        raise
 
 
 def _set_paths(folder: Path, root: Path) -> None:
@@ -290,6 +299,8 @@ def _unpack(file: Path, folder: Path, *, only_database: bool = False) -> Content
                 found[name] = _extract(source, folder / name if keep else None)
                 size += member.size
     except (tarfile.TarError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:  # for what is written, whatever is read
+            raise
         raise StoreError(f"{file} is no whole backup: {error}") from error
     listed = facts.get("files") if isinstance(facts, dict) and facts.get("format") == FORMAT else None
     if not isinstance(listed, dict):
