@@ -1,8 +1,12 @@
 """`python -m trainer COMMAND`: the list of commands; imports none of them until it is chosen."""
 
 import importlib
+import io
 import logging
 import os
+import re
+import shutil
+import signal
 import sys
 
 from trainer import torchrun
@@ -28,6 +32,8 @@ COMMANDS = {
     "bundled": "begin an empty store with the model that comes with the program",
     "data": "find or download a dataset, decode it once and show what is in it",
 }
+LEAST_COLUMNS = 60
+"""In fewer, tables would be cut within their figures."""
 
 
 def main(arguments: list[str]) -> int:
@@ -46,6 +52,12 @@ def main(arguments: list[str]) -> int:
                 file=sys.stderr,
             )
         return 2
+    if (flag := empty_argument(rest)) is not None:
+        print(f"error: nothing is given {flag}", file=sys.stderr)
+        return 2
+    prepare_terminal()
+    if not torchrun.launched():  # which has ways of its own to end its processes
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else half-written files would stay
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for chatty in ("mlflow", "alembic", "lightning_fabric", "lightning_utilities", "httpx", "torch"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -54,10 +66,15 @@ def main(arguments: list[str]) -> int:
     ):  # MLflow logs the traceback of what is raised as well, and told in a line
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
-        return importlib.import_module(f"trainer.commands.{name}").main(rest)
+        code = importlib.import_module(f"trainer.commands.{name}").main(rest)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads the answer has seen enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 1
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("MOODIFY_DEBUG"):
             raise
@@ -68,6 +85,27 @@ def main(arguments: list[str]) -> int:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 2
+
+
+def empty_argument(arguments: list[str]) -> str | None:
+    """Where an empty text stands, as a script has it whose variable is not set: a path, it would be this folder."""
+    before = "as the first argument"
+    for argument in arguments:
+        if not argument:
+            return before
+        if re.fullmatch(r"--[\w-]+=", argument):
+            return f"to {argument[:-1]}"
+        before = f"to {argument}" if argument.startswith("--") else f"after '{argument}'"
+    return None
+
+
+def prepare_terminal() -> None:
+    """Letters that its encoding lacks become question marks; where it is narrow, lines wrap, and figures stay whole."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if shutil.get_terminal_size().columns < LEAST_COLUMNS or os.environ.get("COLUMNS") == "0":
+        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
 
 
 def store_refusal(error: Exception) -> str | None:

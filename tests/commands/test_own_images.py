@@ -69,6 +69,7 @@ def test_a_model_of_own_images_is_the_first_of_its_name_and_its_images_are_found
     assert audit.dataset == "office"
 
 
+@pytest.mark.slow
 def test_images_that_have_moved_are_asked_for_and_found_again(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -121,12 +122,13 @@ def test_a_slip_in_a_path_leaves_nothing_behind(workplace: Path, capsys: pytest.
         assert main([command, "--dataset", "office", "--data-dir", "~nobody-here/faces"]) == 2
         assert "no images of office at" in capsys.readouterr().err
     assert main(["train", "--dataset", "office", "--data-dir="]) == 2
-    assert "--data-dir: name a folder" in capsys.readouterr().err
+    assert "nothing is given to --data-dir" in capsys.readouterr().err
     assert not list(workplace.iterdir())
     assert main(["train", "--dataset", "office", "--data-dir", "~nobody-here/faces"]) == 2
     assert "no images of office at" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_models_of_several_datasets_are_measured_on_one_that_is_named(
     faces: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -139,6 +141,7 @@ def test_models_of_several_datasets_are_measured_on_one_that_is_named(
     assert json.loads(capsys.readouterr().out)["test"]["images"] == 40
 
 
+@pytest.mark.slow
 def test_models_that_learned_at_several_places_are_measured_at_one_that_is_named(
     faces: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,6 +59,7 @@ def evaluate(
         if slices or groups:
             raise ValueError("--log logs the slices anyway, and no groups: leave out --slices and --groups")
         return evaluate_and_log(model, dataset, data_dir, json)
+    brought_text = read_text(groups) if groups is not None else ""
     members = [load_predictor(reference.strip()) for reference in model.split(",")]
     names, name = members[0][0].class_names, " + ".join(name for _, name in members)
     dataset, data_dir = data_meant(members, dataset, data_dir)
@@ -80,7 +82,7 @@ def evaluate(
     caveats += [other_images(*member, dataset, prints) for member in members]
     cut, ignored = [], 0
     if groups is not None:
-        brought = read_groups(read_text(groups), test.sample_ids)
+        brought = read_groups(brought_text, test.sample_ids)
         cut.append(slice_table(target, right, brought))
         ignored = brought.ignored
     if slices:
@@ -168,7 +170,9 @@ def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """With escapes where standard output cannot take every letter."""
+    readable = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    print(json.dumps(value, ensure_ascii=not readable, allow_nan=False))
 
 
 def _or_none(value: float) -> float | None:

@@ -1,7 +1,6 @@
 """`server`: MLflow's tracking server for a team, on PostgreSQL and behind a login."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,6 @@ def server(*, env_file: Path = Path(ENV_FILE), check: bool = False) -> int:
     if check:
         print(f"The settings are whole and the database answers; the server would listen on {host}:{port}.")
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="moodify-server-") as scratch:
         settings["MLFLOW_AUTH_CONFIG_PATH"] = str(write_login(Path(scratch), settings))
         # Everything else stands in the environment: an argument can be read by every user of the machine.

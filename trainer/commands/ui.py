@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -46,7 +45,6 @@ def ui(*, port: int = 5000, browser: bool = True) -> int:
     arguments += ["--default-artifact-root", str(store.artifact_root), "--workers", "1"]
     # Without the variable the server starts eight more processes for jobs that are never sent.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with subprocess.Popen([sys.executable, "-m", "mlflow", *arguments], env=environment) as server:
         try:
             print(f"MLflow UI: {address}  (Ctrl-C ends it)", flush=True)
