@@ -265,9 +265,11 @@ def _mistakes(config: Config) -> Iterator[str]:
     entry = listing(config.architecture)
     if config.mode not in entry.modes:
         yield f"--mode {config.mode}: {config.architecture} is trained in mode {' or '.join(entry.modes)}"
+    blocks = None
     if config.blocks is not None and "blocks" in entry.options:
         try:
-            map_side(len(parse_blocks(config.blocks)), max(config.image_size, 32))
+            blocks = parse_blocks(config.blocks)
+            map_side(len(blocks), max(config.image_size, 32))
         except ValueError as error:
             yield f"--blocks: {error}"
     for name in ("blocks", "layout", "stem", "width", "hidden", "dropout"):
@@ -296,7 +298,7 @@ def _mistakes(config: Config) -> Iterator[str]:
     for name, (lowest, highest) in _RANGES.items():
         value = getattr(config, name)
         if value is not None and not lowest <= value <= highest:
-            yield f"--{name.replace('_', '-')} {value}: must lie between {lowest:g} and {highest:g}"
+            yield f"--{name.replace('_', '-')} {value}: must lie between {lowest} and {highest}"
     if config.teacher is not None and not all(name.strip() for name in config.teacher.split(",")):
         yield f"--teacher '{config.teacher}': give one model, or several with a comma between two"
     if config.teacher is None and config.teacher_weight != Config.teacher_weight:
@@ -305,8 +307,8 @@ def _mistakes(config: Config) -> Iterator[str]:
         yield f"--learning-rate {config.learning_rate}: must lie above 0 and not above 10"
     try:
         parts = parse_progressive(config.progressive)
-        if parts and config.blocks is not None and "blocks" in entry.options:
-            map_side(len(parse_blocks(config.blocks)), min(side for side, _ in parts))
+        if parts and blocks is not None:
+            map_side(len(blocks), min(side for side, _ in parts))
     except ValueError as error:
         yield f"--progressive: {error}"
 

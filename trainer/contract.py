@@ -25,6 +25,8 @@ CARD_FILE = "README.md"
 
 # Held by the process that trains a run, in the folder of the checkpoints.
 LOCK_FILE = "{run_id}.lock"
+STATE_FILE = "state.pt"
+"""In a run's folder there: what it goes on from."""
 
 # Files of an audit, in a folder of its run.
 AUDIT_FOLDER = "audit"

@@ -124,15 +124,15 @@ def test_a_dataset_without_runs_is_told_and_a_limit_below_none_refused(stocked, 
     assert "--limit -1: must be 0 or more" in capsys.readouterr().err
 
 
-def test_a_name_with_brackets_is_shown_as_it_is(workplace, capsys):
+def test_a_name_with_brackets_is_shown_as_it_is(stocked, capsys):
     store = open_store()
     RunWriter.create(store, "faces", "cnn [best] [/old]", {})
     assert main(["runs"]) == 0
     assert "cnn [best] [/old]" in capsys.readouterr().out
 
 
-def test_a_run_whose_checkpoints_cannot_be_written_does_not_seem_to_go_on(workplace, capsys):
-    faces = write_grey_folder(workplace / "faces")
+def test_a_run_whose_checkpoints_cannot_be_written_does_not_seem_to_go_on(stocked, capsys):
+    faces = write_grey_folder(stocked / "faces")
     store = open_store()
     store.checkpoints.write_text("in the way")
     assert (
@@ -269,6 +269,14 @@ def test_another_alias_is_moved_without_gates(strict, capsys):
         (["evaluate", "fer2013-emotion@champion", "--dataset", "fer2031"], "there is no dataset 'fer2031'"),
         (["train", "--architecture", "resnet81"], "there is no architecture 'resnet81'"),
         (["train", "--resume", "0123"], "run 0123 cannot be resumed"),
+        # Before the images, which are not there, are looked for:
+        (["evaluate", "fer2013-emotion/1", "--data-dir", "/x", "--groups", "/y"], "--groups /y cannot be read: No"),
+        (["train", "--teacher", "nope/1"], "there is no registered model 'nope'"),
+        (["train", "--architecture", "resnet18", "--pretrained", "/nope"], "--pretrained /nope: there is no such file"),
+        (["quickstart", "--seed", "-1"], "--seed -1: must lie between 0 and 2147483647"),
+        (["data", "faces", "--data-dir", "/dev/null"], "error: /dev/null is neither a folder nor a file"),
+        (["promote", "fer2013-emotion", "9" * 20], "2147483647 is the highest number that a version can have"),
+        (["migrate", "--to", "x"], "the store's address is 'x'; it must be"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_clear_message(trained: Trained, capsys, arguments, message):

@@ -25,6 +25,7 @@ REFUSED = {
     "--stem small": "--stem",
     "--epochs 0": "--epochs 0: must lie between 1 and 10000",
     "--learning-rate nan": "--learning-rate nan",
+    "--seed -1": "--seed -1: must lie between 0 and 2147483647",
     "--rotation -1": "--rotation -1.0: must lie between 0 and 180",
     "--dataset nope": "there is no dataset 'nope': choose one of",
     "--architecture nope": "'nope'; choose one of",

@@ -114,6 +114,13 @@ def test_the_example_is_refused_until_it_is_filled_in(tmp_path):
         read_settings(file, {})
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (file := tmp_path / "env").write_bytes(b"A=\xff\xfe")
+    file.chmod(0o600)
+    with pytest.raises(ServerError, match="env is no environment file: it is no text in UTF-8"):
+        read_settings(file, {})
+
+
 def test_without_a_file_that_is_ones_own_the_user_is_told_in_one_line(workplace, capsys, monkeypatch):
     for name in WHOLE:
         monkeypatch.delenv(name, raising=False)

@@ -68,3 +68,10 @@ def test_wrong_labels_are_suspected_most_by_networks_that_have_not_seen_them():
     assert torch.equal(
         torch.tensor(found.sort_values("position")["suggested"].to_numpy()), train.target[wrong]
     )
+
+
+def test_images_that_are_all_twins_are_told_instead_of_learned():
+    data, size = Split(torch.zeros(12, 1, 8, 8, dtype=torch.uint8), torch.arange(12) % 3, ("",) * 12), 12
+    pairs = np.array([(i, j) for i in range(size) for j in range(i)])
+    with pytest.raises(ValueError, match="--folds 4: nothing is left to learn"):
+        out_of_fold(data, pairs, 3, fold_config(1, 0), 4)

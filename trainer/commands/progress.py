@@ -153,7 +153,7 @@ def make_progress() -> Lines:
 @contextmanager
 def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
     """Ctrl-C and SIGTERM end what goes on inside in the same way, and the user is told how to go on: by `advice`, or
-    how to resume the run that was begun.
+    how to resume the run that was begun. So is who has lost it to a full disk.
 
     SIGINT is set too: a shell starts background jobs with it ignored.
     """
@@ -164,15 +164,17 @@ def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
             signal.signal(number, signal.default_int_handler)
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError) as end:
         progress.close()
-        if advice:
+        if advice and isinstance(end, KeyboardInterrupt):
             print(advice, file=sys.stderr)
-        elif progress.run_id is not None:
+        elif not advice and progress.run_id is not None:
             start = "torchrun …" if torchrun.launched() else "python"
-            command = f"{start} -m trainer train --resume {progress.run_id}"
             kept = " The best weights are kept in the run." if progress.has_seen_an_epoch else ""
-            print(f"Stopped.{kept} Go on with:\n  {command}", file=sys.stderr)
+            print(
+                f"Stopped.{kept} Go on with:\n  {start} -m trainer train --resume {progress.run_id}",
+                file=sys.stderr,
+            )
         raise
 
 

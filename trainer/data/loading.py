@@ -54,6 +54,8 @@ def _find_layout(path: Path, parts: Sequence[str]) -> Layout:
     wanted = tuple(part for part in PARTS if part in parts)
     if path.is_file():
         return _file_layout(path, wanted)
+    if not path.is_dir():
+        raise ValueError(f"{path} is neither a folder nor a file")
     folders = (path, *_only_folder(path))
     for folder in folders:
         if any((folder / part).is_dir() for part in PARTS):

@@ -135,8 +135,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = (
             load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         )
-    except Exception as error:  # torch and safetensors raise a dozen types for an unreadable file
-        raise ValueError(f"{path} holds no weights that can be read: {error}".splitlines()[0]) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch and safetensors raise a dozen types for what is none
+        raise ValueError(
+            f"{path} holds no weights that can be read: neither is it a .safetensors file, nor did torch.save write a "
+            "state dict to it"
+        ) from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no state dict: a mapping from names to tensors is expected")
     return state

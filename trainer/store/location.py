@@ -241,9 +241,14 @@ def embedded_database(uri: str) -> Path | None:
     if uri.startswith(("http://", "https://", *_DATABASES, "databricks")):
         return None
     raise StoreError(
-        f"MLFLOW_TRACKING_URI is '{uri}'; it must be the address of an MLflow server (http://…) "
+        f"{_called(uri)} is '{uri}'; it must be the address of an MLflow server (http://…) "
         "or a SQLite file (sqlite:////absolute/path/mlflow.db)"
     )
+
+
+def _called(uri: str) -> str:
+    """Where the user has written an address."""
+    return "MLFLOW_TRACKING_URI" if os.environ.get("MLFLOW_TRACKING_URI") == uri else "the store's address"
 
 
 def with_driver(address: str) -> str:
@@ -288,7 +293,7 @@ def _check_connection(uri: str) -> str:
         address = sqlalchemy.make_url(uri)
     except (SQLAlchemyError, ValueError):  # which may repeat a part of it
         raise StoreError(
-            "MLFLOW_TRACKING_URI is no address of a database (postgresql://USER:PASSWORD@HOST/NAME)"
+            f"{_called(uri)} is no address of a database (postgresql://USER:PASSWORD@HOST/NAME)"
         ) from None
     if (why := unreachable(address)) is not None:
         raise StoreError(f"the database {address.render_as_string()} does not answer: {why}")

@@ -19,6 +19,8 @@ Key = tuple[str, int]
 STEP = 10
 """Of the newest versions of a server, how many one reading looks at."""
 PAGE = 10_000
+HIGHEST = 2**31 - 1
+"""Of the numbers of versions: what databases have room for."""
 MOST_NAMED = 10
 """Of the versions of a model, the newest."""
 RUNS_ASKED = 200
@@ -202,6 +204,8 @@ def find_version(store: Store, reference: str) -> Version:
             f"{SPEC_FILE}"
         )
     name, alias, number = match["name"], match["alias"], match["version"]
+    if number is not None and int(number) > HIGHEST:
+        raise StoreError(f"'{reference}': {HIGHEST} is the highest number that a version can have")
     if (found := _named(store.client(), name, alias, number)) is not None:
         return found
     known = all_versions(store)

@@ -54,7 +54,10 @@ def read_settings(env_file: Path, environment: Mapping[str, str]) -> dict[str, s
     if env_file.is_file():
         if env_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ServerError(f"{env_file} can be read by other users of this machine: chmod 600 {env_file}")
-        found = dotenv_values(env_file, interpolate=False)
+        try:
+            found = dotenv_values(env_file, interpolate=False)
+        except ValueError as error:
+            raise ServerError(f"{env_file} is no environment file: it is no text in UTF-8") from error
         given = {key: value for key, value in found.items() if value} | given
     elif _DATABASE not in given:
         raise ServerError(f"there is no {env_file}: copy {EXAMPLE} there, fill it in, and chmod 600 it")

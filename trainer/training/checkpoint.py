@@ -11,9 +11,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from trainer.config import Config
-from trainer.contract import CONFIG_FILE, LOCK_FILE
+from trainer.contract import CONFIG_FILE, LOCK_FILE, STATE_FILE
 
-STATE_FILE = "state.pt"
 LEAST_SECONDS = 5.0
 """Between two that are kept: where an epoch takes a second, writing each would cost a third of the time."""
 
@@ -57,9 +56,12 @@ class Checkpoint:
         draft = self.folder / f"{STATE_FILE}.new"
         try:
             torch.save({"fingerprints": fingerprints, "training": state}, draft)
-        except RuntimeError as error:  # how torch reports a full disk
+        except (OSError, RuntimeError) as error:  # torch has words of its own for a full disk
             draft.unlink(missing_ok=True)
-            raise OSError(f"the checkpoint {draft} cannot be written: {error}".splitlines()[0]) from error
+            free = shutil.disk_usage(self.folder).free
+            raise OSError(
+                f"the checkpoint {self.folder / STATE_FILE} cannot be written: {free / 1e6:,.0f} MB are free"
+            ) from error
         with draft.open("rb+") as file:
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
         draft.replace(self.folder / STATE_FILE)

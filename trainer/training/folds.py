@@ -68,11 +68,15 @@ def out_of_fold(
         twins: int64 (P, 2), positions in `data`.
         on_epoch: Called with the number of the fold (from 0) after each of its epochs.
 
-    Raises ValueError where a class has fewer images than there are folds, and MemoryError, with a message for the user,
-    where the memory is not enough.
+    Raises ValueError where a class has fewer images than there are folds or a network would have none to learn, and
+    MemoryError, with a message for the user, where the memory is not enough.
     """
     keep_memory()
     numbers = fold_numbers(data.target.numpy(), folds, config.seed)
+    if not all(learned_index(numbers, fold, twins).size for fold in range(folds)):
+        raise ValueError(
+            f"--folds {folds}: nothing is left to learn, since nearly all images are twins of each other"
+        )
     answers = np.empty((len(data), num_classes), dtype=np.float32)
     for fold in range(folds):
         learned, held_out = learned_index(numbers, fold, twins), np.flatnonzero(numbers == fold)

@@ -49,6 +49,12 @@ def make_classifier(
     return classifier, config
 
 
+def check_file(config: Config) -> None:
+    """Raises ValueError where there is no file of the weights: known before anything is loaded."""
+    if config.pretrained not in ("none", "auto", "imagenet") and not Path(config.pretrained).is_file():
+        raise ValueError(f"--pretrained {config.pretrained}: there is no such file")
+
+
 def _load(network: nn.Module, pretrained: str) -> None:
     """Raises ValueError where these weights cannot be had or do not fit."""
     from trainer.models.resnet import load_pretrained, read_state  # torchvision: seconds

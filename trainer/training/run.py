@@ -40,7 +40,7 @@ from trainer.training.energy import EnergyMeter, check_country
 from trainer.training.environment import make_fabric, part
 from trainer.training.loop import Epoch, Step, Training, fit
 from trainer.training.memory import telling_out_of_memory
-from trainer.training.pretrained import make_classifier
+from trainer.training.pretrained import check_file, make_classifier
 from trainer.training.records import epoch_metrics, log_beginning, run_name
 from trainer.training.results import log_test, log_validation, view_logits
 from trainer.training.shares import gathered, is_loss_of_a_process
@@ -106,6 +106,7 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
             config = stored_config(store.checkpoints, resume)
             config = dataclasses.replace(config, data_dir=moved or config.data_dir)
         else:
+            check_file(config)
             config = naming_models(config, store)
     if not (text := torchrun.told(config.to_json())):
         return None

@@ -15,13 +15,18 @@ from trainer.training.prediction import predict
 
 
 def naming_models(config: Config, store: Store) -> Config:
-    """With the versions that aliases in it point to now: a run that is resumed learns from the same."""
+    """With the versions that aliases in it point to now: a run that is resumed learns from the same.
+
+    Raises ValueError where there is no such model.
+    """
 
     def named(reference: str) -> str:
-        is_alias = "@" in reference and not Path(reference).is_dir()
-        return find_version(store, reference).reference if is_alias else reference
+        if Path(reference).is_dir():
+            return reference
+        version = find_version(store, reference)
+        return version.reference if "@" in reference else reference
 
-    if config.teacher is not None and "@" in config.teacher:
+    if config.teacher is not None:
         teachers = map(str.strip, config.teacher.split(","))
         config = dataclasses.replace(config, teacher=",".join(map(named, teachers)))
     if config.start_from is not None:
