@@ -89,10 +89,10 @@ def test_an_audit_says_where_the_answers_are_to_images_that_have_changed_since(
 
 
 @pytest.mark.slow
-def test_a_training_leaves_out_what_a_list_names_and_says_so(workplace, caplog):
-    faces = write_grey_folder(workplace / "faces", train=12, test=4)
+def test_a_training_leaves_out_what_a_list_names_and_says_so(stocked, caplog):
+    faces = write_grey_folder(stocked / "faces", train=12, test=4)
     names = [f"train/{name}/Training_{index}.png" for name in ("angry", "sad") for index in range(4)]
-    (workplace / "drop.txt").write_text("\n".join([*names, "test/sad/PublicTest_0.png"]))
+    (stocked / "drop.txt").write_text("\n".join([*names, "test/sad/PublicTest_0.png"]))
     flags = ["--data-dir", str(faces), *ARCHITECTURE_FLAGS["cnn"], "--epochs", "1"]
     with caplog.at_level(logging.INFO):
         assert main(["train", *flags, "--exclude", "drop.txt"]) == 0

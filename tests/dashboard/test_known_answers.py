@@ -22,7 +22,7 @@ CAT = {  # how sure each run is of a cat; of the fourth image, a dog, both are t
 
 
 @pytest.fixture(autouse=True)
-def runs(workplace) -> list[str]:
+def runs(stocked) -> list[str]:
     st.cache_resource.clear()
     store, found = open_store(), []
     for name, shares in CAT.items():

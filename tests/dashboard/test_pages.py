@@ -102,7 +102,7 @@ def test_a_server_that_is_down_is_said_to_be_and_why(workplace, monkeypatch, pag
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_an_empty_store_is_no_error(workplace, page: str):
+def test_an_empty_store_is_no_error(stocked, page: str):
     open_store()
     assert answer(open_page(page))
 
@@ -126,7 +126,7 @@ def test_no_number_of_runs_in_an_address_is_an_error(stocked, loaded: str):
     assert answer(open_page("runs.py", loaded=loaded)) == "There are no runs yet."
 
 
-def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(workplace):
+def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(stocked):
     store = open_store()
     runs = []
     for architecture in ("a*b*c", ":red[x]"):
@@ -170,7 +170,7 @@ def test_a_run_that_was_tested_again_is_read_again(trained_once: Trained, workpl
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_page_survives_whatever_runs_there_are(workplace, page: str):
+def test_each_page_survives_whatever_runs_there_are(stocked, page: str):
     found = add_odd_runs(open_store())
     kept = [run_id[:8] for kind, run_id in found.items() if kind != "deleted"]
     choices = (kept[:6], kept[-6:], [found["hostile"][:8]], [found["deleted"][:8]])
@@ -179,7 +179,7 @@ def test_each_page_survives_whatever_runs_there_are(workplace, page: str):
         assert answer(app)
 
 
-def test_a_hostile_name_is_shown_as_it_is_written(workplace):
+def test_a_hostile_name_is_shown_as_it_is_written(stocked):
     found = add_odd_runs(open_store())
     app = open_page("compare.py", runs=[found["hostile"][:8]])
     assert HOSTILE_NAME.split("**")[0].strip() in answer(app)
@@ -188,7 +188,7 @@ def test_a_hostile_name_is_shown_as_it_is_written(workplace):
         assert "[link](" not in element.value
 
 
-def test_runs_without_predictions_are_left_out_with_a_reason(workplace):
+def test_runs_without_predictions_are_left_out_with_a_reason(stocked):
     found = add_odd_runs(open_store())
     chosen = [
         found[kind][:8] for kind in ("other_classes", "no_test", "foreign_table", "broken_table", "bare")
@@ -370,7 +370,7 @@ def test_a_page_goes_on_without_what_the_store_does_not_give_and_says_why(
 
     def opens(page: str, **query: str | list[str]) -> str:
         app = open_page(page, **query)
-        assert [warning.value for warning in app.warning] == ["the server is away."]
+        assert [warning.value for warning in app.warning].count("the server is away.") == 1
         return answer(app)
 
     with monkeypatch.context() as away:
@@ -464,7 +464,7 @@ def test_filters_that_leave_no_run_say_so_whatever_is_searched(trained: Trained)
     assert not app.exception
 
 
-def test_the_runs_page_tells_of_two_datasets_and_of_what_is_training(workplace):
+def test_the_runs_page_tells_of_two_datasets_and_of_what_is_training(stocked):
     store = open_store()
     client = store.client()
     for dataset in "abcd":
@@ -476,7 +476,7 @@ def test_the_runs_page_tells_of_two_datasets_and_of_what_is_training(workplace):
     assert "is training" in said
 
 
-def test_the_best_run_is_of_the_largest_test_set_alone(workplace):
+def test_the_best_run_is_of_the_largest_test_set_alone(stocked):
     store = open_store()
     client, experiment = store.client(), store.experiment_id("a")
     for name, images, accuracy in (("few", 50.0, 0.9), ("many", 100.0, 0.7)):
@@ -494,7 +494,7 @@ def test_unticking_a_row_leaves_what_was_chosen_singly():
     assert after_ticks(["a1"], groups, [0]) == ["a1", "a0"]
 
 
-def test_a_running_training_is_shown_with_its_progress_and_the_dead_one_as_such(workplace):
+def test_a_running_training_is_shown_with_its_progress_and_the_dead_one_as_such(stocked):
     add_odd_runs(open_store())
     app = open_page("runs.py")
     # Two are running here; which comes first is a matter of milliseconds.
@@ -711,7 +711,7 @@ def test_pages_that_need_no_model_do_not_import_torch(trained: Trained):
 
 
 @pytest.fixture
-def audited(workplace) -> str:
+def audited(stocked) -> str:
     """An audit with a hostile name in it; the id of its run."""
     from trainer.evaluation.audit import BLANK, image_findings, twin_findings
     from trainer.store.audits import log_audit
@@ -773,8 +773,8 @@ def test_pictures_of_an_audit_are_shown_with_names_as_they_are_written(audited: 
     assert "&lt;script&gt;" in shown
 
 
-def test_an_audit_whose_files_are_gone_is_told(audited: str, workplace):
-    (workplace / "mlruns" / "artifacts" / audited / "artifacts" / "audit" / "findings.parquet").write_text(
+def test_an_audit_whose_files_are_gone_is_told(audited: str, stocked):
+    (stocked / "mlruns" / "artifacts" / audited / "artifacts" / "audit" / "findings.parquet").write_text(
         "no parquet"
     )
     app = open_page("audit.py")

@@ -35,7 +35,7 @@ def forget_what_was_read():
     st.cache_resource.clear()
 
 
-def test_every_column_can_be_shown_for_any_run(workplace):
+def test_every_column_can_be_shown_for_any_run(stocked):
     store = open_store()
     add_odd_runs(store)
     runs = Reader(store).snapshot().runs
@@ -168,7 +168,7 @@ def test_the_findings_of_two_trained_runs(trained: Trained):
     assert "seed" not in parameter_table(snapshot, chosen).index
     assert "seed" in parameter_table(snapshot, chosen, everything=True).index
     costs = cost_table(runs, chosen)
-    assert costs["parameters"].tolist()[1] == "6.3 M"
+    assert costs["parameters"].tolist()[1] == "2.8 M"
 
 
 def test_the_table_calls_accuracy_decided_where_the_headline_does():
@@ -277,7 +277,7 @@ def test_the_report_marks_what_is_decided_as_the_page_does(trained: Trained):
     assert "over the same 300 images; *: decided (accuracy by exact McNemar" in page
 
 
-def test_a_report_on_hostile_runs_holds_their_names_as_text(workplace):
+def test_a_report_on_hostile_runs_holds_their_names_as_text(stocked):
     store = open_store()
     found = add_odd_runs(store)
     snapshot = Reader(store).snapshot()

@@ -190,7 +190,7 @@ def test_images_of_ones_own_are_a_dataset_of_a_new_name_and_a_place(place, monke
     assert "'my faces' cannot name a dataset" in app.error[0].value
 
 
-def test_own_images_that_were_trained_on_are_offered_with_their_place(place):
+def test_own_images_that_were_trained_on_are_offered_with_their_place(place, stocked):
     write_run(dataclasses.replace(RECIPE, dataset="office", data_dir="/images/office"))
     write_run(dataclasses.replace(RECIPE, dataset="fer2013", data_dir="/images/fer2013"))
     app = opened()
@@ -200,7 +200,7 @@ def test_own_images_that_were_trained_on_are_offered_with_their_place(place):
     assert filled(app, "Data dir") == "/images/office"
 
 
-def test_what_another_program_has_logged_is_no_dataset_to_train_on(place):
+def test_what_another_program_has_logged_is_no_dataset_to_train_on(place, stocked):
     client = open_store().client()
     client.set_terminated(client.create_run("0", run_name="theirs").info.run_id)
     app = opened()
@@ -295,7 +295,7 @@ def test_this_machine_alone_may_start_a_training(place, address):
     assert button(opened(), "Start")
 
 
-def test_a_run_is_trained_again_with_one_parameter_changed(place):
+def test_a_run_is_trained_again_with_one_parameter_changed(place, stocked):
     run_id = write_run(SOURCE)
     app = opened(again=run_id[:8])
     assert app.header[0].value.replace("\\", "").endswith("first, finished with 0.625 test accuracy.")
@@ -332,7 +332,7 @@ def test_a_run_is_trained_again_with_one_parameter_changed(place):
     assert filled(app, "Epochs") == RECIPE.epochs
 
 
-def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken(place):
+def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken(place, stocked):
     run_id = write_run(SOURCE)
     store = open_store()
     other = store.client().create_run(store.experiment_id("sketch"), run_name="other").info.run_id
@@ -344,7 +344,7 @@ def test_an_unknown_run_and_one_of_another_program_are_said_and_the_recipe_taken
     assert filled(opened(again=run_id[:8]), "Epochs") == 7
 
 
-def test_an_interrupted_run_with_a_checkpoint_can_go_on_and_one_without_cannot(place):
+def test_an_interrupted_run_with_a_checkpoint_can_go_on_and_one_without_cannot(place, stocked):
     able, unable = write_run(SOURCE, "KILLED"), write_run(SOURCE, "FAILED")
     keep_checkpoint(able)
     app = opened()
@@ -353,7 +353,7 @@ def test_an_interrupted_run_with_a_checkpoint_can_go_on_and_one_without_cannot(p
     assert unable != able
 
 
-def test_a_run_that_failed_in_its_test_goes_on_with_that(place):
+def test_a_run_that_failed_in_its_test_goes_on_with_that(place, stocked):
     run_id = write_run(dataclasses.replace(SOURCE, epochs=2), "FAILED")
     keep_checkpoint(run_id)
     app = opened()
@@ -362,7 +362,7 @@ def test_a_run_that_failed_in_its_test_goes_on_with_that(place):
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_the_model_that_comes_with_the_program_is_nobodys_last_training(place, trained: bool):
+def test_the_model_that_comes_with_the_program_is_nobodys_last_training(place, stocked, trained: bool):
     own = write_run(SOURCE) if trained else ""
     run_id = write_run(SOURCE)
     client = open_store().client()
@@ -372,7 +372,7 @@ def test_the_model_that_comes_with_the_program_is_nobodys_last_training(place, t
     assert last in said(opened())
 
 
-def test_a_training_whose_run_is_deleted_has_not_failed_to_begin(place):
+def test_a_training_whose_run_is_deleted_has_not_failed_to_begin(place, stocked):
     run_id = write_run(SOURCE)
     write_job(None, "--epochs=7", log=f"Run {run_id}: cnn, mode full.\nEvaluating on test …\n")
     write_job(None, "--epochs=8", log="error: there is no data\n")
@@ -385,7 +385,7 @@ def test_a_training_whose_run_is_deleted_has_not_failed_to_begin(place):
     assert ": has ended; its run is not in the store any more" in said(opened())
 
 
-def test_between_the_end_of_a_run_and_of_its_process_the_training_is_ending(place, process):
+def test_between_the_end_of_a_run_and_of_its_process_the_training_is_ending(place, stocked, process):
     run_id = write_run(SOURCE)
     write_job(process, "--epochs=7", log=f"Run {run_id}: cnn, mode full.\n")
     app = opened()
@@ -393,13 +393,13 @@ def test_between_the_end_of_a_run_and_of_its_process_the_training_is_ending(plac
     assert app.get("progress")[0].proto.value == 100
 
 
-def test_a_run_that_is_resumed_is_starting_until_it_goes_on(place, process):
+def test_a_run_that_is_resumed_is_starting_until_it_goes_on(place, stocked, process):
     run_id = write_run(SOURCE, "KILLED")
     write_job(process, "--resume", run_id, log="Loading …\n")
     assert opened().header[0].value == "first is starting."
 
 
-def test_why_a_run_could_not_go_on_is_told_until_it_has_gone_on(place):
+def test_why_a_run_could_not_go_on_is_told_until_it_has_gone_on(place, stocked):
     run_id = write_run(SOURCE, "KILLED")
     keep_checkpoint(run_id)
     write_job(None, "--resume", run_id, log="Starting …\nerror: there is no data in /faces.\n")

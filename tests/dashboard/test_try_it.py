@@ -422,7 +422,7 @@ def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
     assert app.multiselect(key="models").value == [CNN]
 
 
-def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted(workplace, monkeypatch):
+def test_a_foreign_version_says_why_not_and_answers_once_the_registry_is_trusted(stocked, monkeypatch):
     import mlflow
 
     store = open_store()

@@ -66,6 +66,7 @@ def test_the_pairs_are_those_of_numpy(seed, count, strength):
     assert twin_pairs(torch.from_numpy(images)).tolist() == np.argwhere(np.triu(near, 1)).tolist()
 
 
+@pytest.mark.slow
 def test_publictest_of_fer2013_has_293_images_with_a_twin_in_train(fer2013):
     parts = dataset_source("fer2013").load(fer2013, ("train", "test")).parts
     test = parts["test"]

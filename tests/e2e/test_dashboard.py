@@ -320,14 +320,17 @@ def linked(request: pytest.FixtureRequest, browser: Browser, place: Place) -> It
         yield tab
 
 
+@pytest.mark.slow
 def test_a_page_asks_no_other_host(linked: Tab):
     assert linked.outside == []
 
 
+@pytest.mark.slow
 def test_a_page_logs_no_error(linked: Tab):
     assert linked.errors == []
 
 
+@pytest.mark.slow
 def test_every_chart_and_table_and_picture_has_a_name(linked: Tab):
     charts = linked.page.locator('[data-testid="stPlotlyChart"], [data-testid="stDataFrameResizable"]')
     names = charts.evaluate_all("all => all.map(one => one.getAttribute('aria-label') || '')")
@@ -335,6 +338,7 @@ def test_every_chart_and_table_and_picture_has_a_name(linked: Tab):
     assert linked.page.locator("img:not([alt])").count() == 0
 
 
+@pytest.mark.slow
 def test_charts_can_be_read_by_day(linked: Tab):
     assert_readable(linked.page, LIGHT)
 
@@ -347,6 +351,7 @@ def night(browser: Browser, place: Place) -> Iterator[Tab]:
         yield tab
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", PAGES.values())
 def test_charts_can_be_read_at_night(night: Tab, title: str):
     go_to(night.page, title)
@@ -362,6 +367,7 @@ def phone(browser: Browser, place: Place) -> Iterator[Tab]:
         yield tab
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", PAGES.values())
 def test_a_page_fits_a_phone(phone: Tab, title: str):
     go_to(phone.page, title)

@@ -27,6 +27,8 @@ ARCHITECTURE_FLAGS = {
         "none",
         "--stem",
         "imagenet",
+        "--width",
+        "32",
         "--image-size",
         "32",
         "--channels",

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.extra.grey_faces import GREY_LEVELS, Trained
+from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from tests.extra.tiny_model import write_tiny_model
 from trainer.__main__ import main
 from trainer.contract import WEIGHTS_FILE
@@ -117,6 +117,7 @@ def test_the_command_writes_both_files_measures_them_and_logs_what_it_found(
     assert f"\nWritten: {', '.join(str(folder / name) for name in names)}\n" in shown
 
 
+@pytest.mark.slow
 def test_what_was_measured_on_other_images_is_not_logged_with_the_run(
     trained: Trained, caplog, tmp_path, monkeypatch
 ):
@@ -163,6 +164,7 @@ def test_an_export_that_differs_leaves_no_file(trained: Trained, capsys, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(
     trained: Trained, capsys, tmp_path, monkeypatch
 ):
@@ -186,8 +188,11 @@ def test_without_the_data_there_is_no_eight_bit_file_and_the_reason_is_told(
 def test_data_with_a_class_that_the_model_does_not_know_are_refused_before_a_file_is_written(
     trained: Trained, tmp_path, capsys
 ):
-    names = ["export", "fer2013-emotion/1", "--dataset", "sketch", "--output", str(tmp_path / "out")]
-    assert main(names) == 2
+    faces = write_grey_folder(tmp_path / "faces", train=1, test=1)
+    for part in ("train", "test"):
+        (faces / part / "sad").rename(faces / part / "bored")
+    flags = ["--dataset", "faces", "--data-dir", str(faces), "--output", str(tmp_path / "out")]
+    assert main(["export", "fer2013-emotion/1", *flags]) == 2
     assert "which the model does not know" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

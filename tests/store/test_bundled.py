@@ -1,6 +1,7 @@
 """The model in the box: kept from one store, it begins another, whole."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,16 @@ from trainer.store.writer import RunWriter
 
 
 @pytest.fixture
-def kept(trained: Trained, tmp_path, monkeypatch):
-    """(folder of a kept version, its run as the reader shows it, the version's answers), and an empty workplace."""
+def kept(trained: Trained, tmp_path, monkeypatch, empty_database):
+    """(folder of a kept version, its run as the reader shows it, the version's answers), and an empty store."""
     store = open_store(create=False)
     version = find_version(store, "fer2013-emotion/1")
     keep(store, version, tmp_path / "box")
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 48, 48), dtype=np.uint8)
     answers = load_bundle(version)(images)
     run = Reader(store).snapshot().runs.loc[version.run_id]
+    (tmp_path / "mlruns").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "mlruns" / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it when a store is opened
     return tmp_path / "box", run, (images, answers)
@@ -67,8 +70,8 @@ def test_a_store_in_which_something_was_trained_is_left_alone(kept, trained):
     assert not install(store, folder)
 
 
-def test_without_a_model_in_the_box_a_store_begins_empty(workplace):
-    assert not install(open_store(), workplace / "nothing")
+def test_without_a_model_in_the_box_a_store_begins_empty(stocked):
+    assert not install(open_store(), stocked / "nothing")
 
 
 def test_no_image_of_the_data_is_kept(kept):

@@ -50,7 +50,7 @@ def strangers(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def store(workplace, strangers, monkeypatch) -> Store:
+def store(stocked, strangers, monkeypatch) -> Store:
     """A store whose registry is trusted."""
     monkeypatch.chdir(strangers)
     monkeypatch.setenv(TRUST, "1")
@@ -134,8 +134,8 @@ def _code_file(store: Store, marker: Path) -> Version:
 
 
 @pytest.mark.parametrize("make", [_pickled_network, _pickled_function, _code_file])
-def test_a_strangers_model_is_refused_until_the_registry_is_trusted(store, workplace, monkeypatch, make):
-    marker = workplace / "it ran"
+def test_a_strangers_model_is_refused_until_the_registry_is_trusted(store, stocked, monkeypatch, make):
+    marker = stocked / "it ran"
     version = make(store, marker)
     marker.unlink(missing_ok=True)
     for value in (None, "", "0", "true"):

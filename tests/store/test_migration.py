@@ -320,6 +320,7 @@ def test_a_later_promotion_in_the_other_store_is_kept(stocked, other: Store):
     assert other.client().get_model_version("x-emotion", "1").tags[Tag.PROMOTED_BY] == "pia"
 
 
+@pytest.mark.slow
 def test_what_fills_a_number_is_deleted_by_who_may_delete(stocked, other: Store, monkeypatch, tmp_path):
     here = open_store(uri=embedded_uri())
     run_id, model_id = add_version(here)

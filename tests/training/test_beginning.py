@@ -63,6 +63,7 @@ def test_a_training_begins_with_the_network_and_the_weights_of_a_model(
     assert json.loads(capsys.readouterr().out)["test"]["accuracy"] < 0.8
 
 
+@pytest.mark.slow
 def test_the_head_alone_may_be_trained_on_what_a_model_sees(trained_copy: Trained, store: Store):
     own = ["--dataset", "heads", "--data-dir", str(trained_copy.data_dir), *FLAGS, *AS_IT_IS]
     assert main(["train", *own, "--start-from", "fer2013-emotion/2", "--mode", "fc"]) == 0
@@ -139,6 +140,7 @@ def test_the_shown_defaults_are_those_of_the_model(
     assert (config.architecture, config.blocks, config.start_from) == ("cnn", "8 16", str(folder))
 
 
+@pytest.mark.slow
 def test_what_a_model_learned_before_it_began_with_another_counts_as_well(trained_copy: Trained, capsys):
     """Else the images of a validation could have been learned two models ago."""
     data = ["--data-dir", str(trained_copy.data_dir), *FLAGS, *AS_IT_IS]

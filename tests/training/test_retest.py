@@ -162,6 +162,7 @@ def test_of_a_run_with_exclusions_the_held_out_images_tell_whether_it_knows_thes
     )
 
 
+@pytest.mark.slow
 def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(trained_copy: Trained, monkeypatch):
     some = sorted(path.name for path in (trained_copy.data_dir / "train" / "sad").iterdir())[:12]
     Path("list.txt").write_text("".join(f"train/sad/{name}\n" for name in some))
