@@ -9,6 +9,7 @@ from rich.console import Console
 
 from trainer.commands.progress import Lines, LiveBar, stoppable
 from trainer.config import Config
+from trainer.store.location import StoreError
 from trainer.training.loop import Epoch, Step
 
 CONFIG = Config(epochs=10, image_size=40, progressive="20:0.4")
@@ -58,6 +59,20 @@ def test_whoever_stops_a_run_is_told_of_best_weights_only_where_it_has_some(monk
     said = capsys.readouterr().err
     assert f"Go on with:\n  python -m trainer train --resume {'0' * 32}" in said
     assert ("best weights are kept" in said) == bool(epochs)
+
+
+@pytest.mark.parametrize("error", [OSError, StoreError, MemoryError, FloatingPointError])
+def test_who_loses_a_run_to_what_can_be_mended_is_told_how_to_resume_it(monkeypatch, capsys, error):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(error, match="full"), stoppable(Lines()):  # nothing was begun
+        raise error("full")
+    assert not capsys.readouterr().err
+    lines = Lines()
+    lines.started("0" * 32, CONFIG)
+    with pytest.raises(error, match="full"), stoppable(lines):
+        raise error("full")
+    can_be_mended = error not in (MemoryError, FloatingPointError)  # the same again would end alike
+    assert (f"--resume {'0' * 32}" in capsys.readouterr().err) == can_be_mended
 
 
 def test_so_it_is_within_the_first_epoch(monkeypatch):

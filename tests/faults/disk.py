@@ -80,6 +80,7 @@ def _fill_at(words: str) -> str:
             status = victim.finish()
             assert status == 2, victim.said()
             told = clear(victim.said())
+            assert f"train --resume {victim.run_id}" in victim.said()
             ballast.unlink()
             seen = apart(whole)
             row = seen["runs"][victim.run_id]

@@ -72,8 +72,8 @@ def test_the_file_names_its_classes_and_its_input(tmp_path):
     ("architecture", "options"),
     [
         ("cnn", {"blocks": "32 64x2", "layout": "plain"}),
-        ("cnn", {"blocks": "32 64x2", "layout": "residual"}),
-        ("resnet18", {"width": 16, "stem": "pooled"}),
+        pytest.param("cnn", {"blocks": "32 64x2", "layout": "residual"}, marks=pytest.mark.slow),
+        pytest.param("resnet18", {"width": 16, "stem": "pooled"}, marks=pytest.mark.slow),
     ],
 )
 def test_eight_bits_are_near_and_a_quarter_of_the_size(tmp_path, architecture, options):

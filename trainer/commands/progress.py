@@ -153,7 +153,7 @@ def make_progress() -> Lines:
 @contextmanager
 def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
     """Ctrl-C and SIGTERM end what goes on inside in the same way, and the user is told how to go on: by `advice`, or
-    how to resume the run that was begun. So is who has lost it to a full disk.
+    how to resume the run that was begun. So is who loses it to a full disk, or a store that fails.
 
     SIGINT is set too: a shell starts background jobs with it ignored.
     """
@@ -164,13 +164,14 @@ def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
             signal.signal(number, signal.default_int_handler)
     try:
         yield
-    except (KeyboardInterrupt, OSError) as end:
+    except (KeyboardInterrupt, OSError, ValueError) as end:
         progress.close()
-        if advice and isinstance(end, KeyboardInterrupt):
+        by_user = isinstance(end, KeyboardInterrupt)
+        if advice and by_user:
             print(advice, file=sys.stderr)
         elif not advice and progress.run_id is not None:
             start = "torchrun …" if torchrun.launched() else "python"
-            kept = " The best weights are kept in the run." if progress.has_seen_an_epoch else ""
+            kept = " The best weights are kept in the run." if by_user and progress.has_seen_an_epoch else ""
             print(
                 f"Stopped.{kept} Go on with:\n  {start} -m trainer train --resume {progress.run_id}",
                 file=sys.stderr,
