@@ -1,5 +1,6 @@
 """Images of the user's own, under a name that they give."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def test_a_tilde_in_the_path_is_the_home_folder(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(tmp_path / "faces", random_faces())
     assert dataset_source("office").load(Path("~/faces"), BOTH).source == str(tmp_path / "faces")
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_a_class_has_one_name_however_a_system_writes_its_accents(tmp_path: Path, write) -> None:
+    names, faces = {"angry": "fro\u0308hlich", "happy": "müde"}, random_faces()
+    decomposed = {
+        re.sub("angry|happy", lambda match: names[match[0]], path): file for path, file in faces.items()
+    }
+    dataset = dataset_source("office").load(write(tmp_path / "faces.zip", decomposed), BOTH)
+    assert {"fröhlich", "müde"} < set(dataset.class_names)
+    counts = dataset.parts["train"].class_counts(len(dataset.class_names))
+    assert counts[dataset.class_names.index("fröhlich")] == sum(
+        name.startswith("train/angry/") for name in faces
+    )
 
 
 def test_images_that_are_not_there_are_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,9 +28,9 @@ Source = TypeVar("Source")
 class Found:
     """What was read of one part.
 
-    class_names: also those of folders without an image. samples: sample id → class name and pixels,
-    uint8 (48, 48). skipped: "sample id: reason". unread: how many of these may be readable another time.
-    outside: how many images lie beside the class folders, which are passed over.
+    class_names: also those of folders without an image. samples: sample id → class name (`as_typed`) and pixels,
+    uint8 (48, 48). skipped: "sample id: reason". unread: how many of these may be readable another time. outside: how
+    many images lie beside the class folders, which are passed over.
     """
 
     class_names: set[str] = field(default_factory=set)
@@ -44,7 +45,7 @@ class Found:
         """Decode one image, or note why that fails."""
         try:
             sample_id.encode()
-            self.samples[sample_id] = class_name, decode(source)
+            self.samples[sample_id] = as_typed(class_name), decode(source)
         except UnicodeEncodeError:
             self.skipped.append(f"{sample_id!r}: its name is not UTF-8")
         except ImageError as error:
@@ -54,7 +55,12 @@ class Found:
     def class_counts(self) -> dict[str, int]:
         """Class name → number of images, 0 for a class without."""
         counts = Counter(class_name for class_name, _ in self.samples.values())
-        return {name: counts[name] for name in self.class_names}
+        return {name: counts[name] for name in map(as_typed, self.class_names)}
+
+
+def as_typed(name: str) -> str:
+    """With each accented letter as one: in archives that macOS makes, letter and accent are two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 class Layout(Protocol):

@@ -18,7 +18,7 @@ from trainer.data.cache import cached
 from trainer.data.layouts import PARTS, Folder, Found, Layout, check_classes, no_images, visible
 from trainer.data.pixel_csv import CSV_NAMES, PixelCsv
 
-VERSION = 6
+VERSION = 7
 """Raised when the same files would give another dataset than before."""
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 SKIPPED_LIMIT = 0.01
