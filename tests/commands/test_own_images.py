@@ -118,14 +118,12 @@ def test_answers_and_lists_of_another_dataset_are_refused(faces: Path, capsys: p
 
 
 def test_a_slip_in_a_path_leaves_nothing_behind(workplace: Path, capsys: pytest.CaptureFixture[str]):
-    for command in ("quickstart", "audit"):
+    for command in ("quickstart", "audit", "train"):
         assert main([command, "--dataset", "office", "--data-dir", "~nobody-here/faces"]) == 2
         assert "no images of office at" in capsys.readouterr().err
     assert main(["train", "--dataset", "office", "--data-dir="]) == 2
     assert "nothing is given to --data-dir" in capsys.readouterr().err
     assert not list(workplace.iterdir())
-    assert main(["train", "--dataset", "office", "--data-dir", "~nobody-here/faces"]) == 2
-    assert "no images of office at" in capsys.readouterr().err
 
 
 @pytest.mark.slow

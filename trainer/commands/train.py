@@ -69,6 +69,10 @@ def _main(arguments: list[str]) -> int:
     config = found_from_anywhere(config)
     if torchrun.rank() == 0:  # which tells the others what is trained
         check(config)
+        if config.data_dir and not Path(config.data_dir).exists():  # before there is a store
+            raise FileNotFoundError(
+                f"there are no images of {config.dataset} at {config.data_dir}: the path does not exist"
+            )
     from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import outcome_table
 
