@@ -40,17 +40,11 @@ else:  # the differences would be out of sight beside a chart
 with left:
     st.subheader("Test metrics", anchor=False)
     table, decided = metric_table(runs, chosen, comparisons)
-    labels = {run.label for run in chosen}
-    bold = decided.map(lambda cell: "font-weight: 700" if cell else "")
-    st.dataframe(
-        table.style.apply(lambda _: bold, axis=None),
-        column_config={
-            # Bold figures are wider than those that the browser measures a column by.
-            name: st.column_config.TextColumn(alignment="right", width=None if name in labels else 190)
-            for name in table
-        },
-        height="content",
-        alt="Test metrics of each run and their differences",
+    table.columns = decided.columns = list(map(plain, table))
+    bold = decided.map(lambda cell: f"text-align: right !important; font-weight: {700 if cell else 400}")
+    # Names and intervals break into lines where the screen is narrow, and nothing is out of sight.
+    st.table(
+        table.style.apply(lambda _: bold, axis=None), alt="Test metrics of each run and their differences"
     )
     if comparisons:
         st.caption(plain(metric_note(chosen, comparisons)))

@@ -68,6 +68,8 @@ def learning_curves(
     style(figure, title, 380)
     figure.update_xaxes(title_text="epoch" if axis == "epoch" else "minutes of training", rangemode="tozero")
     figure.update_yaxes(title_text=quantity.replace("_", " ") + unit)
+    if axis == "epoch" and len(wanted) and wanted["step"].max() <= MOST_TICKS:
+        figure.update_xaxes(dtick=1)  # there is no half an epoch
     return figure
 
 

@@ -54,6 +54,14 @@ def test_learning_curves_are_the_logged_values_with_the_chosen_epoch_marked():
     assert {trace.line.color for trace in lines} == {A.colour, B.colour}
 
 
+def test_no_axis_tells_of_half_an_epoch():
+    assert draw().layout.xaxis.dtick == 1
+    assert draw(axis="time").layout.xaxis.dtick is None
+    data = history({"validation/accuracy": [0.5] * 36})
+    figure = charts.learning_curves(data, [A], "accuracy", axis="epoch", smoothing=0.0, best_epochs={})
+    assert figure.layout.xaxis.dtick is None
+
+
 def many(count: int) -> list[Chosen]:
     return [Chosen(f"{index}", f"run {index}", "#0072B2", "solid", "circle") for index in range(count)]
 

@@ -261,14 +261,14 @@ def test_calibration_tells_before_and_after_and_what_is_not_kept(trained: Traine
 def test_a_link_opens_the_runs_that_it_names(trained: Trained, ids: list[str]):
     app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]])
     assert list(app.multiselect(key="runs").value) == [ids[1], ids[0]]
-    assert app.dataframe[0].value.columns[:2].tolist() == ["cnn", "resnet18"]
+    assert app.table[0].value.columns[:2].tolist() == ["cnn", "resnet18"]
 
 
 def test_what_is_kept_on_worse_images_is_told_for_each_run(trained: Trained, ids: list[str]):
     app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Worse images")
     shown = text(app)
     assert "Of their accuracy, on 40 test images that are made worse in 10 ways, the runs keep: " in shown
-    table = app.dataframe[1].value
+    table = app.dataframe[0].value
     assert list(table.columns) == ["cnn", "resnet18", "difference"]
     assert list(table.index)[-1] == "all"
 
@@ -305,16 +305,16 @@ def test_answers_to_worse_versions_of_other_images_are_left_out(
         monkeypatch.setattr(cache, "snapshot", with_other_fingerprint)
     app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Worse images")
     assert f"resnet18 is left out beside cnn: {reason}" in text(app)
-    assert list(app.dataframe[1].value.columns) == ["cnn"]
+    assert list(app.dataframe[0].value.columns) == ["cnn"]
 
 
 def test_slices_of_the_test_set_are_told_with_their_recalls(trained: Trained, ids: list[str]):
     app = open_page("compare.py", runs=[ids[1][:8], ids[0][:8]], detail="Slices")
     assert "cnn has no slice in which it is worse by more than chance." in text(app)
-    table = app.dataframe[1].value
+    table = app.dataframe[0].value
     assert list(table["by"])[:3] == ["brightness"] * 3
     assert list(table["slice"])[:3] == ["darkest", "medium", "brightest"]
-    assert "angry" in app.dataframe[2].value.columns
+    assert "angry" in app.dataframe[1].value.columns
 
 
 def test_without_a_face_nothing_is_told_of_what_a_network_looks_at(trained: Trained, ids: list[str]):
@@ -370,7 +370,8 @@ def test_a_page_goes_on_without_what_the_store_does_not_give_and_says_why(
 
     def opens(page: str, **query: str | list[str]) -> str:
         app = open_page(page, **query)
-        assert [warning.value for warning in app.warning].count("the server is away.") == 1
+        told = [warning.value for warning in app.warning if "does not pass every gate" not in warning.value]
+        assert told == ["the server is away."]  # another test may have promoted
         return answer(app)
 
     with monkeypatch.context() as away:

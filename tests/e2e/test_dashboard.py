@@ -378,10 +378,11 @@ def test_a_page_fits_a_phone(phone: Tab, title: str):
 
 
 def beyond_the_screen(page: Page) -> list[str]:
-    """Charts, tables, pictures and texts of charts that do not lie wholly between its left and right edge."""
+    """Charts, tables, cells, pictures and texts of charts that do not lie wholly between its left and right edge."""
     return page.evaluate(
         """() => [...document.querySelectorAll(
-            "[data-testid=stPlotlyChart], [data-testid=stDataFrame], .faces img, .main-svg text"
+            "[data-testid=stPlotlyChart], [data-testid=stDataFrame], [data-testid=stTable] td, " +
+            ".faces img, .main-svg text"
         )].filter(one => {
             const box = one.getBoundingClientRect()
             return box.width && (box.left < 0 || box.right > innerWidth)
