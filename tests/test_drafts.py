@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.extra.small_files import small_files
-from trainer.drafts import draft, drafts
+from trainer.drafts import check_writable, draft, drafts
 
 
 def test_what_is_not_written_takes_an_earlier_one_away_and_all_come_at_once(tmp_path: Path):
@@ -84,3 +84,26 @@ def test_sigterm_ends_a_command_like_ctrl_c_and_leaves_nothing_half_written(tmp_
         _, said = command.communicate(timeout=30)
     assert (command.returncode, said) == (130, "interrupted\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_still_leads_where_it_led_and_modes_are_kept(tmp_path: Path):
+    file = tmp_path / "served" / "model.onnx"
+    file.parent.mkdir()
+    file.write_text("of yesterday")
+    file.chmod(0o600)
+    (link := tmp_path / "model.onnx").symlink_to(file)
+    with draft(link) as written:
+        written.write_text("of today")
+    assert link.is_symlink()
+    assert file.read_text() == "of today"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
+
+
+def test_what_is_protected_is_not_replaced(tmp_path: Path, monkeypatch):
+    (file := tmp_path / "a.txt").write_text("of yesterday")
+    file.chmod(0o444)
+    monkeypatch.setattr("os.access", lambda path, mode: path != file)  # root may write everything
+    with pytest.raises(PermissionError, match=r"a\.txt"):
+        check_writable(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -5,7 +5,6 @@ import io
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
 
@@ -32,8 +31,7 @@ COMMANDS = {
     "bundled": "begin an empty store with the model that comes with the program",
     "data": "find or download a dataset, decode it once and show what is in it",
 }
-LEAST_COLUMNS = 60
-"""In fewer, tables would be cut within their figures."""
+MAY_BE_EMPTY = ("--reason", "--progressive")
 
 
 def main(arguments: list[str]) -> int:
@@ -53,9 +51,12 @@ def main(arguments: list[str]) -> int:
             )
         return 2
     if (flag := empty_argument(rest)) is not None:
-        print(f"error: nothing is given {flag}", file=sys.stderr)
+        if torchrun.rank() == 0:
+            print(f"error: nothing is given {flag}", file=sys.stderr)
         return 2
-    prepare_terminal()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # letters that a terminal's encoding lacks
     if not torchrun.launched():  # which has ways of its own to end its processes
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else half-written files would stay
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -67,7 +68,8 @@ def main(arguments: list[str]) -> int:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         code = importlib.import_module(f"trainer.commands.{name}").main(rest)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is closed, or its reader has gone
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -91,21 +93,15 @@ def empty_argument(arguments: list[str]) -> str | None:
     """Where an empty text stands, as a script has it whose variable is not set: a path, it would be this folder."""
     before = "as the first argument"
     for argument in arguments:
-        if not argument:
+        if argument.removesuffix("=") in MAY_BE_EMPTY:
+            before = ""
+        elif not argument and before:
             return before
-        if re.fullmatch(r"--[\w-]+=", argument):
+        elif re.fullmatch(r"--[\w-]+=", argument):
             return f"to {argument[:-1]}"
-        before = f"to {argument}" if argument.startswith("--") else f"after '{argument}'"
+        else:
+            before = f"to {argument}" if argument.startswith("--") else f"after '{argument}'"
     return None
-
-
-def prepare_terminal() -> None:
-    """Letters that its encoding lacks become question marks; where it is narrow, lines wrap, and figures stay whole."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    if shutil.get_terminal_size().columns < LEAST_COLUMNS or os.environ.get("COLUMNS") == "0":
-        os.environ["COLUMNS"] = str(LEAST_COLUMNS)
 
 
 def store_refusal(error: Exception) -> str | None:

@@ -22,6 +22,8 @@ from trainer.commands.evaluate import print_json
         (["a@champion", ""], "after 'a@champion'"),
         (["--output", ""], "to --output"),
         (["--data-dir="], "to --data-dir"),
+        (["--progressive=", "--reason", "", "--output", ""], "to --output"),
+        (["--progressive", "", "x.png"], None),
     ],
 )
 def test_an_empty_argument_is_found(arguments, where):
@@ -54,6 +56,12 @@ def test_figures_are_whole_on_a_narrow_terminal(trained: Trained, monkeypatch, c
     wide = capsys.readouterr().out
     assert "…" not in wide
     assert "accuracy" in wide
+
+
+def test_a_command_ends_well_without_a_standard_output(workplace, monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("trainer.commands.backup.main", lambda arguments: 0)
+    assert main(["backup"]) == 0
 
 
 def test_a_reader_who_has_seen_enough_gets_no_message(trained: Trained):

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import tyro
 
-PICTURES = (".png", ".jpg", ".webp")
-
 
 def main(arguments: list[str]) -> int:
     return tyro.cli(data, args=arguments, prog="python -m trainer data")
@@ -24,15 +22,15 @@ def data(
     Args:
         name: fer2013, sketch, or any name for images of your own, with --data-dir.
         data_dir: Folder, archive or CSV, where it is not in its usual place.
-        contact_sheet: Write a picture, .png, .jpg or .webp, with eight training images of each class here.
+        contact_sheet: Write a picture (.png, .jpg, …) with eight training images of each class here.
     """
     if contact_sheet is not None:
         check_picture(contact_sheet)
     import numpy as np
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from trainer.commands.report import screen
     from trainer.data import dataset_source
     from trainer.drafts import draft
     from trainer.evaluation.pictures import contact_sheet as draw
@@ -47,7 +45,7 @@ def data(
         table.add_row(escape(class_name), *(f"{column[k]:,}" for column in counts.values()))
     table.add_section()
     table.add_row("all", *(f"{sum(column):,}" for column in counts.values()))
-    Console().print(table)
+    screen().print(table)
     for line in dataset.skipped:
         print(f"skipped {line}")
     if contact_sheet is not None:
@@ -62,6 +60,10 @@ def data(
 
 
 def check_picture(path: Path) -> None:
-    """Raises ValueError where no picture can have this name."""
-    if path.suffix.lower() not in PICTURES:
-        raise ValueError(f"--contact-sheet {path}: the name must end in {', '.join(PICTURES)}")
+    """Raises ValueError where no picture that can be written has such a name."""
+    from PIL import Image
+
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(
+            f"--contact-sheet {path}: the name must end in .png, .jpg or what else pictures are named by"
+        )

@@ -171,7 +171,8 @@ def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def print_json(value: object) -> None:
     """With escapes where standard output cannot take every letter."""
-    readable = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    readable = encoding.lower().replace("-", "") == "utf8"
     print(json.dumps(value, ensure_ascii=not readable, allow_nan=False))
 
 

@@ -182,11 +182,10 @@ def log_with_run(name: str, found: dict[str, dict[str, Any]], data: "Dataset | N
 
 
 def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from trainer.commands.report import number
+    from trainer.commands.report import number, screen
 
     images = found["torch"]["test_images"]
     title = f"{name}, one thread; " + (f"{images:,} test images" if images else "64 images of noise")
@@ -203,7 +202,7 @@ def print_table(name: str, found: dict[str, dict[str, Any]]) -> None:
             f"{values['same_answer']:.1%}",
             number(accuracy) if accuracy is not None else "–",
         )
-    console = Console()
+    console = screen()
     console.print(table)
     written = [values["file"] for values in found.values() if values["file"]]
     console.print(f"\nWritten: {escape(', '.join(written))}", soft_wrap=True, highlight=False)

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,31 +106,30 @@ def answer_here(
     models = load_all(model)
     if annotate is not None:
         annotate.mkdir(parents=True, exist_ok=True)
-    from trainer.drafts import draft
+    from trainer.drafts import check_writable, draft
     from trainer.inference.stream import ask_all
 
     answers, failed, drawn = [], {}, set[str]()
     unwritten: list[OSError] = []
-    try:
-        # Beforehand: that it cannot be written is told before the first photo is read.
-        with draft(output) if output else nullcontext() as file:
-            with progress(len(photos), quiet=json) as advance:
-                for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
-                    answers += item.rows
-                    if item.failure:
-                        failed[item.name] = item.failure
-                    if annotate is not None and item.rows:
-                        try:
-                            write_annotated(item, annotate, drawn)
-                        except OSError as error:
-                            unwritten.append(error)
-                    advance()
-            if file is not None:
+    if output is not None:
+        check_writable(output)  # not after all photos
+    with progress(len(photos), quiet=json) as advance:
+        for item in ask_all(photos, models, whole, keep_pixels=annotate is not None):
+            answers += item.rows
+            if item.failure:
+                failed[item.name] = item.failure
+            if annotate is not None and item.rows:
+                try:
+                    write_annotated(item, annotate, drawn)
+                except OSError as error:
+                    unwritten.append(error)
+            advance()
+    if output is not None:
+        try:
+            with draft(output) as file:
                 write_answers(file, list(models), answers, failed)
-    except OSError as error:
-        if not answers:
-            raise
-        unwritten.append(error)
+        except OSError as error:
+            unwritten.append(error)
     # The file is there before anything is shown: who reads the table in a pager may end this.
     if json:
         from trainer.commands.evaluate import print_json
@@ -199,9 +198,10 @@ def write_answers(
 
 
 def print_table(answers: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from trainer.commands.report import screen
 
     several = len({row["model"] for row in answers}) > 1
     numbered = len(answers) > len({(row["photo"], row["model"]) for row in answers})
@@ -230,7 +230,7 @@ def print_table(answers: Sequence[dict[str, Any]]) -> None:
         ]
         cells += [", ".join(row["flags"])] * flagged
         table.add_row(*(Text(one_line(cell)) for cell in cells))
-    Console().print(table)
+    screen().print(table)
 
 
 def one_line(text: str) -> str:

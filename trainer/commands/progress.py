@@ -167,6 +167,8 @@ def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
     except (KeyboardInterrupt, OSError, ValueError) as end:
         progress.close()
         by_user = isinstance(end, KeyboardInterrupt)
+        if isinstance(end, ConnectionError) and torchrun.launched():  # which may go on with it by itself
+            raise
         if advice and by_user:
             print(advice, file=sys.stderr)
         elif not advice and progress.run_id is not None:

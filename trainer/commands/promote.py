@@ -87,9 +87,10 @@ def promote(
 
 
 def print_verdicts(name: str, against: int | None, verdicts: list["Verdict"]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from trainer.commands.report import screen
 
     title = f"{name}, judged against version {against}" if against else f"{name}, judged by itself"
     table = Table(title=escape(title), title_justify="left", show_edge=False)
@@ -98,4 +99,4 @@ def print_verdicts(name: str, against: int | None, verdicts: list["Verdict"]) ->
     words = {True: "yes", False: "no", None: "cannot be told"}
     for verdict in verdicts:
         table.add_row(verdict.gate, words[verdict.passed], escape(verdict.text))
-    Console().print(table)
+    screen().print(table)

@@ -40,7 +40,11 @@ def quickstart(
     from trainer.commands.train import found_from_anywhere
 
     if data_dir is None:  # what images do not decide is told before they are looked for
-        check(dataclasses.replace(recipe_defaults(recipe, "cnn"), epochs=epochs or 1, seed=seed))
+        check(
+            dataclasses.replace(
+                recipe_defaults(recipe, "cnn"), epochs=1 if epochs is None else epochs, seed=seed
+            )
+        )
     with make_progress() as progress, stoppable(progress):
         progress.doing("Starting")
         from trainer.data.splits import load_splits

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from trainer.training.run import Outcome
 
 
+LEAST_COLUMNS = 60
+"""In fewer, tables would be cut within their figures."""
+
+
+def screen() -> Console:
+    """Standard output; where a terminal is narrow, lines wrap, and figures stay whole."""
+    return Console(width=max(Console().width, LEAST_COLUMNS))
+
+
 def outcome_table(outcomes: Sequence["Outcome"]) -> None:
     """One column a run: what it reached on test, what it cost, and where to look next."""
     table = Table(title="Test results of the best validation epoch", title_justify="left", show_edge=False)
@@ -44,7 +53,7 @@ def outcome_table(outcomes: Sequence["Outcome"]) -> None:
             rows.setdefault(name, []).append(value)
     for name, row in rows.items():
         table.add_row(name, *row)
-    console = Console()
+    console = screen()
     console.print(table)
     last = outcomes[-1]
     if last.version is None:
@@ -73,7 +82,7 @@ def evaluation_table(title: str, evaluation: "Evaluation") -> None:
         values = {metric: column[index] for metric, column in evaluation.per_class.items()}
         shown = [number(values[metric]) for metric in ("recall", "precision", "f1")]
         table.add_row(escape(name), *shown, f"{values['support']:,.0f}")
-    console = Console()
+    console = screen()
     console.print(table)
     summary = "  ".join(
         f"{name.replace('_', ' ')} {number(value)}" for name, value in evaluation.summary.items()
@@ -92,7 +101,7 @@ def comparison_tables(comparison: "Comparison", name_a: str, name_b: str) -> Non
     """Metrics, then the recall of each class, with the difference B − A and its 95% interval."""
     from trainer.evaluation.comparison import CALIBRATION_NOTE
 
-    console = Console()
+    console = screen()
     metrics = Table(title=escape(f"A: {name_a}, B: {name_b}"), title_justify="left", show_edge=False)
     for column in ("metric", "A", "B", "B − A", "95% interval"):
         metrics.add_column(column, justify="left" if column == "metric" else "right")
@@ -125,7 +134,7 @@ def audit_tables(audit: "Audit") -> None:
     """Images of each class and part, twins, and how much of each kind was found."""
     from trainer.evaluation.audit import class_counts, sections, suggestions, twin_counts
 
-    console = Console()
+    console = screen()
     counts = class_counts(audit)
     classes = Table(title="Images", title_justify="left", show_edge=False)
     for column in ("class", *counts.columns):
@@ -167,7 +176,7 @@ def slice_table(table: "pd.DataFrame") -> None:
             difference,
             p_value(row.p, row.decided),
         )  # fmt: skip
-    console = Console()
+    console = screen()
     console.print(shown)
     console.print(
         "Points: accuracy less that of all other images, class by class (Mantel–Haenszel), with intervals that hold "

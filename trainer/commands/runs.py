@@ -30,12 +30,11 @@ def runs(
         raise ValueError(f"--limit {limit}: must be 0 or more")
     if mark_stale:
         return mark()
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from trainer.commands.progress import duration
-    from trainer.commands.report import number
+    from trainer.commands.report import number, screen
     from trainer.contract import model_name
     from trainer.store.location import open_store
     from trainer.store.reader import Reader
@@ -65,7 +64,7 @@ def runs(
     if table.empty:
         print("There are no runs yet: `make train` makes the first ones.")
         return 0
-    console = Console()
+    console = screen()
     wide = console.width >= 120
     view = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("name", "dataset", "status"):

@@ -139,11 +139,12 @@ def _move(folder: Path, places: Mapping[str, Path]) -> None:
         for name, place in places.items():
             if place.is_dir():
                 place.rmdir()
-            (folder / name).replace(place)
             moved.append(name)
+            (folder / name).replace(place)
     except BaseException:
         for name in moved:
-            places[name].replace(folder / name)
+            if not (folder / name).exists():
+                places[name].replace(folder / name)
         raise
 
 

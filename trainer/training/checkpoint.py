@@ -58,9 +58,11 @@ class Checkpoint:
             torch.save({"fingerprints": fingerprints, "training": state}, draft)
         except (OSError, RuntimeError) as error:  # torch has words of its own for a full disk
             draft.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             free = shutil.disk_usage(self.folder).free
             raise OSError(
-                f"the checkpoint {self.folder / STATE_FILE} cannot be written: {free / 1e6:,.0f} MB are free"
+                f"the checkpoint {self.folder / STATE_FILE} cannot be written, where {free / 1e6:,.0f} MB are free: "
+                f"{reason}"
             ) from error
         with draft.open("rb+") as file:
             os.fsync(file.fileno())  # else a power cut may leave the new name with nothing in it
