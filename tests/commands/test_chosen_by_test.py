@@ -48,7 +48,9 @@ def registered(stocked, monkeypatch):
     return register
 
 
-@pytest.mark.parametrize(("validation", "told"), [("public", True), ("stratified", False)])
+@pytest.mark.parametrize(
+    ("validation", "told"), [("public", True), pytest.param("stratified", False, marks=pytest.mark.slow)]
+)
 def test_the_commands_say_where_test_images_chose_the_epoch(registered, tmp_path, capsys, validation, told):
     sentence = (
         "The images of PublicTest chose the epoch of models:/fer2013-emotion/1 and fitted its temperature"

@@ -87,6 +87,7 @@ def test_images_that_have_moved_are_asked_for_and_found_again(
     assert json.loads(capsys.readouterr().out)["source"] == str(elsewhere)
 
 
+@pytest.mark.slow
 def test_other_images_at_the_same_place_are_said_to_be_others(
     faces: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -101,6 +102,7 @@ def test_other_images_at_the_same_place_are_said_to_be_others(
     assert caveat in json.loads(capsys.readouterr().out)["caveats"][0]
 
 
+@pytest.mark.slow
 def test_answers_and_lists_of_another_dataset_are_refused(faces: Path, capsys: pytest.CaptureFixture[str]):
     """Its images may have the same names."""
     home = ["--dataset", "home", "--data-dir", "faces"]

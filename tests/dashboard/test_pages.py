@@ -696,6 +696,7 @@ def test_a_promotion_made_elsewhere_shows_on_the_next_look(trained: Trained):
         set_alias(store, "fer2013-emotion", 1, "champion")
 
 
+@pytest.mark.slow
 def test_pages_that_need_no_model_do_not_import_torch(trained: Trained):
     import subprocess
     import sys

@@ -399,6 +399,7 @@ def test_a_run_that_is_resumed_is_starting_until_it_goes_on(place, stocked, proc
     assert opened().header[0].value == "first is starting."
 
 
+@pytest.mark.slow
 def test_why_a_run_could_not_go_on_is_told_until_it_has_gone_on(place, stocked):
     run_id = write_run(SOURCE, "KILLED")
     keep_checkpoint(run_id)

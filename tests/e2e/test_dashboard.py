@@ -157,6 +157,7 @@ def test_a_click_on_a_cell_shows_its_images_and_sets_the_boxes(page: Page, place
     expect(page.locator(".faces img")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_the_boxes_choose_a_cell_as_a_click_does_and_a_click_can_choose_again(page: Page, place: Place):
     visit(page, address(place, "confusion.py", place.query))
     click_cell(page, matrix(page, "cnn"), "fear", "fear")
@@ -219,6 +220,7 @@ def test_a_promotion_on_the_registry_page_can_be_left_or_made_and_shows_in_mlflo
         assert theirs.page.url.startswith(f"{mlflow_ui}/#/models/{MODEL}/versions/2")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("first_is_champion")
 def test_a_promotion_against_a_gate_waits_for_a_reason(page: Page, place: Place):
     place.gates.write_text("maximum_latency_ms = 0.0001\n")

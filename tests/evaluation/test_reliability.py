@@ -168,18 +168,13 @@ def sharpened(
     return known / known.sum(1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("power_a", "power_b", "noise", "least"),
     [
-        (0.9, 1.6, 0.3, 0.93),
-        *(
-            pytest.param(*pair, marks=pytest.mark.slow)
-            for pair in (
-                (0.9, 0.9, 0.3, 0.93), (1.4, 2.0, 0.3, 0.93), (1.2, 1.2, 0.3, 0.93), (1.0, 1.3, 0.3, 0.93),
-                (1.0, 1.1, 0.1, 0.93), (1.0, 1.3, 0.1, 0.93),
-                (0.8, 1.3, 0.3, 0.9),  # errors of 0.020 and 0.074: the former is as large as what chance adds
-            )
-        ),
+        (0.9, 1.6, 0.3, 0.93), (0.9, 0.9, 0.3, 0.93), (1.4, 2.0, 0.3, 0.93), (1.2, 1.2, 0.3, 0.93),
+        (1.0, 1.3, 0.3, 0.93), (1.0, 1.1, 0.1, 0.93), (1.0, 1.3, 0.1, 0.93),
+        (0.8, 1.3, 0.3, 0.9),  # errors of 0.020 and 0.074: the former is as large as what chance adds
     ],
 )  # fmt: skip
 def test_intervals_of_a_difference_of_calibration_errors_cover_that_of_endless_images(

@@ -412,7 +412,10 @@ def test_intervals_of_a_mean_difference_cover_the_truth(skew, size):
     assert 0.93 <= covers(low, high, math.exp(skew**2 / 2) * (1 - math.exp(0.1))) <= 0.97
 
 
-@pytest.mark.parametrize(("seeds_a", "seeds_b", "deviation_b"), [(3, 3, 1.0), (3, 5, 0.5), (10, 10, 3.0)])
+@pytest.mark.parametrize(
+    ("seeds_a", "seeds_b", "deviation_b"),
+    [(3, 3, 1.0), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((3, 5, 0.5), (10, 10, 3.0)))],
+)
 def test_intervals_of_a_difference_between_seeds_cover_the_truth(seeds_a, seeds_b, deviation_b):
     generator = np.random.default_rng(0)
     accuracies_a = generator.normal(0.68, 0.004, (SIMULATIONS, seeds_a))

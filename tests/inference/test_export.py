@@ -43,7 +43,8 @@ def make_predictor(architecture: str = "cnn", **changes: object) -> Predictor:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "averaging"), [*[("cnn", name) for name in VIEWS], ("resnet18", "flip")]
+    ("architecture", "averaging"),
+    [*[("cnn", name) for name in VIEWS], pytest.param("resnet18", "flip", marks=pytest.mark.slow)],
 )
 def test_onnx_runtime_gives_the_same_probabilities_for_any_number_of_images(
     tmp_path, architecture, averaging
@@ -156,6 +157,7 @@ def test_an_export_of_a_model_that_answers_with_no_number_leaves_no_file(tmp_pat
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_leaves_no_file(trained: Trained, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.commands.export.MOST_DIFFERENT", -1.0)
     command = ["export", "fer2013-emotion/1", "--output", str(tmp_path), "--data-dir", str(trained.data_dir)]

@@ -125,6 +125,7 @@ def test_what_comes_with_the_program_is_small_and_answers_as_its_predictions_say
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_interrupted_is_made_again(kept, monkeypatch):
     folder, *_ = kept
     store = open_store()

@@ -21,6 +21,7 @@ class Impatient(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_epochs_that_another_device_had_logged_before_the_interruption_are_told_anew(workplace):
     """By a run whose images have moved meanwhile."""
     config = Config(
