@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
@@ -15,6 +16,7 @@ from trainer.evaluation.audit import Audit
 from trainer.store.backup import back_up, restore
 from trainer.store.location import StoreError, open_store
 from trainer.store.reader import Reader
+from trainer.training.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -120,6 +122,18 @@ def test_a_restore_that_ends_between_two_parts_takes_the_first_one_back(
             restore(file, database)
     assert {path.name for path in database.parent.iterdir()} <= {".store.lock"}
     assert restore(file, database).versions == 2
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before_and_says_how_much_there_is(tmp_path):
+    with Checkpoint(tmp_path, "run") as checkpoint:
+        checkpoint.save({"train": "0"}, {"epoch": torch.zeros(10)})
+        with (
+            small_files(3_000),
+            pytest.raises(OSError, match=r"state\.pt cannot be written, where .* MB are free: "),
+        ):
+            checkpoint.save({"train": "1"}, {"epoch": torch.zeros(1000)})
+        assert checkpoint.load()[0] == {"train": "0"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["state.pt"]
 
 
 def test_a_backup_that_finds_no_room_is_not_there(trained: Trained, tmp_path):

@@ -37,7 +37,9 @@ def test_only_runs_whose_process_is_gone_from_this_machine_are_marked(odd, capsy
     assert Reader(store).snapshot().runs.at[found["gone"], "status"] == "stale"
     before = Reader(store).snapshot().runs["status"].to_dict()
     assert main(["runs", "--mark-stale"]) == 0
-    assert f"gone ({found['gone']}): marked as failed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"gone ({found['gone']}): marked as failed" in said
+    assert "go on with" not in said  # its folder is there, and holds nothing to go on from
     after = Reader(store).snapshot().runs
     assert after["status"].to_dict() == before | {found["gone"]: "failed"}
     assert "its process ended without a word" in after.at[found["gone"], "reason"]
