@@ -126,7 +126,7 @@ def test_no_number_of_runs_in_an_address_is_an_error(stocked, loaded: str):
     assert answer(open_page("runs.py", loaded=loaded)) == "There are no runs yet."
 
 
-def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(stocked):
+def test_names_of_runs_are_no_markdown_in_a_table_and_where_one_of_them_is_picked(stocked):
     store = open_store()
     runs = []
     for architecture in ("a*b*c", ":red[x]"):
@@ -136,6 +136,8 @@ def test_names_of_runs_are_no_markdown_where_one_of_them_is_picked(stocked):
         )  # fmt: skip
         log_predictions(store.client(), run_id, predictions(("cat", "dog")))
         runs.append(run_id[:8])
+    table = open_page("compare.py", runs=runs).table[0].value
+    assert list(table.columns) == ["a\\*b\\*c", "\\:red\\[x\\]", "difference"]
     [by] = [one for one in open_page("confusion.py", runs=runs).get("button_group") if one.key == "by"]
     assert [option.content for option in by.proto.options] == ["a\\*b\\*c", "\\:red\\[x\\]"]
     for label, run_id in zip(("a*b*c", ":red[x]"), runs, strict=True):
