@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from trainer.evaluation.calibration import HIGHEST, LOWEST, averaged, cross_entropy, fit_temperature
+from trainer.evaluation.calibration import HIGHEST, PRIOR_WEIGHT, averaged, cross_entropy, fit_temperature
 
 
 def simulated(count: int, temperature: float, seed: int = 0, views: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +32,20 @@ def test_the_error_over_repeated_samples_is_not_biased():
     assert abs(np.mean(found) - 1.6) < 3 * standard_error + 0.02
 
 
+@pytest.mark.parametrize("count", [10, 25, 100])
+def test_few_images_make_the_probabilities_no_worse_than_none(count):
+    """Without a mistake among them, the cross-entropy alone would take each answer for certain."""
+    with_fit, without = [], []
+    for seed in range(100):
+        logits, target = simulated(count, 1.0, seed)
+        others, their_target = simulated(2_000, 1.0, 1_000 + seed)
+        with_fit.append(cross_entropy(others, their_target, fit_temperature(logits, target)))
+        without.append(cross_entropy(others, their_target, 1.0))
+    assert np.mean(with_fit) < np.mean(without) + 0.05
+    sure = np.eye(5)[None, np.arange(5)] * 3.0  # five images, each answered rightly
+    assert 0.4 < fit_temperature(sure, np.arange(5)) < 1.0
+
+
 def test_it_is_the_minimum_that_pytorch_finds():
     logits, target = simulated(2_000, 1.7)
     parameter = torch.zeros(1, dtype=torch.float64, requires_grad=True)
@@ -41,6 +55,7 @@ def test_it_is_the_minimum_that_pytorch_finds():
         optimizer.zero_grad()
         scaled = torch.from_numpy(logits[0]) / parameter.exp()
         loss = torch.nn.functional.cross_entropy(scaled, torch.from_numpy(target))
+        loss = loss + PRIOR_WEIGHT * parameter.square().sum() / len(target)
         loss.backward()
         return loss
 
@@ -60,7 +75,7 @@ def test_the_cross_entropy_is_that_of_scikit_learn_on_the_averaged_probabilities
 def test_extreme_logits_end_at_the_bounds_and_nothing_to_fit_is_1():
     target = np.array([0, 1])
     right = np.eye(5)[None, target] * 1e4  # every temperature is as good
-    assert LOWEST <= fit_temperature(right, target) <= HIGHEST
+    assert fit_temperature(right, target) == pytest.approx(1.0, abs=1e-3)
     wrong = np.eye(5)[None, target + 1] * 1e4
     assert fit_temperature(wrong, target) == pytest.approx(HIGHEST, rel=0.01)
     assert fit_temperature(np.empty((2, 0, 5)), np.empty(0, int)) == 1.0
