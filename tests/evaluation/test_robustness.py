@@ -103,6 +103,18 @@ def test_a_difference_that_is_the_same_on_every_image_is_no_more_certain_than_th
     assert np.isnan([row["low"], row["high"]]).all()
 
 
+def test_a_few_images_that_differ_by_chance_decide_nothing():
+    """The t test would: three of four differ to one side by chance in half of all cases."""
+    clean, right = np.ones(500, bool), np.ones((500, 2, 5), bool)
+    a, b = Robustness((), KINDS, clean, right), Robustness((), KINDS, clean, right.copy())
+    b.worse[:4, 0, 0] = False
+    last = compare_robustness(a, b).set_index("kind").loc["all"]
+    assert last["p"] == pytest.approx(2 * 0.5**4)
+    assert not last["decided"]
+    b.worse[:8, 0, 0] = False
+    assert compare_robustness(a, b).set_index("kind").at["all", "decided"]
+
+
 def test_answers_to_other_images_are_not_compared():
     a, b = drawn(np.random.default_rng(3), 50), drawn(np.random.default_rng(3), 60)
     with pytest.raises(ValueError, match="different images"):

@@ -8,8 +8,8 @@ import pandas as pd
 from scipy import stats
 
 from trainer.contract import STRENGTHS
-from trainer.evaluation.comparison import ALPHA
-from trainer.evaluation.statistics import Interval, holm, is_constant, mean_difference, wilson
+from trainer.evaluation.comparison import ALPHA, FEWEST_APART
+from trainer.evaluation.statistics import Interval, holm, is_constant, mcnemar, mean_difference, wilson
 
 CLEAN = "clean"
 _SEPARATOR = " · "
@@ -103,7 +103,7 @@ def compare_robustness(a: Robustness, b: Robustness) -> pd.DataFrame:
     """B against A: one row a kind, and a last one, `all`, for their mean.
 
     Columns kind, a, b (mean accuracies over the strengths), difference (B − A), low, high (95%, paired t over the
-    images), p (paired t test; after Holm for the number of kinds), decided.
+    images), p (paired t test, or the sign test of few; after Holm for the number of kinds), decided.
 
     Raises ValueError where the two were not asked the same.
     """
@@ -122,9 +122,14 @@ def compare_robustness(a: Robustness, b: Robustness) -> pd.DataFrame:
 
 
 def _p(differences: np.ndarray) -> float:
-    """Of the paired t test; where all differ by the same that of the sign test, and 1 where the two never differ."""
+    """Of the paired t test; where fewer than FEWEST_APART images differ, or all by the same, that of the sign test, and
+    1 where the two never differ.
+    """
     if not differences.any() or len(differences) < 2:
         return 1.0
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    if better + worse < FEWEST_APART:
+        return mcnemar(worse, better)
     if is_constant(differences):  # no t; the sign test's is the least that so many images can give
         return min(2.0 ** (1 - len(differences)), 1.0)
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
