@@ -217,6 +217,11 @@ def test_an_architecture_that_the_recipes_do_not_know_trains_by_their_protocol(m
         ),
         ("cnn", {"mixup": 0.01}, "--mixup 0.01: must be 0, or 0.05 or more"),
         ("cnn", {"mixup": 0.2, "cutmix": 1.0}, "--mixup 0.2 with --cutmix 1.0: give one of them"),
+        (
+            "cnn",
+            {"jitter": 0.6, "augmentation": 2.0},
+            "--jitter 0.6 × --augmentation 2.0: must be 1 at most",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line_that_names_the_flag(architecture, changes, message):
