@@ -7,10 +7,10 @@ from tests.extra.grey_faces import Trained
 from tests.extra.own_store import own_store
 from trainer.contract import CHAMPION, Tag
 from trainer.store import promotion
-from trainer.store.location import StoreError
+from trainer.store.location import StoreError, open_store
 from trainer.store.promotion import champion_of, predecessor_unknown, promote
 from trainer.store.reader import Reader
-from trainer.store.registry import Version
+from trainer.store.registry import Version, find_version
 from trainer.store.snapshot import Snapshot
 
 
@@ -68,6 +68,7 @@ def test_a_promotion_that_fails_at_its_last_step_leaves_no_tags(trained: Trained
     store = own_store(trained)
     one, two = (v for v in Reader(store).snapshot().versions if v.name == "fer2013-emotion")
     promote(store, two, one, [], "it is better")
+    promote(store, one, two, [], "no, it is not")
     before = {v.version: v.tags for v in Reader(store).snapshot().versions}
     assert before[2][Tag.PROMOTED_OVER] == "1"
 
@@ -76,7 +77,35 @@ def test_a_promotion_that_fails_at_its_last_step_leaves_no_tags(trained: Trained
 
     monkeypatch.setattr(promotion, "set_alias", refuse)
     one, two = (v for v in Reader(store).snapshot().versions if v.name == "fer2013-emotion")
-    for version, over in ((one, two), (two, one)):
-        with pytest.raises(StoreError, match="the server has gone"):
-            promote(store, version, over, [], "no, it is not")
-        assert {v.version: v.tags for v in Reader(store).snapshot().versions} == before
+    with pytest.raises(StoreError, match="the server has gone"):
+        promote(store, two, one, [], "but it is")
+    assert {v.version: v.tags for v in Reader(store).snapshot().versions} == before
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promotion, "set_alias", stop)
+    with pytest.raises(KeyboardInterrupt):
+        promote(store, two, one, [], "but it is")
+    assert {v.version: v.tags for v in Reader(store).snapshot().versions} == before
+
+
+def test_a_version_does_not_replace_a_champion_that_it_was_not_judged_against(stocked):
+    store = open_store()
+    client = store.client()
+    client.create_registered_model("faces")
+    for _ in range(3):
+        client.create_model_version("faces", "nowhere")
+    one, two, three = (find_version(store, f"faces/{number}") for number in (1, 2, 3))
+    promote(store, one, None, [])
+    promote(store, three, one, [])
+    with pytest.raises(
+        StoreError, match="version 3 has become champion of faces meanwhile: nothing is promoted"
+    ):
+        promote(store, two, one, [])
+    client.delete_registered_model_alias("faces", CHAMPION)
+    with pytest.raises(StoreError, match="faces has lost its champion meanwhile"):
+        promote(store, two, three, [])
+    assert find_version(store, "faces/2").tags == {}
+    promote(store, two, None, [])
+    assert find_version(store, "faces@champion").version == 2

@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from getpass import getuser
 
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import CHAMPION, Tag
@@ -103,7 +104,10 @@ def promote(
 ) -> None:
     """Make `version` the champion; the gates' result, the reason, the user and the time are kept as its tags.
 
-    Raises ValueError where a gate is not passed and no reason is given, and StoreError where the store refuses.
+    over: the champion that it was judged against; None where there was none.
+
+    Raises ValueError where a gate is not passed and no reason is given, and StoreError where the store refuses, or
+    another version has become champion meanwhile.
     """
     reason = " ".join(reason.split())[:LONGEST_REASON]
     lost = failed(list(verdicts))
@@ -118,20 +122,37 @@ def promote(
     }
     client, where = store.client(), (version.name, str(version.version))
     try:
+        _refuse_another(client, version.name, over)
         for key, value in tags.items():
             client.set_model_version_tag(*where, key, value)
+        _refuse_another(client, version.name, over)
         # Last, so that no champion is seen without its tags.
         set_alias(store, version.name, version.version, CHAMPION)
-    except (MlflowException, StoreError) as error:
-        for key in tags:
-            with suppress(MlflowException):
-                if key in version.tags:
-                    client.set_model_version_tag(*where, key, version.tags[key])
-                else:
-                    client.delete_model_version_tag(*where, key)
-        if isinstance(error, StoreError):
+    except BaseException as error:  # Ctrl-C, too
+        with suppress(MlflowException):
+            if _champion_now(client, version.name) != str(version.version):
+                for key in tags:
+                    if key in version.tags:
+                        client.set_model_version_tag(*where, key, version.tags[key])
+                    else:
+                        client.delete_model_version_tag(*where, key)
+        if not isinstance(error, MlflowException):
             raise
         raise StoreError(f"{version.uri} cannot be promoted: {reason_of(error)}") from error
+
+
+def _champion_now(client: MlflowClient, name: str) -> str | None:
+    """The number of the version that the alias points to in the store."""
+    number = client.get_registered_model(name).aliases.get(CHAMPION)
+    return None if number is None else str(number)
+
+
+def _refuse_another(client: MlflowClient, name: str, over: Version | None) -> None:
+    """Raises StoreError where the champion is another one than `over`."""
+    now = _champion_now(client, name)
+    if now != (str(over.version) if over else None):
+        what = f"version {now} has become champion of {name}" if now else f"{name} has lost its champion"
+        raise StoreError(f"{what} meanwhile: nothing is promoted; judge again")
 
 
 def _user(store: Store) -> str:
