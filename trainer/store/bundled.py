@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 from mlflow.entities import Metric, Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from trainer.contract import (
@@ -32,7 +33,7 @@ from trainer.contract import (
 from trainer.evaluation.card import card
 from trainer.inference.bundle import read_spec
 from trainer.store.location import Store, StoreError
-from trainer.store.registry import Version, bundle_folder
+from trainer.store.registry import Version, bundle_folder, crown_first
 from trainer.store.writer import FAILED, FINISHED, KILLED, RUNNING, RunWriter
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         histories = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     except MlflowException as error:
         raise StoreError(f"{version.uri} has no run in this store: {error.message}") from error
+    if Tag.ARCHITECTURE not in version.tags or Tag.DATASET not in version.tags:
+        raise StoreError(f"{version.uri} was not registered by a training: its tags do not say what it is")
     models = {
         name: ELSEWHERE + value.removeprefix(ELSEWHERE)
         for name in ("teacher", "start_from")
@@ -95,12 +98,12 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
             for item in run.inputs.dataset_inputs
         },
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in ARTIFACTS:  # of the one before, which may have had more
-        Path(folder, Path(path).name).unlink(missing_ok=True)
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
     with tempfile.TemporaryDirectory() as scratch:
         bundle = bundle_folder(version, Path(scratch))
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in ARTIFACTS:  # of the one before, which may have had more
+            Path(folder, Path(path).name).unlink(missing_ok=True)
+        (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
         names = list(read_spec(bundle / SPEC_FILE).class_names)
         text = card(f"{version.name}, {name}", run.data.params, run.data.metrics, names)
         (folder / CARD_FILE).write_text(text)
@@ -116,9 +119,10 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
 def install(store: Store, folder: Path = FOLDER) -> bool:
     """Begin an empty store with the bundled run, version 1 of its model, as champion; returns whether it did.
 
-    A store in which anything was ever trained is left as it is. What an interrupted attempt has left is deleted.
+    A store in which anything was ever trained is left as it is. What an interrupted attempt has left is deleted, or
+    ended where only its last step was missing.
     """
-    if not (folder / RECORD_FILE).is_file() or not _is_empty(store):
+    if not (folder / RECORD_FILE).is_file() or not (_is_empty(store) or _without_its_end(store)):
         return False
     place, name = (
         Path(tempfile.gettempdir()),
@@ -127,6 +131,10 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
     if store.artifact_root:
         place, name = store.artifact_root.parent, ".moodify-bundled.lock"
     with FileLock(place / name):
+        if version := _without_its_end(store):
+            crown_first(store, version.name, int(version.version))
+            store.client().set_terminated(version.run_id, FINISHED)
+            return True
         if not _is_empty(store):
             return False
         for run in _runs(store):
@@ -168,8 +176,21 @@ def _is_empty(store: Store) -> bool:
     """
     if store.client().search_model_versions(max_results=1):
         return False
-    over = {FAILED, KILLED} if store.artifact_root is None else {FAILED, KILLED, RUNNING}
-    return all(Tag.BUNDLED in run.data.tags and run.info.status in over for run in _runs(store))
+    return all(Tag.BUNDLED in run.data.tags and _is_over(store, run) for run in _runs(store))
+
+
+def _without_its_end(store: Store) -> ModelVersion | None:
+    """The bundled version, where it is the only one and whoever registered it was stopped right after that."""
+    versions = store.client().search_model_versions(max_results=2)
+    if len(versions) != 1 or Tag.BUNDLED not in versions[0].tags or int(versions[0].version) != 1:
+        return None
+    runs = [run for run in _runs(store) if run.info.run_id == versions[0].run_id]
+    return versions[0] if runs and _is_over(store, runs[0]) else None
+
+
+def _is_over(store: Store, run: Run) -> bool:
+    """Whether the attempt that this run is of was cut short: on a server one that is running may still go on."""
+    return run.info.status in ({FAILED, KILLED} if store.artifact_root is None else {FAILED, KILLED, RUNNING})
 
 
 def _runs(store: Store) -> list[Run]:
