@@ -345,6 +345,22 @@ def test_what_fills_a_number_is_deleted_by_who_may_delete(stocked, other: Store,
     assert all(Tag.MIGRATED_FROM in version.tags for version in found)
 
 
+def test_two_migrations_into_one_store_do_not_run_at_once(stocked, other: Store):
+    make_run(embedded().client(), "0")
+    refused = []
+
+    def another(*_: object) -> None:
+        with pytest.raises(
+            StoreError, match=r"another migration into .* goes on: repeat this when it has ended"
+        ):
+            migrate(embedded(), other)
+        refused.append(True)
+
+    assert migrate(embedded(), other, started=another).runs == 1
+    assert refused
+    assert migrate(embedded(), other).runs_there == 1
+
+
 def test_a_store_is_not_copied_into_itself(stocked, capsys):
     store = open_store()
     with pytest.raises(StoreError, match="is named twice"):

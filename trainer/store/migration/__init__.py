@@ -4,9 +4,14 @@ Where MLflow decides ids, those of the copy differ: each copy carries its origin
 migration finds what is there already, goes on with what was interrupted, and lets a version point to the right run.
 """
 
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import mlflow
+from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
 from trainer.store.location import Store, StoreError, is_same, reason
@@ -31,10 +36,20 @@ def migrate(
     check_all: read back also what an earlier migration has copied. `started` is told the number of runs and versions,
     `advance` is called after each.
 
-    Raises StoreError where a store cannot be read or written; what was copied by then is found by the next migration.
+    Raises StoreError where a store cannot be read or written, or another migration on this machine writes to `target`;
+    what was copied by then is found by the next migration.
     """
     if is_same(source.uri, target.uri):
         raise StoreError(f"{source.uri} is named twice: a store is not copied into itself")
+    # What is there is looked up once: two at a time would copy everything twice.
+    name = f".moodify-migration-{os.getuid()}-{hashlib.sha256(target.uri.encode()).hexdigest()[:16]}.lock"
+    lock = FileLock(Path(tempfile.gettempdir(), name))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StoreError(
+            f"another migration into {target.uri} goes on: repeat this when it has ended"
+        ) from error
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(target.uri)  # where a SQLite registry looks for a version's model, whoever asks
     try:
@@ -43,6 +58,7 @@ def migrate(
         raise StoreError(f"the migration stopped: {reason(error)}; repeat it to go on") from error
     finally:
         mlflow.set_tracking_uri(before)
+        lock.release()
 
 
 def _copy_all(
