@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
+from types import NoneType, SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import psutil
@@ -220,6 +220,24 @@ def test_a_record_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     jobs._write(record, {"pid": 17})
     assert named == [False]
     assert json.loads(record.read_text()) == {"pid": 17}
+
+
+def test_a_training_that_could_not_be_seen_is_not_left_running(tmp_path, monkeypatch):
+    started = []
+
+    def start(*arguments: object, **options: object) -> subprocess.Popen:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return started[0]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
+    monkeypatch.setattr(jobs, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        jobs.start(tmp_path, Config())
+    assert started[0].returncode is not None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_imports_nothing_heavy():

@@ -228,14 +228,21 @@ def _launch(folder: Path, arguments: list[str]) -> Job:
         draft.unlink()
         raise
     log_path = folder / f"{started:%Y%m%d-%H%M%S}-{child.pid}.log"
-    draft.rename(log_path)
-    record = {
-        "pid": child.pid,
-        "create_time": psutil.Process(child.pid).create_time(),
-        "arguments": arguments,
-        "started": started.isoformat(),
-    }
-    _write(log_path.with_suffix(".json"), record)
+    try:
+        draft.rename(log_path)
+        record = {
+            "pid": child.pid,
+            "create_time": psutil.Process(child.pid).create_time(),
+            "arguments": arguments,
+            "started": started.isoformat(),
+        }
+        _write(log_path.with_suffix(".json"), record)
+    except BaseException:  # nobody could see or stop it
+        child.kill()
+        child.wait()
+        for left in (draft, log_path):
+            left.unlink(missing_ok=True)
+        raise
     _children.add(child)
     job = _read(log_path.with_suffix(".json"))
     assert job is not None
@@ -245,10 +252,14 @@ def _launch(folder: Path, arguments: list[str]) -> Job:
 def _write(path: Path, record: Mapping[str, object]) -> None:
     """At once: whoever reads meanwhile sees the old record or the new one."""
     draft = path.with_suffix(".new")
-    with draft.open("w") as file:
-        file.write(json.dumps(record, indent=2))
-        file.flush()
-        os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
+    try:
+        with draft.open("w") as file:
+            file.write(json.dumps(record, indent=2))
+            file.flush()
+            os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     draft.replace(path)
 
 

@@ -1,5 +1,6 @@
 """What torchrun tells each process that it has started: its place among the others, and which attempt this is."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -141,9 +142,10 @@ class Launch:
     def _clear(self) -> None:
         """Forget the launches of others whose runs have finished, or cannot be gone on with."""
         for file in self._folder.glob("*.run"):
-            run_id = file.read_text().partition(" ")[0]
-            if file.stem != _agent() and not (run_id and (self._checkpoints / run_id).exists()):
-                file.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # somebody else may clear at the same time
+                run_id = file.read_text().partition(" ")[0]
+                if file.stem != _agent() and not (run_id and (self._checkpoints / run_id).exists()):
+                    file.unlink()
 
 
 def _agent() -> str:

@@ -12,6 +12,8 @@ from tests.extra.grey_faces import GREY_LEVELS, Trained, write_grey_folder
 from tests.extra.small_files import small_files
 from tests.extra.tiny_model import write_tiny_model
 from trainer.__main__ import main
+from trainer.config import Config
+from trainer.contract import CONFIG_FILE
 from trainer.evaluation.audit import Audit
 from trainer.store.backup import back_up, restore
 from trainer.store.location import StoreError, open_store
@@ -28,6 +30,7 @@ def model(workplace: Path) -> Path:
     return write_tiny_model(workplace / "model")
 
 
+@pytest.mark.slow
 def test_an_export_leaves_the_files_of_an_earlier_one(model: Path, capsys):
     earlier = [Path(f"exported/model{suffix}") for suffix in (".onnx", ".int8.onnx")]
     earlier[0].parent.mkdir()
@@ -134,6 +137,18 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before_and_says_how_much
             checkpoint.save({"train": "1"}, {"epoch": torch.zeros(1000)})
         assert checkpoint.load()[0] == {"train": "0"}
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["state.pt"]
+
+
+def test_a_configuration_that_finds_no_room_leaves_the_one_before(tmp_path):
+    with Checkpoint(tmp_path, "run") as checkpoint:
+        checkpoint.keep(Config())
+        before = (checkpoint.folder / CONFIG_FILE).read_text()
+        with small_files(10), pytest.raises(OSError, match="File too large"):
+            checkpoint.keep(Config(seed=1))
+        with small_files(0):
+            checkpoint.keep(Config())  # as it is
+        assert [path.name for path in checkpoint.folder.iterdir()] == [CONFIG_FILE]
+        assert (checkpoint.folder / CONFIG_FILE).read_text() == before
 
 
 def test_a_backup_that_finds_no_room_is_not_there(trained: Trained, tmp_path):

@@ -90,8 +90,10 @@ def back_up(store: Store, file: Path) -> Contents:
             live = Path(store.uri.removeprefix(SQLITE_PREFIX))
             with tarfile.open(draft, "w") as archive, tempfile.TemporaryDirectory(dir=scratch) as copies:
                 _write(archive, root, live, Path(copies))
+            _to_disk(draft)  # whoever is told that it is whole may delete the store
             contents = verify(draft)
             draft.replace(file)
+            _to_disk(file.absolute().parent)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
         raise StoreError(f"{file} is not written: {error}".splitlines()[0]) from error
     return contents
@@ -130,6 +132,15 @@ def restore(file: Path, database: Path) -> Contents:
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"{root} cannot be made from {file}: {error}".splitlines()[0]) from error
     return contents
+
+
+def _to_disk(path: Path) -> None:
+    """Of a file its content, of a folder its names: what a power cut must not take any more."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _move(folder: Path, places: Mapping[str, Path]) -> None:

@@ -48,8 +48,20 @@ class Checkpoint:
         self._saved = -math.inf
 
     def keep(self, config: Config) -> None:
-        """The configuration that the run goes on with; its images may have moved meanwhile."""
-        (self.folder / CONFIG_FILE).write_text(config.to_json())
+        """The configuration that the run goes on with, whose images may have moved meanwhile. Raises OSError."""
+        text, file = config.to_json(), self.folder / CONFIG_FILE
+        if file.is_file() and file.read_text() == text:
+            return
+        draft = file.with_suffix(".new")  # without a whole one the run could not be resumed
+        try:
+            with draft.open("w") as writing:
+                writing.write(text)
+                writing.flush()
+                os.fsync(writing.fileno())
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        draft.replace(file)
 
     def save(self, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
         """Replace what is there, at once: a crash leaves the old state or the new one. Raises OSError."""

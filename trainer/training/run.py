@@ -132,6 +132,10 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     splits, fingerprints = load_everywhere(config, fabric)
     if splits.exclusion is not None:
         log.info(splits.exclusion.sentence())
+    if len(splits.train) < fabric.world_size:
+        raise ValueError(
+            f"{len(splits.train)} training images are too few for {fabric.world_size} processes: start fewer"
+        )
     seed_everything(config.seed, verbose=False)
     mean, std = splits.train.brightness()
     # A checkpoint has all weights: those that it began with may be gone by now. Other processes know of none.
@@ -202,10 +206,10 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
             raise
         if resume is not None:
             same_images(checkpoint, splits, fingerprints)  # before anything is said of the run in the store
+            checkpoint.keep(config)
             writer = RunWriter.reopen(store, resume)
             if config.data_dir:
                 writer.set_tags({Tag.DATA_DIR: config.data_dir})
-            checkpoint.keep(config)
         Launch(store.checkpoints).remember(writer.run_id)
         with writer, telling_out_of_memory(config):
             try:
