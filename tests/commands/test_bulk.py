@@ -1,5 +1,6 @@
 """`predict` into a folder: what it holds, how it goes on, what it refuses."""
 
+import errno
 import json
 import logging
 import os
@@ -155,6 +156,28 @@ def test_a_chunk_of_which_nothing_is_there_is_asked_for_again_when_it_is(place, 
     assert not (place / "answers/part-000001.parquet").exists()
     assert predict("--whole", "--output", "answers") == 1  # one is broken
     pd.testing.assert_frame_equal(table(), whole)
+
+
+def test_a_chunk_whose_disk_goes_away_is_asked_for_again(place, caplog, capsys, monkeypatch):
+    predict("crops", "--whole", "--output", "whole")
+    read = Path.read_bytes
+
+    def away(path: Path) -> bytes:
+        if path.name == "0063.png":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(path)
+
+    with monkeypatch.context() as gone:
+        gone.setattr(Path, "read_bytes", away)
+        assert predict("crops", "--whole", "--output", "answers") == 1
+    assert (
+        "50 photos from crops/0050.png on, since the disk of crops/0063.png is away: the file cannot be read: "
+        in (caplog.text)
+    )
+    assert "Not there, and still to be answered by the same command: 50 photos." in capsys.readouterr().out
+    assert sorted(parts()) == ["part-000000.parquet", "part-000002.parquet"]
+    predict("crops", "--whole", "--output", "answers")
+    pd.testing.assert_frame_equal(table(), table("whole"))
 
 
 def test_what_does_not_belong_together_is_refused_and_nothing_is_changed(place, capsys, monkeypatch):

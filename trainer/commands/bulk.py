@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STOPPED = "Stopped. The same command goes on with what is not answered yet."
 ABSENT = "passed over: of %s from %s on none is there"
+AWAY = "passed over: %s from %s on, since the disk of %s is away: %s"
 MANY = 10_000
 """So many crops are worth the seconds that a faster form of the network takes to make."""
 LOOK_SECONDS, LINE_SECONDS = 0.2, 60
@@ -106,7 +107,8 @@ def answer_chunks(
 ) -> None:  # fmt: skip
     """Take one missing chunk after the other, as long as there are any; each is taken by one process.
 
-    Where no photo of a chunk is there, the disk may not be, or the working folder is another: the chunk is passed over.
+    Where no photo of a chunk is there, the disk may not be, or the working folder is another: the chunk is passed over,
+    and so it is where a disk goes away while it is read.
     `counts` are those of all: chunks that were taken, photos, those of them that are absent, answers and failures.
     """
     from trainer.inference.answers import flat
@@ -123,14 +125,23 @@ def answer_chunks(
             counts.add("absent", len(chunk.paths))
             meter.set(counts.add("photos", len(chunk.paths)))
             continue
-        rows, failed = [], 0
+        rows, failed, away = [], 0, None
         items = ask_all(chunk.paths, models, about.whole, keep_pixels=False)
         for index, item in enumerate(items, chunk.index):
+            if item.passing:
+                away = item
+                break
             rows += [{"index": index, **flat(row)} for row in item.rows]
             if item.failure:
                 rows.append({"index": index, "photo": item.name, "failure": item.failure})
                 failed += 1
             meter.advance()
+        if away is not None:  # what is written is asked about no more
+            items.close()
+            log.warning(AWAY, several(len(chunk.paths)), chunk.paths[0], away.name, away.failure)
+            counts.add("absent", len(chunk.paths))
+            meter.set(counts.add("photos", len(chunk.paths)))
+            continue
         parts.write(chunk.number, rows, columns)
         counts.add("answers", len(rows) - failed)
         counts.add("failed", failed)

@@ -1,5 +1,6 @@
 """From any image file to pixels: grey faces for data sets, photos in colour."""
 
+import errno
 import math
 import re
 import stat
@@ -61,6 +62,8 @@ _TURNS = {
 }
 _LYING = (5, 6, 7, 8)
 """EXIF's tag; what brings a photo upright for each of its values; and those that exchange width and height."""
+_AWAY = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+"""What a disk on a network says that does not answer. EIO is not among them: it may be one bad sector for ever."""
 
 # Pillow warns between its limit and twice that, and decodes all the same; ours lies lower, so this
 # only turns a warning beside our refusal into part of it.
@@ -75,6 +78,10 @@ class ImageError(ValueError):
 
 class UnreadError(ImageError):
     """The file could not be read, as where a mount is gone; another time it may be."""
+
+
+class AwayError(UnreadError):
+    """The disk of the file does not answer, or not any more."""
 
 
 def read_grey(source: Path | bytes | IO[bytes], size: int | None = 48) -> np.ndarray:
@@ -159,7 +166,9 @@ def _read(source: Path | bytes | IO[bytes]) -> bytes:
                 )
             source = source.read_bytes()
         except OSError as error:
-            kind = ImageError if isinstance(error, FileNotFoundError) else UnreadError
+            kind: type[ImageError] = AwayError if error.errno in _AWAY else UnreadError
+            if isinstance(error, FileNotFoundError):
+                kind = ImageError
             raise kind(f"the file cannot be read: {error.strerror}") from error
     data = source if isinstance(source, bytes) else source.read(FILE_LIMIT + 1)
     if len(data) > FILE_LIMIT:

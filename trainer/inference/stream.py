@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainer.data.images import ImageError
+from trainer.data.images import AwayError, ImageError
 from trainer.inference import faces
 from trainer.inference.answers import Answer, rows
 from trainer.inference.faces import Face, Photo
@@ -37,6 +37,8 @@ class Item:
     flags: Sequence[list[str]] = ()
     images: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     failure: str = ""
+    passing: bool = False
+    """Whether it failed because its disk is away."""
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -47,7 +49,7 @@ class Item:
 
 def ask_all(
     photos: Sequence[str], models: Mapping[str, Model], whole: bool, *, keep_pixels: bool
-) -> Iterator[Item]:
+) -> Generator[Item, None, None]:
     """Photos in their order, with answers. Reading and detection run in threads, beside the networks.
 
     keep_pixels: leave each its photo, of which then few are in memory at once.
@@ -80,7 +82,7 @@ def look(path: str, kinds: set[tuple[int, int]], whole: bool, keep_pixels: bool)
     try:
         photo = faces.read_photo(Path(path))
     except ImageError as error:
-        item.failure = str(error)
+        item.failure, item.passing = str(error), isinstance(error, AwayError)
         return item
     item.faces = [faces.whole(photo)] if whole else faces.find_faces(photo)
     if not item.faces:
