@@ -271,6 +271,12 @@ def test_a_tensor_of_another_shape_is_named(folder):
         read(folder)
 
 
+def test_weights_that_are_no_numbers_are_refused(folder):
+    change_weights(folder, lambda weights: weights["network.0.0.weight"].view(-1)[3:4].fill_(torch.nan))
+    with pytest.raises(BundleError, match=r"network\.0\.0\.weight holds what is no number"):
+        read(folder)
+
+
 def test_weights_of_another_number_of_classes_are_refused(folder):
     edit(folder, class_names=["angry", "sad"])
     with pytest.raises(BundleError, match=r"is \(3,.*\), not \(2,.*\)"):

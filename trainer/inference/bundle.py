@@ -102,6 +102,8 @@ def read(folder: Path) -> tuple[Classifier, ModelSpec]:
     for name, tensor in weights.items():
         if tensor.shape != wanted[name].shape:
             raise BundleError(f"{path}: {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
+        if not tensor.isfinite().all():
+            raise BundleError(f"{path}: {name} holds what is no number")
     classifier = spec.build()
     classifier.load_state_dict(weights)
     return classifier.eval(), spec
