@@ -120,7 +120,7 @@ def test_a_training_leaves_out_what_a_list_names_and_says_so(stocked, caplog):
         (["audit", "--dataset", "faces"], "there is no dataset 'faces'"),
         (["audit", "--model", "nobody", "--data-dir", "{faces}"], "there is no run 'nobody'"),
         (["audit", "--folds", "20", "--data-dir", "{small}"], "--folds 20: a class has only 5 images"),
-        (["train", "--exclude", "none.txt"], "--exclude none.txt: there is no such file"),
+        (["train", "--exclude", "none.txt"], "/none.txt: there is no such file"),
         (["train", "--exclude", "odd.txt", "--data-dir", "{faces}"], "that the dataset does not have: train/9"),
     ],
 )  # fmt: skip

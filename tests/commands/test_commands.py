@@ -464,6 +464,7 @@ def test_predict_leaves_a_former_file_where_it_is_stopped(trained: Trained, phot
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "answers.csv"}
 
 
+@pytest.mark.slow
 def test_predict_answers_in_order_however_many_photos_there_are(trained: Trained, photos, tmp_path, capsys):
     many = tmp_path / "many"
     many.mkdir()
@@ -583,7 +584,7 @@ def test_evaluate_takes_several_models_as_an_ensemble(trained: Trained, capsys):
         main(
             [
                 "evaluate",
-                "fer2013-emotion/1, fer2013-emotion/2",
+                "fer2013-emotion/1, fer2013-emotion/2,",
                 "--data-dir",
                 str(trained.data_dir),
                 "--json",
@@ -594,6 +595,8 @@ def test_evaluate_takes_several_models_as_an_ensemble(trained: Trained, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["model"] == "models:/fer2013-emotion/1 + models:/fer2013-emotion/2"
     assert found["test"]["log_loss"] == pytest.approx(expected, rel=1e-5)
+    assert main(["evaluate", " , "]) == 2
+    assert "error: ' , ' names no model" in capsys.readouterr().err
 
 
 def test_a_quick_start_trains_as_long_as_its_recipe_does_and_fast_for_less_on_drawn_faces():

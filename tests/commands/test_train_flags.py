@@ -159,3 +159,9 @@ def test_a_run_finds_its_images_from_any_folder_and_resume_takes_where_they_move
 def test_resume_takes_no_other_flag(others):
     with pytest.raises(ValueError, match="--resume takes the configuration of the interrupted run"):
         parse(["--resume", "4f2a", *others.split()])
+
+
+def test_a_list_is_found_from_any_working_folder():
+    config, _ = parse(["--exclude", "build/audit/exclude.txt"])
+    assert found_from_anywhere(config).exclude == str(Path.cwd() / "build/audit/exclude.txt")
+    assert found_from_anywhere(Config()) == Config()

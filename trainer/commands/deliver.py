@@ -30,7 +30,7 @@ def deliver() -> int:
         ) from error
     waiting = outbox.outboxes(store.undelivered)
     if not waiting:
-        print("Nothing waits to be delivered.")
+        print(f"Nothing waits to be delivered in {store.undelivered}.")
         return 0
     left = 0
     for box in waiting:

@@ -60,7 +60,10 @@ def evaluate(
             raise ValueError("--log logs the slices anyway, and no groups: leave out --slices and --groups")
         return evaluate_and_log(model, dataset, data_dir, json)
     brought_text = read_text(groups) if groups is not None else ""
-    members = [load_predictor(reference.strip()) for reference in model.split(",")]
+    references = [reference for part in model.split(",") if (reference := part.strip())]
+    if not references:
+        raise ValueError(f"'{model}' names no model: NAME@ALIAS, NAME/VERSION or a folder")
+    members = [load_predictor(reference) for reference in references]
     names, name = members[0][0].class_names, " + ".join(name for _, name in members)
     dataset, data_dir = data_meant(members, dataset, data_dir)
     source = dataset_source(dataset)

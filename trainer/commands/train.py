@@ -110,10 +110,9 @@ def parse(arguments: list[str]) -> tuple[Config, str | None]:
 
 
 def found_from_anywhere(config: Config) -> Config:
-    """With an absolute path to the images: a run may be gone on with from another working folder."""
-    if not config.data_dir:
-        return config
-    return dataclasses.replace(config, data_dir=absolute(config.data_dir))
+    """With absolute paths to images and lists: a run may be gone on with from another working folder."""
+    data_dir, exclude = (path and absolute(path) for path in (config.data_dir, config.exclude))
+    return dataclasses.replace(config, data_dir=data_dir, exclude=exclude)
 
 
 def defaults(arguments: list[str]) -> Config:

@@ -22,7 +22,7 @@ def naming_models(config: Config, store: Store) -> Config:
 
     def named(reference: str) -> str:
         if Path(reference).is_dir():
-            return reference
+            return str(Path(reference).absolute())
         version = find_version(store, reference)
         return version.reference if "@" in reference else reference
 
