@@ -2,14 +2,16 @@
 
 import dataclasses
 import logging
+import subprocess
 
 import pytest
 import torch
 from lightning_utilities.core import rank_zero
 
 from trainer.config import Config, recipe_defaults
+from trainer.training import environment as module
 from trainer.training.energy import check_country
-from trainer.training.environment import computes_bf16, environment, in_bf16, make_fabric
+from trainer.training.environment import computes_bf16, environment, git_commit, in_bf16, make_fabric
 
 CPU = Config(device="cpu")
 
@@ -69,3 +71,11 @@ def test_a_device_that_is_not_here_is_refused_in_one_line():
         pytest.skip("mps is here")
     with pytest.raises(ValueError, match=r"^--device mps cannot be used here: [^\n]+$"):
         make_fabric(dataclasses.replace(CPU, device="mps"))
+
+
+def test_a_checkout_around_the_program_is_not_its_own(monkeypatch, tmp_path):
+    assert environment(make_fabric(CPU))["git_commit"] == git_commit()
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / "vendor/trainer/training").mkdir(parents=True)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "vendor/trainer/training/environment.py"))
+    assert git_commit() == ""

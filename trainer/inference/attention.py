@@ -84,7 +84,7 @@ def _crops(places: np.ndarray) -> Tensor:
 
 
 def _randomised(classifier: Classifier) -> Classifier:
-    """The same network with every layer's weights drawn anew."""
+    """The same network with the weights of every convolution and linear layer drawn anew; batch norms stay."""
     other = copy.deepcopy(classifier)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -126,8 +126,10 @@ def environment(fabric: Fabric) -> dict[str, object]:
 
 
 def git_commit() -> str:
-    """The commit of this code, with `-dirty` where files differ from it; empty outside of a checkout."""
+    """The commit of this code, with `-dirty` where files differ from it; empty outside of a checkout of its own."""
     root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # git would find that of another project around it
+        return ""
     try:
         run = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -247,7 +247,8 @@ class TrainSet:
     def batches(self, config: Config, generator: Generator, processes: int) -> list[Tensor]:
         """Positions of each batch of an epoch, int64 (B,), in an order of its own."""
         order = torch.randperm(len(self.target), generator=generator, device=self.target.device)
-        # Batch norm needs two images, and each process one; a network is compiled for whole batches.
+        # Batch norm needs two images, and each process one: a last batch with fewer is left out. A network is compiled
+        # for whole batches.
         fewest = min(config.batch_size, len(order)) if config.compile else max(2, processes)
         return [batch for batch in order.split(config.batch_size) if len(batch) >= fewest]
 
