@@ -13,6 +13,7 @@ from dashboard.text import duration, number, plain, several
 from trainer import jobs
 from trainer.config import ARCHITECTURES, Config, Recipe, check, listing, recipe_defaults
 from trainer.jobs import Job
+from trainer.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,16 @@ def what_goes_on(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) ->
     others = [job for job in alive if job.run_id not in running.index]
     apart = [Going(job_name(job, names), _just_ended(job, runs), job) for job in others]
     return apart + [Going(names[run_id], row, of_run.get(run_id)) for run_id, row in running.iterrows()]
+
+
+def trials_here(snapshot: Snapshot) -> list[Going]:
+    """The trials of sweeps that train on this machine."""
+    sweeps, trials = {sweep.run_id: sweep.name for sweep in snapshot.sweeps}, snapshot.trials
+    return [
+        Going(f"trial {row['trial']:.0f} of {sweeps.get(row['sweep'], 'a sweep')}", row, None)
+        for _, row in trials.iterrows()
+        if row["status"] == "running" and row["is_local"]
+    ]
 
 
 def _just_ended(job: Job, runs: pd.DataFrame) -> pd.Series | None:

@@ -25,6 +25,7 @@ from dashboard.trainings import (
     opening,
     outcome,
     proposed,
+    trials_here,
     vain_resume,
     what_goes_on,
 )
@@ -89,13 +90,20 @@ def job_folder() -> Path:
     return cache.store().checkpoints.parent / "jobs"
 
 
+def going_on(
+    snapshot: Snapshot | None, runs: pd.DataFrame, names: dict[str, str], found: list[Job]
+) -> list[Going]:
+    """Trainings, and trials of sweeps that share this machine with them."""
+    return what_goes_on(runs, names, found) + ([] if snapshot is None else trials_here(snapshot))
+
+
 @st.fragment(run_every="2s")
 def live(allowed: bool) -> None:
     """The answer, and every training that goes on; read again without a reload of the page."""
     snapshot = read()
     runs, names = runs_of(snapshot)
     found = started_here(snapshot)
-    going = what_goes_on(runs, names, found)
+    going = going_on(snapshot, runs, names, found)
     now = [len(runs), len(found), *(one.name for one in going)]
     if now != st.session_state.setdefault("going", now):
         st.session_state["going"] = now
@@ -166,7 +174,7 @@ def choose_source(snapshot: Snapshot | None, names: dict[str, str]) -> tuple[str
     try:
         config = jobs.repeatable(snapshot.params.get(run_id, {}))
         listing(config.architecture)
-        return run_id, config
+        return run_id, dataclasses.replace(config, data_dir=runs.at[run_id, "data_dir"] or None)
     except ValueError as error:
         st.caption(f"{plain(names[run_id])} cannot be trained again from here: {plain(str(error))}.")
         return "", None
@@ -182,14 +190,13 @@ def fill_from(run_id: str) -> None:
 
 
 def known_places(snapshot: Snapshot | None) -> dict[str, str]:
-    """Dataset → where its last run began to look for the images; the one worked on last comes first.
+    """Dataset → where its last run found the images; the one worked on last comes first.
 
     What another program has logged is none: it says no place, and has no usual one.
     """
     runs, _ = runs_of(snapshot)
     places: dict[str, str] = {}
-    for run_id, name in (runs["dataset"] if len(runs) else {}).items():
-        place = snapshot.params.get(run_id, {}).get("data_dir", "") if snapshot is not None else ""
+    for name, place in zip(runs["dataset"], runs["data_dir"], strict=True) if len(runs) else ():
         if not name_mistake(name, place or None):
             places.setdefault(name, place)
     return places
@@ -366,7 +373,7 @@ def ended_here(runs: pd.DataFrame, names: dict[str, str], found: list[Job], has_
     for job in ended:
         known = job.run_id in runs.index
         result = outcome(job, runs, has_older=has_older)
-        when = f"{job.started.astimezone():%d %b %H:%M}"
+        when = f"{job.started:%d %b %H:%M} UTC"
         with st.expander(
             f"{plain(job_name(job, names))}, {when}: {plain(result[:200])}", key=f"ended-{job.log.stem}"
         ):
@@ -402,7 +409,7 @@ if reason is None:
     found = started_here(snapshot)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        new_training(snapshot, names, what_goes_on(runs, names, found))
+        new_training(snapshot, names, going_on(snapshot, runs, names, found))
     with right:
         interrupted(runs, names, found)
         ended_here(runs, names, found, snapshot is not None and snapshot.has_older)

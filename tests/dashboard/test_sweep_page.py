@@ -59,6 +59,7 @@ def test_a_link_to_the_newest_sweep_opens_it_when_there_is_a_newer_one(stocked):
     assert app.query_params["sweep"] in (second, [second])
 
 
+@pytest.mark.slow
 def test_all_trials_are_shown_where_epochs_were_searched(trained: Trained):
     flags = ["--data-dir", str(trained.data_dir), *FLAGS, *SEARCH, "--search", "epochs=1:2", "--trials", "2"]
     assert main(["sweep", *flags, "--study", "searched"]) == 0
@@ -82,6 +83,16 @@ def test_importance_finds_the_setting_that_decides():
     assert list(found) == ["dropout", "mixup"]
     assert found["dropout"] > 0.8
     assert importances(space, trials[:5]) == {}
+
+
+def test_a_trial_that_goes_on_here_is_told_where_trainings_are_started(stocked, monkeypatch):
+    monkeypatch.setenv("MOODIFY_ALLOW_TRAINING", "1")
+    store = open_store()
+    parent = begin_sweep(store, "fer2013", "of tonight", "dropout=0:0.5", {}, {})
+    begin_trial(store, "fer2013", parent, 3, {})
+    app = open_page("train.py")
+    assert answer(app).startswith("trial 3 of of tonight is ")
+    assert "Two on one machine slow each other down" in text(app)
 
 
 def test_trials_that_all_failed_are_shown_with_their_reasons(trained: Trained):

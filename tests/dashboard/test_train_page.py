@@ -200,6 +200,16 @@ def test_own_images_that_were_trained_on_are_offered_with_their_place(place, sto
     assert filled(app, "Data dir") == "/images/office"
 
 
+def test_images_that_have_moved_are_offered_where_they_were_found_last(place, stocked):
+    run_id = write_run(dataclasses.replace(RECIPE, dataset="office", data_dir="/images/office"))
+    open_store().client().set_tag(run_id, Tag.DATA_DIR, "/moved/office")
+    app = opened()
+    assert filled(app, "Data dir") == "/moved/office"
+    choose(app, "Settings", run_id)
+    assert filled(app, "Data dir") == "/moved/office"
+    assert any("Nothing is changed yet" in text.value for text in app.markdown)
+
+
 def test_what_another_program_has_logged_is_no_dataset_to_train_on(place, stocked):
     client = open_store().client()
     client.set_terminated(client.create_run("0", run_name="theirs").info.run_id)

@@ -70,9 +70,10 @@ class Snapshot:
     runs: one row a run, newest first, the index is run_id. Text is "" and numbers are NaN where unknown.
         name, experiment, dataset, architecture, mode, recipe, reason, test_fingerprint, train_fingerprint,
         energy_method, tested_at (where it was tested again), configuration (equal for runs that differ in seed or
-        machine only); status: running, finished, failed, stopped, or stale where its process is gone; is_local (whether
-        that was one of this machine); started (UTC), seconds, seconds_left,
-        seed, epochs (planned), epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
+        machine only); data_dir (where its images were when it began, was resumed or tested again last; "" for its
+        dataset's usual place); status: running, finished, failed, stopped, or stale where its process is gone; is_local
+        (whether that was one of this machine); started (UTC), seconds, seconds_left, seed, epochs (planned),
+        epochs_done, best_epoch, parameters; curve (validation accuracy, a list);
         validation_accuracy (best epoch); `test_<metric>` for each of SUMMARY_METRICS; every COST_METRICS under
         the part behind its slash; robustness; temperature; recalls (class → recall) and supports (class → images);
         versions (list of NAME/NUMBER), registered (the same as text), aliases (list).
@@ -186,6 +187,7 @@ def _row(head: Head, details: Details, params: dict[str, str], now_ms: float) ->
     record: dict[str, Any] = {"name": head.name, "experiment": head.experiment}
     record |= {column: tags.get(key, "") for column, key in _TAGS.items()}
     record["dataset"] = record["dataset"] or head.experiment
+    record["data_dir"] = tags.get(Tag.DATA_DIR) or params.get("data_dir") or ""
     record |= {column: _number(tags.get(key, params.get(key))) for column, key in _NUMBERS.items()}
     record |= {f"test_{name}": _number(metrics.get(metric_key("test", name))) for name in SUMMARY_METRICS}
     record |= {key.rpartition("/")[2]: _number(metrics.get(key)) for key in COST_METRICS}
