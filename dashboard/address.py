@@ -1,5 +1,6 @@
 """Choices that a page's address always holds, so that a copied link opens the same when there is something newer."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -26,17 +27,21 @@ def choose_newest(
     Args:
         shown: Whether there is anything to choose; else it is the newest, and the address says so all the same.
     """
+    names = {option: format_func(option) for option in options}
+    times = Counter(names.values())
+    # Streamlit cannot tell options of one name apart.
+    names = {o: f"{name}, {str(o)[:8]}" if times[name] > 1 else name for o, name in names.items()}
     asked = st.query_params.get(key)
     chosen: T | None = st.session_state.get(key)
     if chosen is None or chosen not in options:
-        found = [option for option in options if asked in (str(option), format_func(option))]
+        found = [option for option in options if asked in (str(option), names[option])]
         if asked and not found and chosen is None:
             st.caption(f"There is no {label.lower()} {plain(short(asked))}; this is the newest.")
         chosen = found[0] if found else newest
         if shown:
             st.session_state[key] = chosen
     if shown:
-        chosen = st.selectbox(label, options, key=key, format_func=format_func)
+        chosen = st.selectbox(label, options, key=key, format_func=names.__getitem__)
     if asked != str(chosen):
         st.query_params[key] = str(chosen)
     return chosen

@@ -94,7 +94,10 @@ def headline(
         )
         return f"{plain(chosen[0].label)} {has}; choose a second run to compare."
     if not comparisons:
-        return f"These runs cannot be compared. {plain(next(iter(reasons.values())))}."
+        cannot = "These runs cannot be compared"
+        if len(chosen) > 2:
+            cannot = f"No run can be compared with {plain(chosen[0].label)}, the first one"
+        return f"{cannot}. {plain(next(iter(reasons.values())))}."
     labels = {run.run_id: run.label for run in chosen}
     if len(chosen) == 2:
         return plain(verdict(next(iter(comparisons.values())), chosen[0].label, chosen[1].label))

@@ -18,7 +18,7 @@ GLYPHS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "�
 STYLE = """<style>
 .faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(144px,1fr));gap:18px 16px;margin:.25rem 0 1rem}
 .faces figure{margin:0;min-width:0}.faces img,.faces .none{width:120px;height:120px;border-radius:4px;display:block}
-.faces .none{border:1px dashed currentColor;opacity:.45;font-size:.75rem;display:grid;place-items:center}
+.faces .none{border:1px dashed currentColor;opacity:.65;font-size:.75rem;display:grid;place-items:center}
 .faces figcaption{font-size:.82rem;line-height:1.35;margin-top:.35rem;overflow-wrap:anywhere}
 .faces .bar{display:grid;grid-template-columns:12px 1fr;gap:0 5px;align-items:center}
 .faces .bar{font-variant-numeric:tabular-nums}

@@ -47,7 +47,7 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
     """The bar at the top: versions by alias or number; an alias means whatever it points to now."""
     known = references(snapshot.versions)
     if KEY not in st.session_state:
-        wanted = [name for name in st.query_params.get_all(KEY) if name in known]
+        wanted = [name for name in dict.fromkeys(st.query_params.get_all(KEY)) if name in known][:MOST]
         st.session_state[KEY] = wanted or default(snapshot.versions)
         missing = [name for name in st.query_params.get_all(KEY) if name not in known]
         st.session_state[_MISSING] = missing, st.session_state[KEY]

@@ -27,7 +27,7 @@ def robustness_sentence(found: Mapping[str, Robustness], chosen: Sequence[Chosen
     several = len(order) > 1
     left = {(run_id, kind): share for run_id in order for kind, share in by_kind(found[run_id]).items()}
     lost = {one: float(found[one[0]].clean.mean()) - share for one, share in left.items()}
-    run_id, kind = min(left, key=lambda one: left[one])
+    run_id, kind = max(lost, key=lost.__getitem__)
     said, by = f"{labels[run_id]} keeps {shares[0]}", ""
     if several:
         kept = ", ".join(f"{labels[one]} {share}" for one, share in zip(order, shares, strict=True))

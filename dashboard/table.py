@@ -59,6 +59,12 @@ _AVERAGED = (
 )
 
 
+def state_of(runs: pd.DataFrame) -> frozenset[tuple[str, ...]]:
+    """Which runs there are, and what the table says of them that changes otherwise than by a training that goes on."""
+    facts = [runs[name] for name in ("status", "name", "registered", "tested_at")]
+    return frozenset(zip(runs.index, runs["aliases"].map(" ".join), *facts, strict=True))
+
+
 def run_table(
     runs: pd.DataFrame, names: dict[str, str], columns: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:

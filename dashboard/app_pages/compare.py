@@ -156,14 +156,16 @@ if tabs[5].open:
         show_attention(snapshot, chosen)
 if tabs[6].open:
     with tabs[6]:
-        if len(chosen) < 3:
-            st.markdown("Parallel coordinates need three runs or more.")
+        table = parallel_table(snapshot, chosen)
+        if len(table) < 3:
+            st.markdown("Parallel coordinates need three runs or more that have been tested.")
         else:
-            table = parallel_table(snapshot, chosen)
             frame.chart(
                 charts.parallel_coordinates(table, "test accuracy"),
-                alt=f"Parameters and results of {several(len(chosen), 'run')} as parallel lines",
+                alt=f"Parameters and results of {several(len(table), 'run')} as parallel lines",
             )
+            if len(table) < len(chosen):
+                st.caption("Runs without a test result are left out.")
 
 st.download_button(
     "Download this comparison (HTML)",

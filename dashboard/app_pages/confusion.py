@@ -122,9 +122,11 @@ with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
         st.subheader("Most confused pairs", anchor=False)
         pairs = confused_pairs(found[best.run_id].evaluation).head(10)
         st.dataframe(
-            pairs.assign(share=100 * pairs["share"]).rename(columns={"count": "images", "prediction": "taken for"}),
+            pairs.assign(share=pairs["share"].map(percent)).rename(
+                columns={"share": "share of the truth", "count": "images", "prediction": "taken for"}
+            ),
             hide_index=True,
-            column_config={"share": st.column_config.NumberColumn("share of the truth", format="%.0f%%")},
+            column_config=frame.right(["share of the truth"]),
             alt=f"Most confused pairs of {best.label}",
         )  # fmt: skip
         st.caption(f"Of {plain(best.label)}.")

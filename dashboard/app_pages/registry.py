@@ -20,6 +20,7 @@ from trainer.store.registry import Version, remove_alias, set_alias
 from trainer.store.snapshot import Snapshot
 
 OTHER = "another alias …"
+MOST_TAGGED = 12
 SCROLLING = "<style>.st-key-card table{display:block;max-width:100%;overflow-x:auto}</style>"
 """Lets the card's tables scroll, not the page, where they are wider."""
 
@@ -154,7 +155,8 @@ def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int 
         st.markdown(gate_lines(verdicts))
         if failed(verdicts):
             reason = st.text_input(
-                "Why it becomes champion all the same", key="reason", max_chars=LONGEST_REASON,
+                "Why it becomes champion all the same", key=f"reason:{model}:{version}", max_chars=LONGEST_REASON,
+                persist_state="session",  # the dialog is closed where the versions change meanwhile
                 help="Kept with the version, with the name of the account and the time",
             )  # fmt: skip
     columns = ["test_accuracy", "test_macro_recall", "test_ece", "latency_ms"]
@@ -188,17 +190,20 @@ def moved(model: str, version: int, alias: str) -> None:
 
 
 @st.fragment(run_every="3s")
-def watch(seen: tuple[object, ...]) -> None:
+def watch(model: str, seen: tuple[object, ...]) -> None:
     """A promotion made elsewhere shows here within seconds."""
     try:
-        if fingerprint(cache.snapshot()) != seen:
+        if fingerprint(cache.snapshot(), model) != seen:
             st.rerun()
     except StoreError:
         return
 
 
-def fingerprint(snapshot: Snapshot) -> tuple[object, ...]:
-    return tuple((v.name, v.version, v.aliases) for v in snapshot.versions)
+def fingerprint(snapshot: Snapshot, model: str) -> tuple[object, ...]:
+    """Changes with the versions of a model and their aliases: what happens to others closes no dialog."""
+    return tuple((v.version, v.created_ms, v.aliases) for v in snapshot.versions if v.name == model), sorted(
+        {v.name for v in snapshot.versions}
+    )
 
 
 snapshot = frame.load("Registry", without_runs=True)
@@ -206,12 +211,16 @@ if not snapshot.versions:
     frame.answer("Registry", "No model is registered yet.")
     st.markdown("Every training that ends well registers a version:")
     st.code("make train", language="bash")
-    watch(())
+    watch("", fingerprint(snapshot, ""))
     st.stop()
 models = sorted({version.name for version in snapshot.versions})
 newest = max(snapshot.versions, key=lambda version: version.created_ms).name
 top = st.container()
 model = choose_newest("Model", models, newest, key="model", shown=len(models) > 1)
+if st.session_state.setdefault("version-of", model) != model:  # the number was another model's
+    st.session_state["version-of"] = model
+    st.session_state.pop("version", None)
+    st.query_params.pop("version", None)
 if asked := st.query_params.get("version"):
     with frame.tell_errors():
         snapshot = cache.snapshot([f"{model}/{asked}"])
@@ -308,6 +317,9 @@ if text := next(v.description for v in versions if v.version == version):
         st.html(SCROLLING)
         st.markdown(document(text))
 with st.expander("Tags of the versions"):
-    tags = pd.DataFrame({f"version {v.version}": v.tags for v in reversed(versions[-12:])}).sort_index()
+    tagged = [v for v in reversed(versions) if v in versions[-MOST_TAGGED:] or v.version == version]
+    tags = pd.DataFrame({f"version {v.version}": v.tags for v in tagged}).sort_index()
     st.dataframe(tags, placeholder="–", alt="Tags, one column a version")
-watch(fingerprint(snapshot))
+    if len(versions) > len(tagged):
+        st.caption(f"Of the newest {MOST_TAGGED} versions and of the one that is chosen above.")
+watch(model, fingerprint(snapshot, model))

@@ -5,7 +5,7 @@ import streamlit as st
 
 from dashboard import cache, frame
 from dashboard.selection import KEY, after_ticks, full_names, remember, restore
-from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table
+from dashboard.table import COLUMNS, DEFAULT_COLUMNS, fold_seeds, run_table, state_of
 from dashboard.text import number, plain, several, short
 from dashboard.trainings import stage
 from trainer.store.location import StoreError
@@ -14,9 +14,8 @@ from trainer.store.snapshot import Snapshot
 ANY = "any"
 MOST_FOUND = 200
 """Runs that one search fetches from a server."""
-
-
 MOST_DATASETS = 2
+MOST_FAILED = 20
 
 
 def opening(runs: pd.DataFrame, names: dict[str, str], has_older: bool) -> str:
@@ -53,13 +52,8 @@ def largest_test_set(tested: pd.DataFrame) -> str:
     return tested.loc[images.idxmax(), "test_fingerprint"]
 
 
-def state_of(runs: pd.DataFrame) -> frozenset[tuple[str, str]]:
-    """Which runs there are, and how they stand."""
-    return frozenset(zip(runs.index, runs["status"], strict=True))
-
-
 @st.fragment(run_every="3s")
-def live(state: frozenset[tuple[str, str]]) -> None:
+def live(state: frozenset[tuple[str, ...]]) -> None:
     """The answer and the running trainings, read again every few seconds without a reload of the page."""
     try:
         snapshot = cache.snapshot()
@@ -67,7 +61,7 @@ def live(state: frozenset[tuple[str, str]]) -> None:
         return  # the store is away for a moment; the page stays as it is
     runs = snapshot.runs
     if state_of(runs) != state:
-        st.rerun()  # a run began, ended or went: the table has to know
+        st.rerun()  # a run began, ended, went or was promoted: the table has to know
     names = full_names(runs)
     frame.answer("Runs", opening(runs, names, snapshot.has_older))
     running = runs[runs["status"] == "running"]
@@ -213,8 +207,10 @@ with st.container(horizontal=True):
 show_older(snapshot)
 if (failed := runs[runs["status"].isin(["failed", "stale"])]).size:
     with st.expander(f"{several(len(failed), 'run')} did not come to an end"):
-        for run_id, row in failed.head(20).iterrows():
+        for run_id, row in failed.head(MOST_FAILED).iterrows():
             why = row["reason"] or (
                 "its process is gone" if row["status"] == "stale" else "no reason was logged"
             )
             st.markdown(f"{plain(names[run_id])}: {row['status']}, {plain(why[:300])}")
+        if len(failed) > MOST_FAILED:
+            st.caption(f"These are the newest {MOST_FAILED}.")

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from dashboard.charts.style import interval, style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import count, tag
+from trainer.evaluation.slices import CONDITIONS, WATERMARK
 
 MARKER_PX = 11
 """From one run's marker to the next one's, within a class."""
@@ -97,7 +98,7 @@ def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> 
             x=table["accuracy"], y=rows, mode="markers", name=tag(run.label),
             marker={"color": run.colour, "size": 9 if len(chosen) < 5 else 7, "symbol": run.marker},
             error_x=interval(table, "accuracy", run.colour),
-            customdata=np.stack([table["slice"].map(tag), table["images"]], axis=1),
+            customdata=np.stack([[*map(_slice_name, table["grouping"], table["slice"])], table["images"]], axis=1),
             hovertemplate=f"{tag(run.label)}<br>%{{customdata[0]}}, %{{customdata[1]:,}} images: "
             "%{x:.3f}<extra></extra>",
         )  # fmt: skip
@@ -106,7 +107,14 @@ def slice_dots(tables: Mapping[str, pd.DataFrame], chosen: Sequence[Chosen]) -> 
     figure.update_xaxes(title_text="accuracy")
     figure.update_yaxes(
         tickvals=list(position.values()),
-        ticktext=[tag(name) if name not in ("medium",) else tag(f"medium {grouping}") for grouping, name in keys],
+        ticktext=[_slice_name(*key) for key in keys],
         showgrid=False, zeroline=False,
     )  # fmt: skip
     return figure
+
+
+def _slice_name(grouping: str, name: str) -> str:
+    """`darkest`, `medium brightness`, and of what a person has grouped by `yes (glasses)`."""
+    if grouping not in {*CONDITIONS, WATERMARK}:
+        return tag(f"{name} ({grouping})")
+    return tag(f"{name} {grouping}" if name == "medium" else name)

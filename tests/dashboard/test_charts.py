@@ -286,6 +286,23 @@ def test_slices_that_only_one_run_was_asked_about_have_their_rows():
         assert len(figure.layout.yaxis.tickvals) == 2
 
 
+def test_slices_of_a_persons_own_groups_are_named_with_what_they_are_grouped_by():
+    rows = [
+        ("glasses", "no"),
+        ("glasses", "yes"),
+        ("beard", "no"),
+        ("brightness", "medium"),
+        ("contrast", "flattest"),
+    ]
+    table = pd.DataFrame(rows, columns=["grouping", "slice"]).assign(
+        images=5, accuracy=0.5, low=0.4, high=0.6
+    )
+    figure = charts.slice_dots({"a": table}, [A])
+    names = ("no (glasses)", "yes (glasses)", "no (beard)", "medium brightness", "flattest")
+    assert figure.layout.yaxis.ticktext == names
+    assert tuple(row[0] for row in figure.data[0].customdata) == names
+
+
 def test_a_run_without_a_cost_is_left_out_of_the_scatter():
     table = pd.DataFrame(
         {"size": [1.0, np.nan], "test_accuracy": [0.5, 0.6], "low": [0.4, 0.5], "high": [0.6, 0.7]},

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import cache, frame
 from dashboard.app import PAGES
 from dashboard.selection import after_ticks
+from dashboard.table import state_of
 from dashboard.text import plain
 from tests.extra.audits import HOSTILE, SAMPLES, audit_of
 from tests.extra.grey_faces import Trained
@@ -564,6 +565,8 @@ def test_a_link_to_the_newest_version_opens_it_when_there_are_newer_ones_and_oth
     app.selectbox(key="model").select("masks").run()
     assert app.selectbox(key="version").value == 1
     assert (held(app)["model"], held(app)["version"]) == ("masks", "1")
+    app.selectbox(key="model").select("faces").run()
+    assert app.selectbox(key="version").value == 3  # not the number of the other model's
     app = open_page("registry.py", model="faces", version="9")
     assert "There is no version 9; this is the newest" in text(app)
     assert app.selectbox(key="version").value == 3
@@ -601,7 +604,9 @@ def test_a_confusion_of_few_in_many_is_not_called_none(stocked: Path):
     table = predictions(("cat", "dog"), size=2000)
     table = table.assign(label=label, **{f"p_{name}": (said == name) * 0.8 + 0.1 for name in ("cat", "dog")})
     log_predictions(client, make_run(client, store.experiment_id("x"), "one"), table)
-    assert "takes cat for dog in <1% of cases (3 images)" in answer(open_page("confusion.py"))
+    app = open_page("confusion.py")
+    assert "takes cat for dog in <1% of cases (3 images)" in answer(app)
+    assert list(app.dataframe[0].value["share of the truth"]) == ["<1%"]
 
 
 def test_the_card_of_the_chosen_version_is_shown(trained: Trained):
@@ -635,7 +640,7 @@ def test_a_promotion_against_a_gate_needs_a_reason_and_a_champion_that_does_not_
         assert "**same test set**, passed: the same 40 images" in text(app)
         app.button(key="promote").click().run()
         assert app.button(key="confirm").disabled
-        assert app.text_input(key="reason").label == "Why it becomes champion all the same"
+        assert app.text_input(key="reason:fer2013-emotion:2").label == "Why it becomes champion all the same"
         one, two = (find_version(store, f"fer2013-emotion/{number}") for number in (1, 2))
         promote(store, two, one, [Verdict("latency", False, "")], "for the *demo*")
         cache.forget()
@@ -767,6 +772,66 @@ def test_a_link_to_the_newest_audit_opens_it_when_there_is_a_newer_one(audited: 
     assert held(open_page("audit.py"))["audit"] == begun.info.run_id
     by_label = app.selectbox(key="audit").options[1]  # as links of before say it
     assert open_page("audit.py", audit=by_label).selectbox(key="audit").value == audited
+
+
+def test_audits_of_the_same_minute_are_told_apart(stocked):
+    store = open_store()
+    ids = [
+        make_run(store.client(), store.experiment_id("faces-audit"), "audit", tags={Tag.AUDIT: "true"})
+        for _ in range(2)
+    ]
+    app = open_page("audit.py", audit=ids[0])
+    assert len(set(app.selectbox(key="audit").options)) == 2
+    assert app.selectbox(key="audit").value == ids[0]
+    app.run()  # Streamlit takes a choice by its label
+    assert app.selectbox(key="audit").value == ids[0]
+    assert open_page("audit.py", audit=ids[1]).selectbox(key="audit").value == ids[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda client, run_id: client.set_registered_model_alias("faces", "challenger", "2"),
+        lambda client, run_id: client.create_model_version("faces", "nowhere", run_id),
+        lambda client, run_id: client.set_tag(run_id, Tag.TESTED_AT, "2026-01-01"),
+        lambda client, run_id: client.update_run(run_id, name="another"),
+    ],
+    ids=["an alias", "a version", "a test", "a name"],
+)
+def test_what_the_table_of_runs_says_is_drawn_anew_when_it_has_changed(stocked, change):
+    registered([0.7, 0.8], ["same", "same"])
+    store = open_store(create=False)
+    before = Reader(store).snapshot().runs
+    assert state_of(Reader(store).snapshot().runs) == state_of(before)
+    change(store.client(), before.index[0])
+    assert state_of(Reader(store).snapshot().runs) != state_of(before)
+
+
+def test_runs_without_a_result_make_no_parallel_lines(stocked):
+    store = open_store()
+    client, place = store.client(), store.experiment_id("x")
+    tested = [make_run(client, place, str(n), metrics={"test/accuracy": n / 10}) for n in range(1, 4)]
+    begun = make_run(client, place, "begun", status="FAILED")
+    app = open_page("compare.py", detail="Parallel coordinates", runs=[*tested[:2], begun])
+    assert "Parallel coordinates need three runs or more that have been tested." in text(app)
+    app = open_page("compare.py", detail="Parallel coordinates", runs=[begun, *tested])
+    assert "Runs without a test result are left out." in text(app)
+    assert "No run can be compared with begun, the first one." in answer(app)
+
+
+def test_a_link_to_more_models_than_fit_shows_the_first(stocked):
+    registered([0.1] * 8, ["same"] * 8)
+    app = open_page("try_it.py", models=[f"faces/{number}" for number in range(1, 9)])
+    assert app.multiselect(key="models").value == [f"faces/{number}" for number in range(1, 7)]
+
+
+def test_tags_of_an_old_version_that_is_chosen_are_shown(stocked):
+    registered([0.1] * 14, ["same"] * 14)
+    app = open_page("registry.py", version="1")
+    assert [*app.dataframe[-1].value.columns][:2] == ["version 14", "version 13"]
+    assert len(app.dataframe[-1].value.columns) == 13
+    assert app.dataframe[-1].value.columns[-1] == "version 1"
+    assert "Of the newest 12 versions and of the one that is chosen above." in text(app)
 
 
 def test_pictures_of_an_audit_are_shown_with_names_as_they_are_written(audited: str):

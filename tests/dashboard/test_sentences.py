@@ -126,3 +126,6 @@ def test_what_costs_most_is_told_with_the_run_that_it_costs_most():
     alone = robustness_sentence({"A": kept(20, 30)}, CHOSEN[:1])
     assert alone.startswith("Of its accuracy, on 40 test images that are made worse in 2 ways, A keeps 62%")
     assert alone.endswith("Most is lost to blur: 50% right are left.")
+    weak = Robustness(ids, kinds, np.arange(40) < 8, kept(4, 6).worse)  # has less to lose
+    said = robustness_sentence({"A": weak, "B": kept(30, 10)}, CHOSEN)
+    assert "Most is lost to noise by B: 25% right are left." in said
