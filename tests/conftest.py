@@ -153,18 +153,23 @@ def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Trained by the first worker that needs it; each has a copy, which its tests may change."""
-    root = tmp_path_factory.mktemp("trained")
-    together = "PYTEST_XDIST_WORKER" in os.environ
-    shared = (tmp_path_factory.getbasetemp().parent if together else root) / "trained-once"
+def trained_untouched(request: pytest.FixtureRequest) -> Path:
+    """A folder with the trained store and its data that no test opens; made by the first worker that needs it."""
+    shared = _together(request.config) / "trained-once"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             unfinished = shared.with_suffix(".unfinished")
             unfinished.mkdir()
             train_on_greys(unfinished)
             unfinished.rename(shared)
-    shutil.copytree(shared, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("trained-once*"))
+    return shared
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory, trained_untouched: Path) -> Trained:
+    """A copy for each worker, which its tests may change."""
+    root = tmp_path_factory.mktemp("trained")
+    shutil.copytree(trained_untouched, root, dirs_exist_ok=True)
     return Trained(root, root / "faces")
 
 
@@ -189,11 +194,14 @@ def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 
 @pytest.fixture
-def trained_copy(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
-    """A copy of the trained store that this test alone changes, as the working directory."""
-    for name in ("mlruns", "faces"):
-        shutil.copytree(trained.root / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
+def trained_copy(trained_untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """A copy of the trained store that this test alone changes, as the working directory.
+
+    Of the one that is open in no process: who reads the file of an open database closes it again, and with that go all
+    locks on it.
+    """
+    shutil.copytree(trained_untouched, tmp_path, dirs_exist_ok=True)
+    _move_into(tmp_path, monkeypatch)
     # MLflow remembers by a run's id where its files are: here two stores have the same runs.
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._artifact_repos_cache", OrderedDict())
     return Trained(tmp_path, tmp_path / "faces")

@@ -197,6 +197,7 @@ def test_a_setting_that_this_machine_cannot_train_ends_its_trial_alone(
     assert "1 trials, 0 pruned, 1 could not be trained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_where_every_trial_would_be_compiled_and_cannot_be_the_sweep_ends(faces, monkeypatch, capsys):
     error = CompilationError("the network cannot be compiled here: give --compile False")
     monkeypatch.setattr("trainer.training.sweep.fit", Mock(side_effect=error))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -247,6 +246,7 @@ def test_a_photo_that_a_model_fails_on_costs_the_others_nothing(store):
         album(app).ask(chosen[0], Moody())
 
 
+@pytest.mark.slow
 def test_of_many_faces_few_large_inputs_are_held_at_a_time(store):
     places = [(20 + 160 * (i % 6), 10 + 160 * (i // 6)) for i in range(18)]
     many = photo(places, size=(1000, 500), side=150)
@@ -403,11 +403,7 @@ def test_a_face_that_nobody_moves_is_answered_once(store, monkeypatch):
     upload(app, many_dot_jpg=photo(places, size=(1000, 500), side=150))
 
 
-def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(
-    trained: Trained, tmp_path, monkeypatch
-):
-    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
-    monkeypatch.chdir(tmp_path)
+def test_a_version_that_is_gone_is_dropped_and_a_damaged_one_is_named(trained_copy: Trained, tmp_path):
     client = open_store(create=False).client()
     for path in (tmp_path / "mlruns").rglob("weights.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
@@ -497,6 +493,7 @@ def test_a_files_name_is_text_and_nothing_else(store, name):
     assert "[x](http" not in " ".join(caption.value for caption in app.caption)
 
 
+@pytest.mark.slow
 def test_torch_and_the_models_are_shared_between_sessions(store):
     try_it(CNN, one_dot_jpg=photo())
     loaded = dict(models._loaded)

@@ -153,6 +153,7 @@ def test_a_download_that_is_not_possible_is_a_quick_plain_error(
     assert "Traceback" not in output.err
 
 
+@pytest.mark.slow
 def test_the_real_fer2013_has_its_known_counts_classes_and_groups(fer2013: Path) -> None:
     dataset = load(fer2013, BOTH)
     train, test = dataset.parts["train"], dataset.parts["test"]

@@ -389,6 +389,7 @@ def test_intervals_of_a_paired_difference_cover_the_truth(rate_a, rate_b, size):
     assert 0.93 <= covers(intervals[:, 1], intervals[:, 2], rate_b - rate_a) <= 0.97
 
 
+@pytest.mark.slow
 def test_bootstrap_intervals_cover_the_truth():
     population = joint_table(*similar_answers(100_000), 3)
     truth = bootstrap_differences(population, resamples=1)
@@ -425,6 +426,7 @@ def test_intervals_of_a_difference_between_seeds_cover_the_truth(seeds_a, seeds_
     assert 0.93 <= covers(low, high, 0.01) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "own", "taste"), [(3, 0.03, 1.0), (5, 0.06, 1.0), (10, 0.15, 1.0), (10, 0.0, 0.5)]
 )

@@ -72,7 +72,9 @@ def test_on_each_photograph_its_one_face_is_found_upright_and_framed_as_training
         assert 13 < size < 26, (path.name, size)
 
 
-@pytest.mark.parametrize("turn", [90, 180, 270])
+@pytest.mark.parametrize(
+    "turn", [pytest.param(90, marks=pytest.mark.slow), 180, pytest.param(270, marks=pytest.mark.slow)]
+)
 def test_a_photograph_that_lies_on_its_side_or_head_gives_the_same_crops(photographs, turn):
     for path in photographs:
         photo = read_photo(path)
@@ -110,6 +112,7 @@ def test_thirty_faces_are_thirty():
         assert sum(x < face.region.x < x + 150 and y < face.region.y < y + 150 for face in found) == 1
 
 
+@pytest.mark.slow
 def test_a_crowd_is_counted_to_its_end():
     places = [(10 + 82 * (i % 12), 10 + 82 * (i // 12)) for i in range(120)]
     assert len(find_faces(photo_of(scene(places, size=(1004, 850), side=80)))) == 120
@@ -227,6 +230,7 @@ def test_a_nose_before_an_eye_is_turned_away():
     assert turned_away(leaning) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_detector_is_each_threads_own():
     from concurrent.futures import ThreadPoolExecutor
 

@@ -156,6 +156,7 @@ def batches() -> Iterator[dict[str, bytes]]:
         yield {name: files[name] for name in names[start : start + MOST_PHOTOS]}
 
 
+@pytest.mark.slow
 def test_the_page_keeps_a_failure_for_each_photo_and_sees_the_others() -> None:
     expected = {case.name: case for case in CASES}
     seen = {}
@@ -236,6 +237,7 @@ HUGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HUGE)
 @pytest.mark.timeout(60)
 def test_64_megapixels_take_less_memory_than_is_promised(kind: str, tmp_path: Path) -> None:

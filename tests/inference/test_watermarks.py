@@ -53,6 +53,7 @@ def test_writing_changes_nothing_beside_itself(faces: torch.Tensor):
     assert (written != images).flatten(1).any(1).all()
 
 
+@pytest.mark.slow
 def test_the_network_is_taught_by_one_command(
     faces: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

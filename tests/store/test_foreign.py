@@ -412,9 +412,7 @@ class Copied(NamedTuple):
 
 
 @pytest.fixture
-def copied(trained: Trained, tmp_path, monkeypatch) -> Copied:
-    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
-    monkeypatch.chdir(tmp_path)
+def copied(trained_copy: Trained, tmp_path, monkeypatch) -> Copied:
     monkeypatch.setenv(TRUST, "1")
     store = open_store(create=False)
     version = find_version(store, "fer2013-emotion/1")
@@ -449,6 +447,7 @@ def test_without_its_files_our_export_is_a_strangers_and_answers_the_same(copied
         load_model(copied.version)
 
 
+@pytest.mark.slow
 def test_a_version_that_points_into_its_run_is_loaded_and_leaves_no_copy(copied, tmp_path, monkeypatch):
     client = copied.store.client()
     run_id = client.create_run(copied.store.experiment_id("fer2013")).info.run_id

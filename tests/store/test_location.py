@@ -82,6 +82,7 @@ def test_reading_makes_no_store(workplace):
     assert not (workplace / "mlruns").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_was_deleted_or_replaced_meanwhile_is_opened_anew(workplace, other):
     first = open_store(uri=embedded_uri())
     first.experiment_id("first")
@@ -229,9 +230,7 @@ def test_processes_that_open_a_new_store_together_all_succeed(workplace):
     assert len(set(answers)) == 1
 
 
-def test_a_moved_project_keeps_its_artifacts(trained: Trained, tmp_path, monkeypatch, caplog, capsys):
-    shutil.copytree(trained.root / "mlruns", tmp_path / "mlruns")
-    monkeypatch.chdir(tmp_path)
+def test_a_moved_project_keeps_its_artifacts(trained_copy: Trained, tmp_path, caplog, capsys):
     store = open_store(create=False)
     assert f"{tmp_path}/mlruns; its artifact paths were set right" in caplog.text
     version = find_version(store, "fer2013-emotion@champion")
@@ -240,7 +239,14 @@ def test_a_moved_project_keeps_its_artifacts(trained: Trained, tmp_path, monkeyp
     assert run.info.artifact_uri.startswith(str(tmp_path))
     assert store.client().list_artifacts(version.run_id, "evaluation")
     assert (
-        main(["predict", "fer2013-emotion@champion", str(next(trained.data_dir.rglob("*.png"))), "--whole"])
+        main(
+            [
+                "predict",
+                "fer2013-emotion@champion",
+                str(next(trained_copy.data_dir.rglob("*.png"))),
+                "--whole",
+            ]
+        )
         == 0
     )
     caplog.clear()

@@ -155,6 +155,7 @@ def test_what_a_model_learned_before_it_began_with_another_counts_as_well(traine
     assert main(again) == 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_model_that_it_began_with(trained_copy: Trained, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(stored_files(find_version(open_store(), FIRST)), tmp_path / "model"))
     shutil.copytree(trained_copy.data_dir, tmp_path / "own")

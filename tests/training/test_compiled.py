@@ -64,6 +64,7 @@ def test_what_is_compiled_first_is_what_is_trained(compiled_sides, monkeypatch, 
     assert first == compiled_sides != []
 
 
+@pytest.mark.slow
 def test_each_side_is_compiled_once_in_every_training_of_a_process(compiled_sides):
     for width in range(4, 10):  # twelve graphs: torch would compile eight of them
         compiled_sides.clear()

@@ -43,6 +43,7 @@ def test_each_fold_has_its_share_of_each_class():
         fold_numbers(target, 9, seed=0)
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_suspected_most_by_networks_that_have_not_seen_them():
     train = SOURCE.load(None, ("train",)).parts["train"]
     wrong = np.array([3, 30, 60, 90])

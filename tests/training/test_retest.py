@@ -26,6 +26,7 @@ from trainer.training.retest import bundled_elsewhere
 MODEL = "fer2013-emotion/1"
 
 
+@pytest.mark.slow
 def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(trained_copy: Trained, capsys):
     store = open_store()
     version = find_version(store, MODEL)
@@ -146,6 +147,7 @@ def test_whoever_stops_it_leaves_the_run_as_it_was(trained_copy: Trained, monkey
     pd.testing.assert_frame_equal(Reader(store).snapshot().runs, before.runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True])
 def test_of_a_run_with_exclusions_the_held_out_images_tell_whether_it_knows_these(
     trained_copy: Trained, monkeypatch, changed
