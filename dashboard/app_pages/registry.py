@@ -217,10 +217,13 @@ models = sorted({version.name for version in snapshot.versions})
 newest = max(snapshot.versions, key=lambda version: version.created_ms).name
 top = st.container()
 model = choose_newest("Model", models, newest, key="model", shown=len(models) > 1)
-if st.session_state.setdefault("version-of", model) != model:  # the number was another model's
+if st.session_state.setdefault("version-of", model) != model:
     st.session_state["version-of"] = model
-    st.session_state.pop("version", None)
-    st.query_params.pop("version", None)
+    if st.query_params.get("version") == str(
+        st.session_state.get("version")
+    ):  # the number was the other model's
+        st.session_state.pop("version", None)
+        st.query_params.pop("version", None)
 if asked := st.query_params.get("version"):
     with frame.tell_errors():
         snapshot = cache.snapshot([f"{model}/{asked}"])
