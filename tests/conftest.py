@@ -8,6 +8,7 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Tests run two at a time: threads of both on the same cores would slow each other down more than tenfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,17 +18,21 @@ from filelock import FileLock
 
 from tests.extra.grey_faces import ARCHITECTURE_FLAGS, Trained, write_grey_folder
 from tests.extra.servers import Server, postgres_programs, start_server
-from trainer.store.location import Store, open_store
+
+# Where tests run two at a time, a third process reads this file, too, and the others wait for it: import little.
+if TYPE_CHECKING:
+    from trainer.store.location import Store
 
 REQUIRED = bool(os.environ.get("MOODIFY_NO_SKIP"))
 FIRST = (
-    *("e2e/test_dashboard.py", "data/test_fer2013.py", "e2e/test_try_it.py", "data/test_twins.py"),
+    *("e2e/test_dashboard.py", "training/test_loop.py", "e2e/test_try_it.py", "models/test_pretrained.py"),
     *(
-        "tests/test_processes.py",
-        "training/test_distributed.py",
-        "store/test_migration.py",
-        "tests/test_jobs.py",
+        "inference/test_faces.py",
+        "evaluation/test_statistics.py",
+        "commands/test_bulk.py",
+        "data/test_loading.py",
     ),
+    *("tests/test_processes.py", "training/test_distributed.py", "dashboard/test_pages.py"),
 )
 """Files are dealt out whole: where a long one came last, one worker would wait for the other. The first one trains what
 others need; meanwhile the second worker has files that do without."""
@@ -70,6 +75,8 @@ def _read_server(folder: Path) -> Server:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a store without runs: to make one takes seconds, to copy it does not."""
+    from trainer.store.location import open_store
+
     file = tmp_path_factory.mktemp("empty") / "mlflow.db"
     open_store(uri=f"sqlite:///{file}")
     with contextlib.closing(sqlite3.connect(file)) as connection:
@@ -86,8 +93,10 @@ def stocked(workplace: Path, empty_database: Path) -> Path:
 
 
 @pytest.fixture
-def other(tmp_path: Path, empty_database: Path) -> Store:
+def other(tmp_path: Path, empty_database: Path) -> "Store":
     """One more embedded store, elsewhere."""
+    from trainer.store.location import open_store
+
     (tmp_path / "other").mkdir()
     shutil.copyfile(empty_database, tmp_path / "other/mlflow.db")
     return open_store(uri=f"sqlite:///{tmp_path}/other/mlflow.db")

@@ -45,6 +45,7 @@ def test_a_sweep_is_told_by_its_best_trial_and_its_trials_stay_out_of_runs(train
     assert "trial 0" not in text(open_page("runs.py"))
 
 
+@pytest.mark.slow
 def test_a_link_to_the_newest_sweep_opens_it_when_there_is_a_newer_one(stocked):
     store = open_store()
     first = begin_sweep(store, "faces", "first", "", {}, {})

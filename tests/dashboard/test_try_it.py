@@ -92,8 +92,7 @@ def test_before_a_photo_the_page_invites_and_the_champion_is_chosen(store):
     assert "Do not use it for decisions about people" in text(app)
 
 
-def test_without_a_registered_model_the_page_says_what_makes_one(trained: Trained, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+def test_without_a_registered_model_the_page_says_what_makes_one(stocked, tmp_path):
     client = open_store().client()
     client.create_run(client.create_experiment("empty", str(tmp_path)))
     app = try_it()

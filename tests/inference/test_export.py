@@ -152,6 +152,7 @@ def test_who_may_only_read_the_store_has_the_files_and_the_table(
     assert "Nothing of this is logged: permission denied" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_export_of_a_model_that_answers_with_no_number_leaves_no_file(tmp_path, capsys):
     folder = write_tiny_model(tmp_path / "model")
     weights = load_file(folder / WEIGHTS_FILE)

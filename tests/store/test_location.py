@@ -33,6 +33,7 @@ def test_a_new_store_is_in_wal_mode_and_inside_mlruns(workplace):
     assert experiment.artifact_location == f"{workplace}/mlruns/artifacts"
 
 
+@pytest.mark.slow
 def test_a_store_whose_making_was_stopped_is_made_anew(workplace, monkeypatch):
     def half(*_: object, **__: object) -> None:
         with closing(sqlite3.connect(workplace / "mlruns/mlflow.db")) as connection:

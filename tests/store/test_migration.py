@@ -208,6 +208,7 @@ def test_a_sweep_that_goes_on_is_left_out_and_has_its_trials_later(stocked, othe
     assert parents == [copy]
 
 
+@pytest.mark.slow
 def test_a_copy_is_copied_on_and_found_again(stocked, other: Store, tmp_path):
     here = open_store(uri=embedded_uri())
     make_run(here.client(), here.experiment_id("x"), "one")
@@ -251,6 +252,7 @@ def add_version(store: Store, name: str = "x-emotion") -> tuple[str, str]:
     return run_id, model.model_id
 
 
+@pytest.mark.slow
 def test_a_version_whose_model_was_deleted_is_left_out_and_stops_nothing(stocked, other: Store):
     here = open_store(uri=embedded_uri())
     _, early = add_version(here, "a")

@@ -132,6 +132,7 @@ def test_deliver_without_an_address_names_the_server_that_runs_wait_for(
     assert "set MLFLOW_TRACKING_URI=http://127.0.0.1:9\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_delivery_that_was_cut_short_makes_nothing_twice(trained: Trained, impatient):
     store = open_store(create=False)
     bundle = next((trained.root / "mlruns" / "artifacts" / "models").glob("*/artifacts/extra_files"))

@@ -39,6 +39,7 @@ def params_of(store: Store, reference: str) -> dict[str, str]:
     return run_params(store, find_version(store, reference).run_id or "")
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_the_network_and_the_weights_of_a_model(
     trained_copy: Trained, store: Store, capsys
 ):

@@ -68,6 +68,7 @@ def test_a_larger_test_set_replaces_the_one_before_and_nothing_is_lost(trained_c
     assert client.download_artifacts(version.run_id, CARD_FILE)
 
 
+@pytest.mark.slow
 def test_what_was_answered_before_is_kept_also_where_writing_was_cut_short_and_is_done_again(
     trained_copy: Trained, monkeypatch
 ):
@@ -198,6 +199,7 @@ def test_a_list_of_exclusions_that_is_at_hand_is_left_out_of_train_again(trained
     assert without is None
 
 
+@pytest.mark.slow
 def test_a_model_that_learned_from_models_of_another_store_is_tested_again(
     trained_copy: Trained, monkeypatch
 ):
