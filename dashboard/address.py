@@ -1,43 +1,30 @@
 """Choices that a page's address always holds, so that a copied link opens the same when there is something newer."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dashboard.text import plain, short
 
 T = TypeVar("T", str, int)
-SETTLED_SECONDS = 1.0
-"""After so long a browser shows the address that was written: what it says otherwise is an earlier or a later one."""
 
 
-def write(key: str, values: Sequence[str]) -> None:
-    """Let the address say what is chosen."""
-    if st.session_state.get(_written(key), ([], 0.0))[0] != list(values):
-        st.session_state[_written(key)] = list(values), time.monotonic()
-    if st.query_params.get_all(key) != list(values):
-        st.query_params[key] = list(values)
+def write(**chosen: Sequence[str] | str) -> None:
+    """Let the address say what is chosen: at once, for each time is an entry of its own in the browser's history."""
+    wanted = {key: [value] if isinstance(value, str) else list(value) for key, value in chosen.items()}
+    changed = {key: values for key, values in wanted.items() if st.query_params.get_all(key) != values}
+    if changed:
+        st.query_params.update(changed)
 
 
-def from_history(key: str, chosen: Sequence[str] | None) -> list[str] | None:
-    """What the address says since somebody went back or forward in the browser; None where the choice stands.
-
-    Args:
-        chosen: As the address would say it. Where that was not written yet, somebody has just chosen it.
-    """
-    asked, (written, when) = (
-        st.query_params.get_all(key),
-        st.session_state.get(_written(key), (None, 0.0)),
-    )
-    is_settled = time.monotonic() - when > SETTLED_SECONDS
-    return asked if asked and chosen == written and asked != written and is_settled else None
-
-
-def _written(key: str) -> str:
-    return f"written-{key}"
+def is_asked_again(key: str) -> bool:
+    """Whether somebody has gone back or forward in the browser to an address that says this: it counts, not what was
+    chosen since."""
+    run = get_script_run_ctx()
+    return run is not None and run.is_history_navigation and key in st.query_params
 
 
 def choose_newest(
@@ -49,12 +36,12 @@ def choose_newest(
     format_func: Callable[[T], str] = str,
     shown: bool = True,
 ) -> T:
-    """A box that begins with what the address says, else with the newest, and writes its choice into the address.
+    """A box that begins with what the address says, else with the newest; whoever asks writes the choice there.
 
     Streamlit's own binding leaves a default out of the address, and what is the newest today is not tomorrow.
 
     Args:
-        shown: Whether there is anything to choose; else it is the newest, and the address says so all the same.
+        shown: Whether there is anything to choose; else it is the newest.
     """
     names = {option: format_func(option) for option in options}
     times = Counter(names.values())
@@ -62,7 +49,7 @@ def choose_newest(
     names = {o: f"{name}, {str(o)[:8]}" if times[name] > 1 else name for o, name in names.items()}
     asked = st.query_params.get(key)
     chosen: T | None = st.session_state.get(key)
-    if chosen is not None and from_history(key, [str(chosen)]):
+    if is_asked_again(key):
         chosen = None
     if chosen is None or chosen not in options:
         found = [option for option in options if asked in (str(option), names[option])]
@@ -73,5 +60,4 @@ def choose_newest(
             st.session_state[key] = chosen
     if shown:
         chosen = st.selectbox(label, options, key=key, format_func=names.__getitem__)
-    write(key, [str(chosen)])
     return chosen

@@ -112,12 +112,12 @@ def _reach() -> None:
 
 
 def _chosen() -> list[str]:
-    """The runs and models that the address or the session names."""
+    """The runs and models that the session and the address name, which differ where somebody goes back to one."""
     return [name for name in _given("runs") if len(name) >= SHORTEST_ID] + _given("models")
 
 
 def _given(key: str) -> list[str]:
-    return list(st.session_state[key] if key in st.session_state else st.query_params.get_all(key))
+    return [*st.session_state.get(key, ()), *st.query_params.get_all(key)]
 
 
 def answer(title: str, sentence: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 from cachetools import LRUCache
 
-from dashboard.address import from_history, write
+from dashboard.address import is_asked_again, write
 from dashboard.selection import COLOURS, GREY
 from dashboard.text import plain, short
 from trainer.contract import CHAMPION, Tag
@@ -47,7 +47,7 @@ class Candidate:
 def choose_models(snapshot: Snapshot) -> list[Candidate]:
     """The bar at the top: versions by alias or number; an alias means whatever it points to now."""
     known = references(snapshot.versions)
-    if KEY not in st.session_state or from_history(KEY, st.session_state[KEY]):
+    if KEY not in st.session_state or is_asked_again(KEY):
         wanted = [name for name in dict.fromkeys(st.query_params.get_all(KEY)) if name in known][:MOST]
         st.session_state[KEY] = wanted or default(snapshot.versions)
         missing = [name for name in st.query_params.get_all(KEY) if name not in known]
@@ -64,7 +64,7 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
         placeholder="Choose versions or aliases",
         wrap=True,
     )
-    write(KEY, chosen)
+    write(**{KEY: chosen})
     missing, instead = st.session_state.get(_MISSING, ([], []))
     if chosen != instead:
         st.session_state[_MISSING] = [], []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from dashboard.address import from_history, write
+from dashboard.address import is_asked_again, write
 from dashboard.cache import MOST_WANTED
 from dashboard.text import plain, short
 from trainer.store.snapshot import NOT_CONFIGURATION, Snapshot
@@ -83,7 +83,7 @@ def restore(snapshot: Snapshot) -> None:
     """Take the choice from the URL in a new session, and where somebody goes back to it, else the two best runs; drop
     runs that are gone."""
     runs = snapshot.runs
-    if KEY not in st.session_state or from_history(KEY, _short_ids(st.session_state[KEY])):
+    if KEY not in st.session_state or is_asked_again(KEY):
         wanted = st.query_params.get_all(KEY)
         found = [
             run_id
@@ -103,11 +103,7 @@ def restore(snapshot: Snapshot) -> None:
 
 def remember(run_ids: Sequence[str]) -> None:
     """Write the choice into the URL."""
-    write(KEY, _short_ids(run_ids))
-
-
-def _short_ids(run_ids: Sequence[str]) -> list[str]:
-    return [run_id[:_ID_LENGTH] for run_id in run_ids]
+    write(**{KEY: [run_id[:_ID_LENGTH] for run_id in run_ids]})
 
 
 def best_two(runs: pd.DataFrame) -> list[str]:

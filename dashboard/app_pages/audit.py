@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, frame
-from dashboard.address import choose_newest
+from dashboard.address import choose_newest, write
 from dashboard.text import plain, several
 from trainer.contract import AUDIT_LIST, AUDIT_TABLE, Reason
 from trainer.evaluation.audit import (
@@ -106,6 +106,7 @@ chosen = choose_newest(
     "Audit", list(runs), snapshot.audits[0].run_id, key="audit", shown=len(runs) > 1,
     format_func=lambda run_id: label(runs[run_id]),
 )  # fmt: skip
+write(audit=chosen)
 try:
     audit = cache.audit(chosen)
 except StoreError as error:

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, charts, frame
-from dashboard.address import choose_newest
+from dashboard.address import choose_newest, write
 from dashboard.links import mlflow_version_url
 from dashboard.selection import short_names
 from dashboard.text import document, number, plain, several, signed
@@ -180,11 +180,13 @@ def confirm(model: str, version: int, alias: str, table: pd.DataFrame, now: int 
             else:
                 moved(model, version, alias)
         if st.button("Leave it as it is", key="cancel"):
+            st.session_state.pop(f"reason:{model}:{version}", None)
             st.rerun()
 
 
 def moved(model: str, version: int, alias: str) -> None:
     cache.forget()
+    st.session_state.pop(f"reason:{model}:{version}", None)
     st.session_state["moved"] = f"{plain(model)} version {version} is now {plain(alias)}."
     st.rerun()
 
@@ -217,13 +219,9 @@ models = sorted({version.name for version in snapshot.versions})
 newest = max(snapshot.versions, key=lambda version: version.created_ms).name
 top = st.container()
 model = choose_newest("Model", models, newest, key="model", shown=len(models) > 1)
-if st.session_state.setdefault("version-of", model) != model:
-    st.session_state["version-of"] = model
-    if st.query_params.get("version") == str(
-        st.session_state.get("version")
-    ):  # the number was the other model's
-        st.session_state.pop("version", None)
-        st.query_params.pop("version", None)
+if st.query_params.get("model", model) != model:  # the number was the other model's
+    st.session_state.pop("version", None)
+    write(model=model, version=str(max(v.version for v in snapshot.versions if v.name == model)))
 if asked := st.query_params.get("version"):
     with frame.tell_errors():
         snapshot = cache.snapshot([f"{model}/{asked}"])
@@ -279,6 +277,7 @@ with right:
     st.subheader("Promote a version", anchor=False)
     numbers = list(shown["version"])
     version = choose_newest("Version", numbers, numbers[0], key="version")
+    write(model=model, version=str(version))
     st.caption(plain(table.at[version, "label"]))
     known = sorted({CHAMPION, CHALLENGER} | {alias for v in versions for alias in v.aliases})
     known.sort(key=lambda alias: (alias != CHAMPION, alias != CHALLENGER, alias))

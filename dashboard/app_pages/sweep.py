@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, charts, frame
-from dashboard.address import choose_newest
+from dashboard.address import choose_newest, write
 from dashboard.sweeps import (
     best_trial,
     command,
@@ -83,6 +83,7 @@ chosen = choose_newest(
     "Sweep", list(sweeps), snapshot.sweeps[0].run_id, key="sweep", shown=len(sweeps) > 1,
     format_func=lambda run_id: label(sweeps[run_id]),
 )  # fmt: skip
+write(sweep=chosen)
 sweep = sweeps[chosen]
 with frame.tell_errors():
     snapshot = cache.with_trials(sweep.run_id)

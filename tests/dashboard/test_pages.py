@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -123,9 +124,9 @@ def test_a_link_to_what_is_gone_says_so_until_another_choice_is_made(trained: Tr
 
 
 def test_going_back_in_the_browser_brings_back_what_was_chosen(stocked, monkeypatch):
-    monkeypatch.setattr(address, "SETTLED_SECONDS", 0.0)
     registered([0.1, 0.2, 0.3], ["same"] * 3)
     ids = list(Reader(open_store()).snapshot().runs.index)
+    came_back = SimpleNamespace(is_history_navigation=True)  # AppTest knows of no browser
     for page, key, first, second in (
         ("compare.py", "runs", ids[:2], ids[1:]),
         ("try_it.py", "models", ["faces/1"], ["faces/2", "faces@champion"]),
@@ -138,15 +139,16 @@ def test_going_back_in_the_browser_brings_back_what_was_chosen(stocked, monkeypa
         getattr(app, kind)(key=key).set_value(second).run()
         assert app.query_params[key] != before
         app.query_params[key] = before
-        app.run()
+        with monkeypatch.context() as back:
+            back.setattr(address, "get_script_run_ctx", lambda: came_back)
+            app.run()
         assert getattr(app, kind)(key=key).value == first, page
         assert app.query_params[key] == before
 
 
-def test_an_address_that_the_browser_does_not_show_yet_takes_no_choice_back(stocked, monkeypatch):
+def test_an_address_that_the_browser_does_not_show_yet_takes_no_choice_back(stocked):
     registered([0.1, 0.2, 0.3], ["same"] * 3)
     ids = list(Reader(open_store()).snapshot().runs.index)
-    monkeypatch.setattr(address, "SETTLED_SECONDS", 60.0)
     app = open_page("compare.py", runs=[one[:8] for one in ids[:2]])
     before = app.query_params["runs"]
     app.multiselect(key="runs").set_value(ids[1:]).run()

@@ -12,7 +12,6 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from dashboard.address import SETTLED_SECONDS
 from dashboard.app import PAGES
 from tests.e2e.conftest import MODEL, Browser, Place, Tab, opened
 from tests.extra.grey_faces import GREY_LEVELS
@@ -250,7 +249,6 @@ def test_going_back_brings_back_the_runs_that_were_chosen(page: Page, place: Pla
     page.get_by_role("combobox", name="Runs").press("Backspace")
     expect(answer(page)).to_contain_text("choose a second run to compare")
     expect(page).not_to_have_url(link)
-    page.wait_for_timeout(1000 * SETTLED_SECONDS)
     page.go_back()
     expect(page).to_have_url(link)
     expect(answer(page)).to_have_text(said)
