@@ -273,7 +273,7 @@ def test_a_tensor_of_another_shape_is_named(folder):
 
 def test_weights_that_are_no_numbers_are_refused(folder):
     change_weights(folder, lambda weights: weights["network.0.0.weight"].view(-1)[3:4].fill_(torch.nan))
-    with pytest.raises(BundleError, match=r"network\.0\.0\.weight holds what is no number"):
+    with pytest.raises(BundleError, match=r"network\.0\.0\.weight holds values that are not finite"):
         read(folder)
 
 

@@ -107,5 +107,10 @@ def test_a_version_does_not_replace_a_champion_that_it_was_not_judged_against(st
     with pytest.raises(StoreError, match="faces has lost its champion meanwhile"):
         promote(store, two, three, [])
     assert find_version(store, "faces/2").tags == {}
+    seen = find_version(store, "faces/1")
+    client.set_model_version_tag("faces", "1", Tag.PROMOTED_BY, "somebody else, meanwhile")
+    with pytest.raises(StoreError, match="nothing is promoted"):
+        promote(store, seen, three, [])
+    assert find_version(store, "faces/1").tags[Tag.PROMOTED_BY] == "somebody else, meanwhile"
     promote(store, two, None, [])
     assert find_version(store, "faces@champion").version == 2

@@ -15,7 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from trainer import torchrun
 from trainer.commands.progress import Lines, duration, stoppable
 from trainer.inference.listing import find
-from trainer.inference.parts import About, Found, Parts, Tally, check_same, shape
+from trainer.inference.parts import About, Chunk, Found, Parts, Tally, check_same, shape
 from trainer.torchrun import Counts
 
 if TYPE_CHECKING:
@@ -116,14 +116,18 @@ def answer_chunks(
 
     if about.whole and about.photos >= MANY and missing:
         models = {name: quick(model) for name, model in models.items()}
+
+    def pass_over(chunk: Chunk, why: str, *said: str) -> None:
+        log.warning(why, several(len(chunk.paths)), chunk.paths[0], *said)
+        counts.add("absent", len(chunk.paths))
+        meter.set(counts.add("photos", len(chunk.paths)))
+
     columns = shape(dict.fromkeys(name for model in models.values() for name in model.class_names))
     chunks = parts.chunks(about)
     while (turn := counts.add("chunks taken", 1)) <= len(missing):
         chunk = next(chunk for chunk in chunks if chunk.number == missing[turn - 1])
         if not any(map(os.path.exists, chunk.paths)):
-            log.warning(ABSENT, several(len(chunk.paths)), chunk.paths[0])
-            counts.add("absent", len(chunk.paths))
-            meter.set(counts.add("photos", len(chunk.paths)))
+            pass_over(chunk, ABSENT)
             continue
         rows, failed, away = [], 0, None
         items = ask_all(chunk.paths, models, about.whole, keep_pixels=False)
@@ -138,9 +142,10 @@ def answer_chunks(
             meter.advance()
         if away is not None:  # what is written is asked about no more
             items.close()
-            log.warning(AWAY, several(len(chunk.paths)), chunk.paths[0], away.name, away.failure)
-            counts.add("absent", len(chunk.paths))
-            meter.set(counts.add("photos", len(chunk.paths)))
+            pass_over(chunk, AWAY, away.name, away.failure)
+            continue
+        if failed and not any(map(os.path.exists, chunk.paths)):  # the disk went while it was read
+            pass_over(chunk, ABSENT)
             continue
         parts.write(chunk.number, rows, columns)
         counts.add("answers", len(rows) - failed)

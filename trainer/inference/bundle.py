@@ -103,7 +103,7 @@ def read(folder: Path) -> tuple[Classifier, ModelSpec]:
         if tensor.shape != wanted[name].shape:
             raise BundleError(f"{path}: {name} is {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}")
         if not tensor.isfinite().all():
-            raise BundleError(f"{path}: {name} holds what is no number")
+            raise BundleError(f"{path}: {name} holds values that are not finite")
     classifier = spec.build()
     classifier.load_state_dict(weights)
     return classifier.eval(), spec

@@ -20,7 +20,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -93,7 +93,8 @@ def back_up(store: Store, file: Path) -> Contents:
             _to_disk(draft)  # whoever is told that it is whole may delete the store
             contents = verify(draft)
             draft.replace(file)
-            _to_disk(file.absolute().parent)
+            with suppress(OSError):  # not every file system can do so with a folder
+                _to_disk(file.absolute().parent)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
         raise StoreError(f"{file} is not written: {error}".splitlines()[0]) from error
     return contents

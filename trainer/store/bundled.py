@@ -131,15 +131,16 @@ def install(store: Store, folder: Path = FOLDER) -> bool:
     if store.artifact_root:
         place, name = store.artifact_root.parent, ".moodify-bundled.lock"
     with FileLock(place / name):
+        record = json.loads((folder / RECORD_FILE).read_text())
         if version := _without_its_end(store):
             crown_first(store, version.name, int(version.version))
-            store.client().set_terminated(version.run_id, FINISHED)
+            began = store.client().get_run(version.run_id).info.start_time
+            store.client().set_terminated(version.run_id, FINISHED, began + record["milliseconds"])
             return True
         if not _is_empty(store):
             return False
         for run in _runs(store):
             store.client().delete_run(run.info.run_id)
-        record = json.loads((folder / RECORD_FILE).read_text())
         tags = record["tags"] | {Tag.BUNDLED: "true"}
         ended = time.time_ns() // 1_000_000
         started = ended - record["milliseconds"]

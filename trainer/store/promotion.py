@@ -121,21 +121,25 @@ def promote(
         Tag.PROMOTION_REASON: reason,
     }
     client, where = store.client(), (version.name, str(version.version))
+    written = []
     try:
         _refuse_another(client, version.name, over)
         for key, value in tags.items():
+            written.append(key)
             client.set_model_version_tag(*where, key, value)
         _refuse_another(client, version.name, over)
         # Last, so that no champion is seen without its tags.
         set_alias(store, version.name, version.version, CHAMPION)
     except BaseException as error:  # Ctrl-C, too
+        now = None
         with suppress(MlflowException):
-            if _champion_now(client, version.name) != str(version.version):
-                for key in tags:
-                    if key in version.tags:
-                        client.set_model_version_tag(*where, key, version.tags[key])
-                    else:
-                        client.delete_model_version_tag(*where, key)
+            now = _champion_now(client, version.name)
+        for key in written if now != str(version.version) else ():
+            with suppress(MlflowException):
+                if key in version.tags:
+                    client.set_model_version_tag(*where, key, version.tags[key])
+                else:
+                    client.delete_model_version_tag(*where, key)
         if not isinstance(error, MlflowException):
             raise
         raise StoreError(f"{version.uri} cannot be promoted: {reason_of(error)}") from error

@@ -46,7 +46,7 @@ _BEGINNING_SECONDS = 20
 _POLL_SECONDS = 1.0
 _FACTS, _RUN_ID, _FAILED = "moodify", "run_id", "failed"
 _SUFFICIENT = (TrialState.COMPLETE, TrialState.PRUNED)
-_ELSEWHERE = {"data_dir", "device"}
+_ELSEWHERE = {"data_dir", "device", "exclude"}
 """Settings in which machines may differ; the data are known by their fingerprints."""
 
 

@@ -22,7 +22,8 @@ def naming_models(config: Config, store: Store) -> Config:
 
     def named(reference: str) -> str:
         if Path(reference).is_dir():
-            return str(Path(reference).absolute())
+            whole = str(Path(reference).absolute())
+            return reference if "," in whole else whole  # commas stand between teachers
         version = find_version(store, reference)
         return version.reference if "@" in reference else reference
 

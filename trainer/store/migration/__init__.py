@@ -36,14 +36,13 @@ def migrate(
     check_all: read back also what an earlier migration has copied. `started` is told the number of runs and versions,
     `advance` is called after each.
 
-    Raises StoreError where a store cannot be read or written, or another migration on this machine writes to `target`;
-    what was copied by then is found by the next migration.
+    Raises StoreError where a store cannot be read or written, or another migration writes to `target` (of a server:
+    another one of the same user on this machine); what was copied by then is found by the next migration.
     """
     if is_same(source.uri, target.uri):
         raise StoreError(f"{source.uri} is named twice: a store is not copied into itself")
     # What is there is looked up once: two at a time would copy everything twice.
-    name = f".moodify-migration-{os.getuid()}-{hashlib.sha256(target.uri.encode()).hexdigest()[:16]}.lock"
-    lock = FileLock(Path(tempfile.gettempdir(), name))
+    lock = FileLock(_lock_file(target))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
@@ -59,6 +58,13 @@ def migrate(
     finally:
         mlflow.set_tracking_uri(before)
         lock.release()
+
+
+def _lock_file(target: Store) -> Path:
+    if target.artifact_root is not None:
+        return target.artifact_root.parent / ".migration.lock"
+    digest = hashlib.sha256(target.uri.rstrip("/").encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f".moodify-migration-{os.getuid()}-{digest}.lock")
 
 
 def _copy_all(
