@@ -35,9 +35,8 @@ def originals(store: Store) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_store_moves_to_a_server_and_its_models_answer_as_before(
-    trained: Trained, server, monkeypatch, capsys
+    trained_copy: Trained, server, monkeypatch, capsys
 ):
-    monkeypatch.chdir(trained.root)
     assert main(["migrate"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("Copied 2 runs (0 were there), 2 versions (0 were there), 1 aliases")
@@ -82,7 +81,7 @@ def same(one: object, other: object) -> bool:
 
 
 @pytest.mark.slow
-def test_an_interrupted_migration_goes_on_and_nothing_is_there_twice(trained: Trained, other: Store):
+def test_an_interrupted_migration_goes_on_and_nothing_is_there_twice(trained_copy: Trained, other: Store):
     def pull_the_plug() -> None:
         raise KeyboardInterrupt
 
@@ -103,7 +102,7 @@ def test_an_interrupted_migration_goes_on_and_nothing_is_there_twice(trained: Tr
     assert not again.different
 
 
-def test_a_copy_that_was_changed_is_found(trained: Trained, other: Store, capsys):
+def test_a_copy_that_was_changed_is_found(trained_copy: Trained, other: Store, capsys):
     migrate(embedded(), other)
     client = other.client()
     run_id = next(iter(originals(other)))
@@ -117,7 +116,7 @@ def test_a_copy_that_was_changed_is_found(trained: Trained, other: Store, capsys
     assert "2 differ." in shown
 
 
-def test_what_changes_in_a_run_later_is_copied_again(trained: Trained, other: Store):
+def test_what_changes_in_a_run_later_is_copied_again(trained_copy: Trained, other: Store):
     migrate(embedded(), other)
     run_id = Reader(embedded()).snapshot().runs.index[0]
     client = embedded().client()
