@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -72,6 +73,19 @@ def difference(snapshot: Snapshot, a: Chosen, b: Chosen, found: dict[str, Predic
     )
 
 
+def most_confused(run: Chosen, pairs: pd.DataFrame) -> None:
+    with st.container():
+        st.subheader("Most confused pairs", anchor=False)
+        st.dataframe(
+            pairs.assign(share=pairs["share"].map(percent)).rename(
+                columns={"share": "share of the truth", "count": "images", "prediction": "taken for"}
+            ),
+            hide_index=True, column_config=frame.right(["share of the truth"]),
+            alt=f"Most confused pairs of {run.label}",
+        )  # fmt: skip
+        st.caption(f"Of {plain(run.label)}.")
+
+
 def matrix(run_id: str, predictions: Predictions, title: str, view: str, theme: str, most: int) -> go.Figure:
     return cache.figure(
         ("matrix", run_id, title, view, theme, most),
@@ -118,18 +132,8 @@ with st.grid(min(len(shown), 2), min_column_width=340, gap="medium"):
     if len(shown) == 2:
         with st.container():
             difference(snapshot, shown[0], shown[1], found)
-    with st.container():
-        st.subheader("Most confused pairs", anchor=False)
-        pairs = confused_pairs(found[best.run_id].evaluation).head(10)
-        st.dataframe(
-            pairs.assign(share=pairs["share"].map(percent)).rename(
-                columns={"share": "share of the truth", "count": "images", "prediction": "taken for"}
-            ),
-            hide_index=True,
-            column_config=frame.right(["share of the truth"]),
-            alt=f"Most confused pairs of {best.label}",
-        )  # fmt: skip
-        st.caption(f"Of {plain(best.label)}.")
+    if len(pairs := confused_pairs(found[best.run_id].evaluation).head(10)):
+        most_confused(best, pairs)
 
 st.subheader("The images behind a cell", anchor=False)
 labels = {run.run_id: run.label for run in shown}

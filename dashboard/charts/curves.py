@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.charts.style import interval, style
+from dashboard.charts.style import SHARES, interval, style
 from dashboard.selection import GREY, Chosen
 from dashboard.text import tag
 
@@ -67,7 +67,7 @@ def learning_curves(
     unit = " (nats)" if quantity == "loss" else ""
     style(figure, title, 380)
     figure.update_xaxes(title_text="epoch" if axis == "epoch" else "minutes of training", rangemode="tozero")
-    figure.update_yaxes(title_text=quantity.replace("_", " ") + unit)
+    figure.update_yaxes(title_text=quantity.replace("_", " ") + unit, **({} if unit else SHARES))
     if axis == "epoch" and len(wanted) and wanted["step"].max() <= MOST_TICKS:
         figure.update_xaxes(dtick=1)  # there is no half an epoch
     return figure
@@ -103,7 +103,7 @@ def best_so_far(table: pd.DataFrame, axis: str) -> go.Figure:
     else:
         few = table["trial"].max() < MOST_TICKS
         figure.update_xaxes(title_text="trial", dtick=1 if few else None, zeroline=False)
-    figure.update_yaxes(title_text="validation accuracy")
+    figure.update_yaxes(title_text="validation accuracy", **SHARES)
     return figure
 
 
@@ -124,7 +124,7 @@ def version_lines(table: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     style(figure, "Test metrics over versions", 320)
     figure.update_xaxes(title_text="version", dtick=1 if len(table) < 25 else None)
-    figure.update_yaxes(title_text="share")
+    figure.update_yaxes(title_text="share", **SHARES)
     return figure
 
 

@@ -14,6 +14,8 @@ INK = """<style>
 {fill: currentColor !important; fill-opacity: 0.8 !important}
 </style>"""
 """Of ticks, titles of axes and notes: in Streamlit's own grey they do not reach a contrast of 4.5:1 on a light page."""
+SHARES = {"autorangeoptions": {"clipmin": -0.02, "clipmax": 1.02}}
+"""Of an axis of shares: around equal values, or a single one, it would reach from one below to one above."""
 LEGEND_LINE_PX = 19
 CAMERA_PX = 34
 """Right of the legend, whose last name the camera would cover."""

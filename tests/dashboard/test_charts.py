@@ -383,3 +383,21 @@ def test_matrices_of_counts_share_the_scale_of_the_highest_count_of_all():
     arguments = {"normalise": "none", "theme": "light"}
     assert charts.confusion_matrix(counts, NAMES[:2], "t", **arguments, most=16).data[0].z[0][0] == 0.5
     assert charts.confusion_matrix(counts, NAMES[:2], "t", **arguments).data[0].z[0][0] == 1
+
+
+def test_an_axis_of_shares_shows_none_below_zero_or_above_one():
+    versions = pd.DataFrame(
+        {"version": [1], "label": ["cnn"], "test_accuracy": [1.0], "test_macro_recall": [1.0]}
+    )
+    history = pd.DataFrame(
+        {"run_id": ["a"], "key": ["validation/accuracy"], "step": [1], "value": [0.9], "seconds": [1.0]}
+    )
+    loss = history.assign(key="validation/loss", value=3.0)
+    drawn = {"axis": "epoch", "smoothing": 0.0, "best_epochs": {}}
+    for figure, is_share in (
+        (charts.version_lines(versions), True),
+        (charts.learning_curves(history, [A], "accuracy", **drawn), True),
+        (charts.learning_curves(loss, [A], "loss", **drawn), False),
+    ):
+        clipped = figure.layout.yaxis.autorangeoptions
+        assert (clipped.clipmin, clipped.clipmax) == ((-0.02, 1.02) if is_share else (None, None))
