@@ -76,6 +76,10 @@ def test_a_device_that_is_not_here_is_refused_in_one_line():
 def test_a_checkout_around_the_program_is_not_its_own(monkeypatch, tmp_path):
     assert environment(make_fabric(CPU))["git_commit"] == git_commit()
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    somebody = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    subprocess.run(
+        ["git", *somebody, "commit", "--quiet", "--allow-empty", "-m", "x"], cwd=tmp_path, check=True
+    )
     (tmp_path / "vendor/trainer/training").mkdir(parents=True)
     monkeypatch.setattr(module, "__file__", str(tmp_path / "vendor/trainer/training/environment.py"))
     assert git_commit() == ""
