@@ -295,7 +295,8 @@ def _mistakes(config: Config) -> Iterator[str]:
             yield f"--{name} {getattr(config, name)}: must be 0, or {LEAST_ALPHA} or more"
     if config.augmentation > 0 and config.zoom * config.augmentation >= 1:
         yield f"--zoom {config.zoom} × --augmentation {config.augmentation}: must stay below 1"
-    if config.augmentation <= 5 and config.jitter * config.augmentation > 1:  # contrast would change its sign
+    strongest = _RANGES["augmentation"][1]
+    if config.jitter * min(config.augmentation, strongest) > 1:  # contrast would change its sign
         yield f"--jitter {config.jitter} × --augmentation {config.augmentation}: must be 1 at most"
     for name, (lowest, highest) in _RANGES.items():
         value = getattr(config, name)

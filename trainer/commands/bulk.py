@@ -144,7 +144,8 @@ def answer_chunks(
             items.close()
             pass_over(chunk, AWAY, away.name, away.failure)
             continue
-        if failed and not any(map(os.path.exists, chunk.paths)):  # the disk went while it was read
+        # The disk went while it was read, unless somebody has taken away what was answered.
+        if item.failure and not any(map(os.path.exists, chunk.paths)):
             pass_over(chunk, ABSENT)
             continue
         parts.write(chunk.number, rows, columns)
