@@ -8,8 +8,8 @@ import tyro
 
 from trainer.commands.train import defaults, found_from_anywhere
 from trainer.config import Config, check
-from trainer.jobs import flags
 from trainer.search import default_space, in_full, parse_space
+from trainer.settings import flags
 
 MOST_PATIENCE = 7 * 24 * 3600
 """Seconds: a week."""
@@ -19,7 +19,7 @@ Start the same command again, here or on another machine, and it works on the sa
 are kept in sweeps.db beside the store, or where the environment variable MOODIFY_SWEEP_STORAGE says
 (postgresql://...), which many machines can share.
 
-All flags of `train` set what does not vary."""
+All flags of `train` but --resume, --teacher and --start-from set what does not vary."""
 
 
 @dataclass(frozen=True)

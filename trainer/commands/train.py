@@ -38,7 +38,8 @@ class _Choice:
 class _Arguments:
     config: tyro.conf.OmitArgPrefixes[Config]
     resume: Annotated[str | None, tyro.conf.arg(metavar="RUN_ID")] = None
-    """Go on with an interrupted run, with its own configuration; takes no other flag."""
+    """Go on with an interrupted run, with its own configuration; takes no other flag but --data-dir, where its images
+    have moved."""
 
 
 _PATIENCE_SECONDS = 60

@@ -11,6 +11,8 @@ import webbrowser
 import tyro
 
 HOST = "127.0.0.1"
+PORT = 5000
+"""Where the dashboard's links lead."""
 LAST_PORT = 65_535
 
 
@@ -18,7 +20,7 @@ def main(arguments: list[str]) -> int:
     return tyro.cli(ui, args=arguments, prog="python -m trainer ui")
 
 
-def ui(*, port: int = 5000, browser: bool = True) -> int:
+def ui(*, port: int = PORT, browser: bool = True) -> int:
     """Open the MLflow UI on the store, for this machine only. Ctrl-C ends it.
 
     Args:
@@ -41,13 +43,14 @@ def ui(*, port: int = 5000, browser: bool = True) -> int:
         return 0
     port = free_port(port)
     address = f"http://{HOST}:{port}"
+    hint = "" if port == PORT else f"; MOODIFY_MLFLOW_URL={address} tells the dashboard's links"
     arguments = ["server", "--host", HOST, "--port", str(port), "--backend-store-uri", store.uri]
     arguments += ["--default-artifact-root", str(store.artifact_root), "--workers", "1"]
     # Without the variable the server starts eight more processes for jobs that are never sent.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with subprocess.Popen([sys.executable, "-m", "mlflow", *arguments], env=environment) as server:
         try:
-            print(f"MLflow UI: {address}  (Ctrl-C ends it)", flush=True)
+            print(f"MLflow UI: {address}  (Ctrl-C ends it{hint})", flush=True)
             if browser and has_display() and answers(port):
                 webbrowser.open(address)
             return server.wait()
