@@ -1,6 +1,7 @@
 """What most tests share: a place of their own for store and cache, and runs that were really trained."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -70,6 +71,17 @@ def _read_server(folder: Path) -> Server:
     facts = json.loads((folder / "server.json").read_text())
     paths = {key: Path(facts[key]) for key in ("folder", "postgres_folder")}
     return Server(**facts | paths)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def newest_schema_is_looked_up_once() -> Iterator[None]:
+    """MLflow runs all its migration files to know it, at each store that is opened."""
+    from mlflow.store.db import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(utils._get_latest_schema_revision)
+        patch.setattr(utils, "_get_latest_schema_revision", once)
+        yield
 
 
 @pytest.fixture(scope="session")
