@@ -1,10 +1,13 @@
 """Pictures, read back: what is written where, and which pixels come from which image."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
 from PIL import ImageFont
 
+from trainer.evaluation import lettering
 from trainer.evaluation.metrics import Evaluation, evaluate
 from trainer.evaluation.pictures import confusion_figure, contact_sheet, curves_figure, mistakes_sheet, save
 
@@ -193,7 +196,7 @@ def test_a_model_without_mistakes_gets_an_empty_sheet():
 
 
 def test_any_name_of_a_class_can_be_drawn_without_a_warning(tmp_path, recwarn):
-    """`$a_$` would be mathematics that cannot be read, and no letter of 怒り is in the font."""
+    """`$a_$` would be mathematics that cannot be read, and no letter of 怒り is in the usual font."""
     names = ("$a_$", "怒り", "दुख", "грусть")
     figure = confusion_figure(evaluate(np.arange(4), np.eye(4), names), "")
     save(figure, tmp_path / "confusion.png")
@@ -207,3 +210,14 @@ def test_captions_have_letters_beyond_ascii():
     image = np.full((1, 1, 48, 48), 255, np.uint8)
     first, second = (np.array(contact_sheet(image, [(text,)], columns=1)) for text in ("г", "ж"))
     assert not np.array_equal(first, second)
+
+
+def test_letters_that_no_font_has_are_boxes_and_that_is_said_once(caplog, monkeypatch):
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    lettering._other.cache_clear()
+    files = {lettering.font_file(text) for text in ("ascii", "怒り 0.93", "怒り 0.12")}
+    assert [Path(file).name for file in files] == ["DejaVuSans.ttf"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "no font of this machine has the letters り 怒: pictures show boxes"
+    ]
+    lettering._other.cache_clear()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
@@ -39,6 +40,7 @@ def confusion_figure(evaluation: Evaluation, title: str) -> Figure:
     axes.set_yticks(range(len(names)), names)
     for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
         label.set_parse_math(False)  # a dollar in the name of a class is a dollar
+        label.set_fontproperties(FontProperties(fname=font_file(label.get_text()), size=label.get_fontsize()))
     axes.set(xlabel="predicted", ylabel="truth")
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.tick_params(length=0)
@@ -106,7 +108,6 @@ def contact_sheet(
     images: np.ndarray, captions: Sequence[Sequence[str]], *, columns: int, side_px: int = 120
 ) -> Image.Image:
     """Images (uint8 (N, 1, H, W)) on a regular grid, enlarged, with lines of text under each."""
-    font = ImageFont.truetype(font_file(), 11)
     lines = max((len(caption) for caption in captions), default=1)
     gap, line_px = 10, 15
     cell_width, cell_height = side_px + gap, side_px + lines * line_px + gap
@@ -120,5 +121,6 @@ def contact_sheet(
         )
         sheet.paste(face, (left, top))
         for line, text in enumerate(caption):
+            font = ImageFont.truetype(font_file(text), 11)
             draw.text((left, top + side_px + 2 + line * line_px), text, fill=40, font=font)
     return sheet

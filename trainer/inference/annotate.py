@@ -28,7 +28,6 @@ def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_p
     scale = image.width / photo.width
     draw = ImageDraw.Draw(image)
     text_px = max(14, round(max(image.size) / 42))
-    font = ImageFont.truetype(font_file(), text_px)
     width = max(2, round(max(image.size) / 350))
     for face in faces:
         outline = [(float(x), float(y)) for x, y in face.region.corners() * scale]
@@ -37,6 +36,7 @@ def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_p
         draw.line(ring, fill=INK, width=width, joint="curve")
     for face, label in zip(faces, labels, strict=True):  # above every square
         corners = face.region.corners() * scale
+        font = ImageFont.truetype(font_file(label), text_px)
         _tag(draw, label, font, corners.min(0), corners.max(0), image.size)
     return image
 
