@@ -63,6 +63,8 @@ class Seen:
     milliseconds: float = 0.0
     spots: list[Spot] = field(default_factory=list)
     whole: bool = False
+    others: list[Spot] | None = None
+    """While the whole photo is the face, those on it, and the other way round; None before that was ever asked for."""
 
     @property
     def used(self) -> list[Spot]:
@@ -98,11 +100,12 @@ class Album:
         self._name()
 
     def take_whole(self, seen: Seen, whole: bool) -> None:
-        """Take the whole photo as one face, or look for faces (again)."""
-        seen.whole = whole
-        photo = self.photo(seen)
-        found = [faces.whole(photo)] if whole else faces.find_faces(photo)
-        seen.spots = [_spot(number, photo, face) for number, face in enumerate(found, start=1)]
+        """Take the whole photo as one face, or the faces on it, which stay as they were moved, drawn and chosen."""
+        if seen.others is None:
+            photo = self.photo(seen)
+            found = [faces.whole(photo)] if whole else faces.find_faces(photo)
+            seen.others = [_spot(number, photo, face) for number, face in enumerate(found, start=1)]
+        seen.whole, seen.spots, seen.others = whole, seen.others, seen.spots
 
     def add(self, seen: Seen, region: Region) -> None:
         """A face that was not found."""
@@ -296,7 +299,7 @@ def _number(of_faces: int) -> str:
 
 def _tally(spots: Sequence[Spot], chosen: "Sequence[Candidate]") -> str:
     """How often the first model gives each answer, the most frequent first."""
-    first = [answers[0] for spot in spots if (answers := answers_of(spot, chosen))]
+    first = [spot.answers[chosen[0].key] for spot in spots if chosen and chosen[0].key in spot.answers]
     if not first:
         return ""
     counts: dict[str, int] = {}

@@ -15,7 +15,7 @@ from torch import nn
 from dashboard import cache, models, photos
 from dashboard.album import ASKED_AT_ONCE, Album, Seen, Spot, sentence
 from tests.dashboard.test_pages import answer, open_page, text
-from tests.extra.drawn_photos import encoded, scene
+from tests.extra.drawn_photos import Upload, encoded, scene
 from tests.extra.grey_faces import GREY_LEVELS, Trained, grey_face
 from tests.store.test_foreign import make_network, register, takes
 from trainer.__main__ import main
@@ -194,6 +194,36 @@ def test_a_doubt_of_one_model_is_not_told_of_the_other():
     assert "agree" not in sentence(album, both)
 
 
+def test_what_the_first_model_says_is_counted_without_the_faces_that_it_fails_on():
+    first, second = (
+        models.Candidate(Version("faces", number, None, (), {}), f"faces/{number}", f"m{number}", "#000")
+        for number in (1, 2)
+    )
+    region, spots = Region(60, 100, 50), []
+    for number in range(3):
+        said = {second.key: Answer(second.name, ("happy", "sad"), np.array([0.1, 0.9]))}
+        if number:
+            said[first.key] = Answer(first.name, ("happy", "sad"), np.array([0.9, 0.1]))
+        spots.append(Spot(number, Face(region), region, [], answers=said))
+    album = Album()
+    album.seen["a"] = Seen("a", "a.jpg", spots=spots)
+    assert sentence(album, [first, second]) == "Three faces: m1 says 2 happy; the models disagree on 2."
+
+
+def test_faces_stay_as_they_were_while_the_whole_photo_is_one():
+    album = Album()
+    album.update([Upload("a", "a.jpg", data := photo(TWO), len(data))], lambda *_: None)
+    [one] = album.seen.values()
+    album.add(one, Region(30, 30, 20))
+    one.spots[0].used = False
+    before = one.spots
+    album.take_whole(one, True)
+    assert (one.whole, len(one.spots)) == (True, 1)
+    album.take_whole(one, False)
+    assert (one.whole, one.spots) == (False, before)
+    assert [spot.used for spot in one.spots] == [False, True, True]
+
+
 def test_one_photo_that_can_be_read_is_one_photo():
     album = Album()
     album.seen["a"], album.seen["b"] = Seen("a", "a.jpg"), Seen("b", "b.jpg", failure="it is broken")
@@ -328,7 +358,8 @@ def test_a_face_is_added_and_the_whole_image_is_taken(store):
     press(app, app.toggle[0].set_value(True))
     assert seen(app)[0].spots[0].face.region.side == 200
     press(app, app.toggle[0].set_value(False))
-    assert answer(app) == "No face was found."
+    assert answer(app).startswith("One face: ")
+    assert seen(app)[0].spots[0].face.region == Region(150, 100, 90)
 
 
 def test_a_moved_alias_is_followed_within_seconds_and_the_store_is_not_read_at_every_touch(

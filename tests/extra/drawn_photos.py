@@ -1,6 +1,7 @@
 """Photos of people who do not exist: drawn faces on a plain ground, where it is known."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -39,3 +40,17 @@ def encoded(photo: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = BytesIO()
     photo.save(stream, kind, **options)
     return stream.getvalue()
+
+
+@dataclass
+class Upload:
+    """What Streamlit hands over."""
+
+    file_id: str
+    name: str
+    data: bytes | None
+    size: int
+
+    def getvalue(self) -> bytes:
+        assert self.data is not None, "it is too large to be read"
+        return self.data

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from dashboard.album import MOST_PHOTOS, Album
-from tests.extra.drawn_photos import encoded
+from tests.extra.drawn_photos import Upload, encoded
 from tests.extra.grey_faces import Trained
 from tests.extra.hostile_photos import PICTURE, Case, cases, face_files, huge_png, png_chunk
 from trainer.__main__ import main
@@ -129,20 +128,6 @@ def test_every_answer_of_predict_survives_as_csv_and_table(
     import pandas as pd
 
     assert len(pd.read_csv(csv)) == len(face_files())
-
-
-@dataclass
-class Upload:
-    """What Streamlit hands over."""
-
-    file_id: str
-    name: str
-    data: bytes | None
-    size: int
-
-    def getvalue(self) -> bytes:
-        assert self.data is not None, "it is too large to be read"
-        return self.data
 
 
 def uploads(files: dict[str, bytes]) -> list[Upload]:
