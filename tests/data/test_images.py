@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from trainer.data import images
-from trainer.data.images import ImageError, read_colour, read_grey
+from trainer.data.images import AwayError, ImageError, read_colour, read_grey
 
 GREY_48 = arrays(np.uint8, (48, 48))
 
@@ -93,6 +93,37 @@ def test_a_transparent_palette_entry_lies_on_white() -> None:
     pixels = read_grey(encoded(image, transparency=0))
     assert (pixels[:24] == 100).all()
     assert (pixels[24:] == 255).all()
+
+
+def test_a_transparent_grey_of_16_bits_lies_on_white_and_sets_no_scale() -> None:
+    values = np.array([[0, 4095, 60_000]], np.uint16)
+    data = encoded(Image.fromarray(values), transparency=60_000)
+    assert read_grey(data, size=None).tolist() == [[0, 255, 255]]
+    assert read_colour(data, 10)[0][0, :, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_white_is_zero_is_no_negative(bits: int) -> None:
+    values = np.array([[0, 2**bits - 1]], f"u{bits // 8}")
+    file = BytesIO()
+    Image.fromarray(values).save(file, "TIFF", tiffinfo={TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 1})
+    before = b"\x06\x01\x03\x00\x01\x00\x00\x00"  # the tag, a short, one of it; then its value
+    data = file.getvalue()
+    assert data.count(before + b"\x01") == 1
+    assert read_grey(data, size=None).tolist() == [[0, 255]]
+    turned = data.replace(before + b"\x01", before + b"\x00")
+    assert read_grey(turned, size=None).tolist() == [[255, 0]]
+    assert read_colour(turned, 10)[0][0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("read", [read_grey, partial(read_colour, most_px=100)])
+def test_an_image_that_the_memory_does_not_hold_is_not_called_damaged(monkeypatch, read) -> None:
+    def lacks(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", lacks)
+    with pytest.raises(AwayError, match="there is not enough memory"):
+        read(encoded(Image.new("CMYK", (48, 48)), "JPEG"))
 
 
 def test_colour_becomes_luma() -> None:

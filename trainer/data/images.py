@@ -50,6 +50,8 @@ SUFFIXES = frozenset(
     )
 )
 
+_WHITE_IS_ZERO = "white is zero"
+"""Key in what Pillow knows of an image."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -81,7 +83,7 @@ class UnreadError(ImageError):
 
 
 class AwayError(UnreadError):
-    """The disk of the file does not answer, or not any more."""
+    """What it takes is not there now: its disk does not answer, or the memory is full."""
 
 
 def read_grey(source: Path | bytes | IO[bytes], size: int | None = 48) -> np.ndarray:
@@ -112,7 +114,7 @@ def read_grey(source: Path | bytes | IO[bytes], size: int | None = 48) -> np.nda
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their parser stumbles over
-        raise ImageError(f"the image is damaged: {_one_line(error)}") from error
+        raise _explained(error) from error
     return pixels
 
 
@@ -150,7 +152,7 @@ def read_colour(source: Path | bytes | IO[bytes], most_px: int) -> tuple[np.ndar
     except ImageError:
         raise
     except Exception as error:  # as in read_grey
-        raise ImageError(f"the image is damaged: {_one_line(error)}") from error
+        raise _explained(error) from error
     return pixels, (height, width) if orientation in _LYING else (width, height)
 
 
@@ -193,11 +195,13 @@ def _open(data: bytes) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError(too_large) from error
     except Exception as error:  # as in read_grey
-        raise ImageError(f"the image is damaged: {_one_line(error)}") from error
+        raise _explained(error) from error
     pixels = image.width * image.height
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile is decoded as a whole, and may be larger
         sides = [image.tag_v2.get(tag) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
         pixels = max(pixels, math.prod(side for side in sides if isinstance(side, int)))
+        # Pillow turns those of 8 bits only; what is cut out of the image knows no TIFF's tags any more.
+        image.info[_WHITE_IS_ZERO] = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     if pixels > PIXEL_LIMIT:
         raise ImageError(too_large)
     if scans * pixels > SCAN_LIMIT:
@@ -276,7 +280,16 @@ def _reducible(image: Image.Image) -> Image.Image:
 def _8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known white; save the image with 8 or 16 bits")
-    return Image.fromarray(_of_integers(np.asarray(image))) if image.mode.startswith("I") else image
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    clear = values == image.info["transparency"] if "transparency" in image.info else None
+    pixels = _of_integers(values if clear is None else np.where(clear, 0, values))
+    if image.info.get(_WHITE_IS_ZERO):
+        pixels = ~pixels
+    if clear is not None:
+        pixels[clear] = 255
+    return Image.fromarray(pixels)
 
 
 def _of_integers(values: np.ndarray) -> np.ndarray:
@@ -291,6 +304,13 @@ def _of_integers(values: np.ndarray) -> np.ndarray:
     for row, line in zip(pixels, values, strict=True):  # one by one: as float64 all of them would be large
         row[:] = np.rint(line.astype(np.float64).clip(0) * scale)
     return pixels
+
+
+def _explained(error: Exception) -> ImageError:
+    """What Pillow stumbled over, in words."""
+    if isinstance(error, MemoryError):
+        return AwayError("there is not enough memory to decode the image")
+    return ImageError(f"the image is damaged: {_one_line(error)}")
 
 
 def _one_line(error: Exception) -> str:
