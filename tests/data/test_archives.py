@@ -122,6 +122,17 @@ def test_a_zip_with_a_password_is_to_be_unpacked(tmp_path: Path) -> None:
         load(path, BOTH)
 
 
+def test_a_zip_that_python_has_no_decoder_for_is_to_be_unpacked(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", random_faces())
+    with zipfile.ZipFile(path, "a") as archive:
+        for info in archive.infolist():
+            info.compress_type = 9  # Deflate64, as written at the end of the file
+        archive.writestr("a", b"")
+    message = r"x\.zip cannot be unpacked here \(.*compression.*\): unpack it, and name its folder$"
+    with pytest.raises(ValueError, match=message):
+        load(path, BOTH)
+
+
 def test_an_archive_with_a_broken_checksum_is_one_clear_error(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.zip", random_faces())
     content = bytearray(path.read_bytes())

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -225,6 +226,12 @@ def break_nested(root: Path) -> None:
 
 def break_no_train(root: Path) -> None:
     (root / "train").rename(root / "training")
+
+
+def test_a_class_that_is_spelt_by_other_code_points_is_the_same_class(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "faces", random_faces(("fâché", "joie")))
+    (root / "train" / "fâché").rename(root / "train" / unicodedata.normalize("NFD", "fâché"))
+    assert load(root, BOTH).class_names == ("fâché", "joie")
 
 
 @pytest.mark.parametrize(

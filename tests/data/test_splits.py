@@ -131,6 +131,13 @@ def test_public_validates_on_publictest_tests_on_privatetest_and_trains_on_all_o
     assert splits.test_groups == {}
 
 
+def test_public_says_which_test_images_it_leaves_out(workplace, caplog):
+    root = write_faces(workplace / "faces", test=ALL_TEST | {"extra": 4})
+    splits = load(root, protocol="public")
+    assert (len(splits.validation), len(splits.test)) == (6, 9)
+    assert "12 test images are neither PublicTest's nor PrivateTest's, and left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("test", "found"), [({"PublicTest": 3}, "public"), ({"PrivateTest": 3}, "private"), ({"face": 3}, "none")]
 )

@@ -164,9 +164,14 @@ def _damage_explained(path: Path) -> Iterator[None]:
         zlib.error,
         EOFError,
         OSError,
-        RuntimeError,
     ) as error:
         raise ValueError(f"{path} is damaged or incomplete ({error}): get it again") from error
+    except (
+        RuntimeError
+    ) as error:  # what zipfile says of passwords, and of methods that Python has no decoder for
+        raise ValueError(
+            f"{path} cannot be unpacked here ({str(error).rstrip('.')}): unpack it, and name its folder"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -160,11 +160,15 @@ class Folder:
         self.unused = tuple(name for name in UNUSED if (path / name).is_dir())
         self.outside = dict.fromkeys(parts, 0)
         self.files = {part: self._list(part) for part in parts}
-        check_classes(
-            {part: {name: len(files) for name, files in self.files[part].items()} for part in parts}, path
-        )
+        check_classes({part: self._class_counts(part) for part in parts}, path)
         count = sum(len(files) for classes in self.files.values() for files in classes.values())
         self.title = f"{count:,} images of {path}"
+
+    def _class_counts(self, part: str) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for name, files in self.files[part].items():
+            counts[as_typed(name)] += len(files)
+        return counts
 
     def _list(self, part: str) -> dict[str, list[tuple[str, int, int]]]:
         """Class name → file name, size in bytes and time of the last change in ns, by name."""

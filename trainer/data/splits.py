@@ -82,6 +82,10 @@ def load_splits(
                 "--validation public needs test images named PublicTest_… and PrivateTest_…; "
                 f"of these, {dataset.source} has: {found}. Take --validation stratified."
             )
+        if left_out := len(test) - sum(map(len, groups.values())):
+            logger.warning(
+                f"{dataset.source}: {left_out:,} test images are neither PublicTest's nor PrivateTest's, and left out"
+            )
         validation, test, groups = test.select(groups["public"]), test.select(groups["private"]), {}
     else:
         num_classes = len(dataset.class_names)
