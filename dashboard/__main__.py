@@ -38,9 +38,12 @@ def dashboard(
     from trainer.jobs import begin_store
     from trainer.store.location import StoreError
 
-    with contextlib.suppress(StoreError):  # the pages say what is amiss
+    try:
         if begin_store():
             print("A new store: the model that comes with the program is its first champion.", flush=True)
+    except ValueError as error:
+        print(f"The model that comes with the program could not be registered: {error}", flush=True)
+    with contextlib.suppress(StoreError):  # the pages say what is amiss
         dashboard.cache.reader().snapshot()
     port = free_port(port)
     print(f"Dashboard: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)

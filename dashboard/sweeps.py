@@ -3,8 +3,8 @@
 import pandas as pd
 
 from dashboard.text import number, plain, several
-from trainer.jobs import configuration, flags
 from trainer.search import Dimension, Value, in_full, read_values
+from trainer.settings import configuration, flags
 from trainer.store.snapshot import Snapshot, SweepRun
 
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from dashboard.text import duration, number, plain, several
-from trainer import jobs
 from trainer.config import ARCHITECTURES, Config, Recipe, check, listing, recipe_defaults
 from trainer.jobs import Job
+from trainer.settings import defaults_of
 from trainer.store.snapshot import Snapshot
 
 
@@ -166,7 +166,7 @@ def proposed(
     pretrained = source.pretrained if source.pretrained != standard.pretrained else None
     if not listing(architecture).imagenet:
         pretrained = None
-    before = dataclasses.asdict(jobs.defaults_of(source))
+    before = dataclasses.asdict(defaults_of(source))
     own = {name: value for name, value in dataclasses.asdict(source).items() if value != before[name]}
     foreign = {name for entry in ARCHITECTURES.values() for name in entry.options} - {
         *listing(architecture).options

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.extra.small_files import small_files
-from trainer.drafts import check_writable, draft, drafts
+from trainer.drafts import check_writable, draft, drafts, write_text
 
 
 def test_what_is_not_written_takes_an_earlier_one_away_and_all_come_at_once(tmp_path: Path):
@@ -107,3 +107,20 @@ def test_what_is_protected_is_not_replaced(tmp_path: Path, monkeypatch):
     with pytest.raises(PermissionError, match=r"a\.txt"):
         check_writable(file)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_text_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch):
+    file, named = tmp_path / "job.json", []
+    monkeypatch.setattr("os.fsync", lambda _: named.append(file.exists()))
+    write_text(file, "17")
+    assert named == [False]
+    assert file.read_text() == "17"
+
+
+def test_a_text_that_finds_no_room_leaves_the_one_before(tmp_path: Path):
+    file = tmp_path / "job.json"
+    write_text(file, "17")
+    with small_files(1000), pytest.raises(OSError, match="File too large"):
+        write_text(file, "8" * 20_000)
+    assert file.read_text() == "17"
+    assert list(tmp_path.iterdir()) == [file]

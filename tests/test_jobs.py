@@ -7,55 +7,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import NoneType, SimpleNamespace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import SimpleNamespace
 
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.extra.grey_faces import write_grey_folder
 from trainer import jobs
-from trainer.commands.train import parse
-from trainer.config import Config, Recipe, recipe_defaults
+from trainer.config import Config, recipe_defaults
+from trainer.contract import CONFIG_FILE, STATE_FILE
 from trainer.jobs import Job
-from trainer.models import ARCHITECTURES
+from trainer.settings import configuration
 from trainer.store.location import open_store
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
-
-
-def values(name: str, kind: Any) -> st.SearchStrategy:
-    """Whatever a field of this type may hold, within reason or not."""
-    if get_origin(kind) is Literal:
-        return st.sampled_from(get_args(kind))
-    if options := get_args(kind):
-        return st.one_of(values(name, option) for option in options)
-    return {
-        NoneType: st.none(),
-        bool: st.booleans(),
-        int: st.integers(-(2**31), 2**31),
-        float: st.floats(allow_nan=False, allow_infinity=False),
-        # MLflow keeps None as an empty text, and on a command line it is the word None.
-        str: st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter("None".__ne__),
-    }[kind]
-
-
-@st.composite
-def configs(draw: st.DrawFn) -> Config:
-    """A recipe's defaults for an architecture and mode, with some settings changed at random."""
-    recipe = draw(st.sampled_from(get_args(Recipe)))
-    architecture = draw(st.sampled_from(list(ARCHITECTURES)))
-    mode = draw(st.sampled_from(list(ARCHITECTURES[architecture].modes)))
-    pretrained = draw(st.sampled_from([None, "none", "auto", "imagenet", "-weights_1.pt"]))
-    defaults = recipe_defaults(recipe, architecture, mode, pretrained)
-    kinds = get_type_hints(Config)
-    # A model to start from must be there, and decides the network: tests/training/test_beginning.py.
-    names = sorted(kinds.keys() - {"recipe", "architecture", "mode", "start_from"})
-    changed = draw(st.sets(st.sampled_from(names)))
-    own = {name: draw(values(name, kinds[name]), label=name) for name in sorted(changed)}
-    return Config(**(vars(defaults) | own))
 
 
 def until(condition: Callable[[], bool], seconds: float = 90) -> None:
@@ -78,68 +43,6 @@ def record(folder: Path, process: psutil.Process, *, minute: int = 0, **changed:
     }
     stem.with_suffix(".json").write_text(json.dumps(written | changed))
     return next(job for job in jobs.jobs(folder) if job.log == stem.with_suffix(".log"))
-
-
-@settings(deadline=None, max_examples=60)
-@given(configs())
-def test_the_flags_of_a_configuration_mean_that_configuration(config):
-    assert parse(jobs.flags(config)) == (config, None)
-
-
-@pytest.mark.parametrize("recipe", get_args(Recipe))
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_only_what_differs_from_the_recipe_is_given(recipe, architecture):
-    config = recipe_defaults(recipe, architecture)
-    names = {flag.partition("=")[0] for flag in jobs.flags(config)}
-    assert names <= {"--recipe", "--architecture"}
-    assert jobs.flags(Config(**(vars(config) | {"epochs": 3})))[-1] == "--epochs=3"
-
-
-@settings(deadline=None, max_examples=60)
-@given(configs())
-def test_a_configuration_is_read_back_from_what_its_run_logged(config):
-    logged = {name: "" if value is None else str(value) for name, value in vars(config).items()}
-    assert jobs.configuration(logged | {"torch": "2.15.0", "parameters": "1000"}) == config
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({}, "the run logged no configuration"),
-        ({"recipe": "fast", "architecture": "cnn", "epochs": "many"}, "epochs of the run is 'many'"),
-        ({"recipe": "slow", "architecture": "cnn"}, "recipe of the run is 'slow'"),
-    ],
-)
-def test_parameters_that_are_no_configuration_are_refused(params, message):
-    with pytest.raises(ValueError, match=message):
-        jobs.configuration(params)
-
-
-@pytest.mark.parametrize("name", ["teacher", "start_from"])
-def test_a_run_that_learned_from_models_of_another_store_can_be_read_and_not_repeated(name):
-    params = {"recipe": "fast", "architecture": "cnn", name: "elsewhere: faces/1"}
-    assert jobs.configuration(params).recipe == "fast"
-    with pytest.raises(ValueError, match="learned from models that are not in this store"):
-        jobs.repeatable(params)
-    assert jobs.repeatable(params | {name: "faces/1"}) == jobs.configuration(params | {name: "faces/1"})
-
-
-def test_settings_that_a_run_did_not_know_are_the_recipes():
-    params = {"recipe": "report", "architecture": "resnet18", "mode": "layer4", "seed": "7"}
-    usual = recipe_defaults("report", "resnet18", "layer4")
-    assert jobs.configuration(params | {"hidden": "256", "dropout": "0.5"}) == Config(
-        **(vars(usual) | {"seed": 7})
-    )
-
-
-def test_a_run_from_before_a_network_had_a_setting_is_trained_again_as_the_network_that_it_was():
-    then = recipe_defaults("fast", "resnet18")
-    logged = {name: "" if value is None else str(value) for name, value in vars(then).items()}
-    assert then.width == 48
-    again = jobs.configuration({name: value for name, value in logged.items() if name != "width"})
-    assert again.width is None
-    assert "width" not in again.options()
-    assert parse(jobs.flags(again)) == (again, None)
 
 
 def test_what_cannot_be_trained_is_refused_line_by_line_and_nothing_is_started(tmp_path):
@@ -214,12 +117,26 @@ def test_a_record_that_a_power_failure_left_cut_off_is_no_job(tmp_path, text):
     assert jobs.jobs(tmp_path) == [job]
 
 
-def test_a_record_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    record, named = tmp_path / "job.json", []
-    monkeypatch.setattr(os, "fsync", lambda _: named.append(record.exists()))
-    jobs._write(record, {"pid": 17})
-    assert named == [False]
-    assert json.loads(record.read_text()) == {"pid": 17}
+@pytest.mark.parametrize("names", [(), (CONFIG_FILE,), (STATE_FILE,), (CONFIG_FILE, STATE_FILE)])
+def test_a_run_can_go_on_where_both_its_configuration_and_its_state_are_there(tmp_path, names):
+    (tmp_path / "a").mkdir()
+    for name in names:
+        (tmp_path / "a" / name).touch()
+    assert jobs.is_resumable(tmp_path, "a") is (len(names) == 2)
+
+
+def test_a_training_can_be_stopped_where_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "write_text", full)
+    with subprocess.Popen(SLEEP) as child:
+        try:
+            jobs.stop(record(tmp_path, psutil.Process(child.pid)))
+            assert child.wait(10) < 0
+        finally:
+            child.kill()
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_a_training_that_could_not_be_seen_is_not_left_running(tmp_path, monkeypatch):
@@ -229,11 +146,8 @@ def test_a_training_that_could_not_be_seen_is_not_left_running(tmp_path, monkeyp
         started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
         return started[0]
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
-    monkeypatch.setattr(jobs, "_write", full)
+    monkeypatch.setattr(jobs, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
         jobs.start(tmp_path, Config())
     assert started[0].returncode is not None
@@ -253,6 +167,13 @@ def test_a_store_that_exists_or_is_a_server_is_not_begun(workplace, monkeypatch)
     (workplace / "there.db").touch()
     assert not jobs.begin_store()
     assert [path.name for path in workplace.iterdir()] == ["there.db"]
+
+
+def test_a_store_that_cannot_be_begun_says_why(workplace, monkeypatch):
+    done = subprocess.CompletedProcess([], 1, "", "a warning\nerror: there is no room on the disk\n")
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(run=lambda *_, **__: done))
+    with pytest.raises(ValueError, match=r"^there is no room on the disk$"):
+        jobs.begin_store()
 
 
 @pytest.mark.slow
@@ -288,7 +209,7 @@ def test_a_training_runs_by_itself_is_stopped_and_goes_on(workplace, monkeypatch
         until(lambda: not jobs.jobs(folder)[0].alive)
         run = store.client().get_run(job.run_id)
         assert run.info.status == "FINISHED", job.tail(9)
-        assert jobs.configuration(run.data.params) == config
+        assert configuration(run.data.params) == config
         assert len(store.client().get_metric_history(job.run_id, "validation/loss")) == 60
     finally:
         for left in jobs.jobs(folder):

@@ -38,6 +38,20 @@ def drafts(files: Sequence[Path]) -> Iterator[list[Path]]:
             draft.replace(place)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Replace what is there at once: whoever reads, also after a power cut, finds the old text or this one. OSError."""
+    unfinished = file.with_name(f".{file.name}.new")
+    try:
+        with unfinished.open("w") as writing:
+            writing.write(text)
+            writing.flush()
+            os.fsync(writing.fileno())  # else the new name may be there with nothing in it
+        unfinished.replace(file)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def draft(file: Path) -> Iterator[Path]:
     """`drafts` of one file."""

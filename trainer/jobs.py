@@ -1,7 +1,6 @@
 """Trainings as processes of their own: they outlive whoever started them, who finds them again by their folder."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -9,19 +8,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import psutil
 
-from trainer.config import Config, check, recipe_defaults
-from trainer.contract import ELSEWHERE, Tag
-from trainer.models import listing
+from trainer.config import Config, check
+from trainer.contract import CONFIG_FILE, STATE_FILE, Tag
+from trainer.drafts import write_text
+from trainer.settings import flags
 
 COMMAND = ("-m", "trainer", "train")
 RESUME = "--resume"
@@ -39,24 +36,33 @@ _children: set[subprocess.Popen[bytes]] = set()
 def begin_store() -> bool:
     """Register the model that comes with the program where the embedded store is empty or not there; whether it did.
 
-    In a process of its own: it needs torch and MLflow, which whoever asks may do without.
+    In a process of its own: it needs torch and MLflow, which whoever asks may do without. Raises ValueError where it
+    could not be registered.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
     if not uri.startswith("sqlite:///") or not _is_empty(Path(uri.removeprefix("sqlite:///"))):
         return False
     done = subprocess.run([sys.executable, "-m", "trainer", "bundled"], capture_output=True, text=True)
-    return done.returncode == 0 and done.stdout.startswith("Registered")
+    if done.returncode:
+        why = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ValueError(why[-1].removeprefix("error: "))
+    return done.stdout.startswith("Registered")
 
 
 def _is_empty(database: Path) -> bool:
-    """As `trainer.store.bundled` asks it, without MLflow. False for what is not MLflow's."""
+    """As `trainer.store.bundled` asks it, without MLflow: whether it has something to begin, or an attempt to end.
+
+    False for what is not MLflow's.
+    """
     if not database.exists():
         return True
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             [found] = connection.execute(
-                "SELECT (SELECT count(*) FROM model_versions) + (SELECT count(*) FROM runs WHERE "
-                "status = 'FINISHED' OR run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key = ?))",
+                "WITH attempts AS (SELECT run_uuid FROM runs JOIN tags USING (run_uuid) "
+                "WHERE key = ? AND status <> 'FINISHED') "
+                "SELECT (SELECT count(*) FROM runs WHERE run_uuid NOT IN attempts) + "
+                "(SELECT count(*) FROM model_versions WHERE run_id IS NULL OR run_id NOT IN attempts)",
                 (Tag.BUNDLED,),
             ).fetchone()
     except sqlite3.Error:
@@ -113,6 +119,11 @@ def resume(folder: Path, run_id: str) -> Job:
     return _launch(folder, [RESUME, run_id])
 
 
+def is_resumable(checkpoints: Path, run_id: str) -> bool:
+    """Whether this machine has what the run needs to go on; for the state, written last, there may be no room."""
+    return all((checkpoints / run_id / name).is_file() for name in (CONFIG_FILE, STATE_FILE))
+
+
 def jobs(folder: Path) -> list[Job]:
     """What was started with this folder, newest first."""
     found = [_read(record) for record in folder.glob("*.json")]
@@ -132,77 +143,13 @@ def stop(job: Job) -> None:
     process = _process(job.pid, job.create_time)
     if process is None:
         raise ValueError(f"this training has ended: process {job.pid} is gone, or is another program by now")
-    record = job.log.with_suffix(".json")
-    _write(record, json.loads(record.read_text()) | {"stop_asked": time.time()})
     try:
         process.terminate()  # psutil looks at the start time once more
     except psutil.Error as error:
         raise ValueError(f"this training could not be stopped: {error}") from error
-
-
-def flags(config: Config) -> list[str]:
-    """The shortest arguments of `train` that mean `config`: what differs from its recipe's defaults."""
-    values, plain = dataclasses.asdict(config), dataclasses.asdict(Config())
-    given = [name for name in ("recipe", "architecture", "mode") if values[name] != plain[name]]
-    if config.pretrained != recipe_defaults(config.recipe, config.architecture, config.mode).pretrained:
-        given.append("pretrained")
-    defaults = dataclasses.asdict(defaults_of(config))
-    given += [name for name in values if values[name] != defaults[name]]
-    # One word each, so that a value may begin with a dash.
-    return [f"--{name.replace('_', '-')}={values[name]}" for name in given]
-
-
-def defaults_of(config: Config) -> Config:
-    """What the recipe of `config` sets for its architecture, mode and initial weights."""
-    return recipe_defaults(config.recipe, config.architecture, config.mode, config.pretrained)
-
-
-def configuration(params: Mapping[str, str]) -> Config:
-    """The configuration among the parameters that a run logged; others are passed over.
-
-    What the run did not log, because its version had no such setting, is the recipe's default; of its network, the
-    architecture's own, which it had by then.
-    Raises ValueError where it logged no recipe, or a value that cannot be read.
-    """
-    kinds = get_type_hints(Config)
-    values = {name: parse_value(name, params[name], kind) for name, kind in kinds.items() if name in params}
-    if "recipe" not in values or "architecture" not in values:
-        raise ValueError("the run logged no configuration of Moodify's")
-    values = dict.fromkeys(listing(values["architecture"]).options) | values
-    mode, pretrained = values.get("mode", "full"), values.get("pretrained")
-    return dataclasses.replace(
-        recipe_defaults(values["recipe"], values["architecture"], mode, pretrained), **values
-    )
-
-
-def repeatable(params: Mapping[str, str]) -> Config:
-    """The same, to train it again. Raises ValueError where it learned from models of another store, too."""
-    config = configuration(params)
-    if any((name or "").startswith(ELSEWHERE) for name in (config.teacher, config.start_from)):
-        raise ValueError("it learned from models that are not in this store")
-    return config
-
-
-def parse_value(name: str, text: str, kind: Any) -> Any:
-    """A logged parameter as a value of its field's type; MLflow keeps None as an empty text. Raises ValueError."""
-    is_union = get_origin(kind) not in (None, Literal)
-    options = get_args(kind) if is_union else (kind,)
-    if text == "" and NoneType in options:
-        return None
-    for option in options:
-        if get_origin(option) is Literal:
-            for value in get_args(option):
-                if str(value) == text:
-                    return value
-        elif option is bool:
-            if text in ("True", "False"):
-                return text == "True"
-        elif option in (int, float, str):
-            with contextlib.suppress(ValueError):
-                return option(text)
-        else:
-            assert option is NoneType, f"a field of a new kind: {name}"
-    raise ValueError(f"the parameter {name} of the run is '{text}', which cannot be read")
+    record = job.log.with_suffix(".json")
+    with contextlib.suppress(OSError):  # a full disk is a reason to stop one, and no obstacle
+        write_text(record, json.dumps(json.loads(record.read_text()) | {"stop_asked": time.time()}, indent=2))
 
 
 def _launch(folder: Path, arguments: list[str]) -> Job:
@@ -236,7 +183,7 @@ def _launch(folder: Path, arguments: list[str]) -> Job:
             "arguments": arguments,
             "started": started.isoformat(),
         }
-        _write(log_path.with_suffix(".json"), record)
+        write_text(log_path.with_suffix(".json"), json.dumps(record, indent=2))
     except BaseException:  # nobody could see or stop it
         child.kill()
         child.wait()
@@ -247,20 +194,6 @@ def _launch(folder: Path, arguments: list[str]) -> Job:
     job = _read(log_path.with_suffix(".json"))
     assert job is not None
     return job
-
-
-def _write(path: Path, record: Mapping[str, object]) -> None:
-    """At once: whoever reads meanwhile sees the old record or the new one."""
-    draft = path.with_suffix(".new")
-    try:
-        with draft.open("w") as file:
-            file.write(json.dumps(record, indent=2))
-            file.flush()
-            os.fsync(file.fileno())  # else a power failure may leave the new name with nothing in it
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    draft.replace(path)
 
 
 def _read(path: Path) -> Job | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from trainer.config import LEAST_ALPHA, Config, check
-from trainer.jobs import defaults_of, parse_value
 from trainer.models import listing
+from trainer.settings import defaults_of, parse_value
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -1,4 +1,5 @@
-"""What torchrun tells each process that it has started: its place among the others, and which attempt this is."""
+"""What torchrun tells each process that it has started (its place among the others, and which attempt this is), what
+they tell each other, and which run they had begun before torchrun started them anew."""
 
 import contextlib
 import functools
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from trainer.drafts import write_text
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -121,12 +124,7 @@ class Launch:
         if launched():
             file = self._folder / f"{_agent()}.run"
             file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_suffix(".new")
-            with draft.open("w") as text:
-                text.write(f"{run_id} {os.getpid()}")
-                text.flush()
-                os.fsync(text.fileno())
-            draft.replace(file)
+            write_text(file, f"{run_id} {os.getpid()}")
 
     def recall(self) -> str | None:
         """The run that was begun before this process was started anew; None at a first start."""

@@ -31,9 +31,10 @@ from dashboard.trainings import (
 )
 from trainer import jobs
 from trainer.config import ARCHITECTURES, Config, Recipe, listing
-from trainer.contract import CONFIG_FILE, Tag
+from trainer.contract import Tag
 from trainer.data import DATASETS, name_mistake
 from trainer.jobs import Job
+from trainer.settings import flags, repeatable
 from trainer.store.location import StoreError, open_store, store_uri
 from trainer.store.snapshot import Snapshot
 
@@ -147,7 +148,7 @@ def card(one: Going, allowed: bool) -> None:
     ):
         try:
             jobs.stop(one.job)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             st.error(plain(str(error)))
             return
         st.rerun()
@@ -172,7 +173,7 @@ def choose_source(snapshot: Snapshot | None, names: dict[str, str]) -> tuple[str
     if not run_id or snapshot is None:
         return "", None
     try:
-        config = jobs.repeatable(snapshot.params.get(run_id, {}))
+        config = repeatable(snapshot.params.get(run_id, {}))
         listing(config.architecture)
         return run_id, dataclasses.replace(config, data_dir=runs.at[run_id, "data_dir"] or None)
     except ValueError as error:
@@ -332,7 +333,7 @@ def new_training(snapshot: Snapshot | None, names: dict[str, str], going: list[G
         start(config)
     if is_ready:
         st.caption("The same at the command line:")
-        command = shlex.join(["python", *jobs.COMMAND, *jobs.flags(config)])
+        command = shlex.join(["python", *jobs.COMMAND, *flags(config)])
         st.code(command, language="bash", wrap_lines=True)
 
 
@@ -343,9 +344,7 @@ def interrupted(runs: pd.DataFrame, names: dict[str, str], found: list[Job]) -> 
     busy = {job.run_id for job in found if job.alive}
     ended = runs[runs["status"].isin(["stopped", "failed", "stale"])]
     root = cache.store().checkpoints
-    able = [
-        run_id for run_id in ended.index if run_id not in busy and (root / run_id / CONFIG_FILE).is_file()
-    ]
+    able = [run_id for run_id in ended.index if run_id not in busy and jobs.is_resumable(root, run_id)]
     if not able:
         return
     st.subheader("Interrupted", anchor=False)

@@ -22,7 +22,8 @@ from dashboard.trainings import is_forwarded, proposed
 from tests.extra.grey_faces import write_grey_folder
 from trainer import jobs
 from trainer.config import Config, recipe_defaults
-from trainer.contract import CONFIG_FILE, Tag, metric_key
+from trainer.contract import CONFIG_FILE, STATE_FILE, Tag, metric_key
+from trainer.settings import flags
 from trainer.store.location import open_store
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
@@ -93,6 +94,7 @@ def keep_checkpoint(run_id: str) -> None:
     folder = open_store().checkpoints / run_id
     folder.mkdir(parents=True)
     (folder / CONFIG_FILE).write_text(SOURCE.to_json())
+    (folder / STATE_FILE).touch()
 
 
 def said(app: AppTest) -> str:
@@ -322,8 +324,8 @@ def test_a_run_is_trained_again_with_one_parameter_changed(place, stocked):
     ):
         assert filled(app, label) == getattr(SOURCE, label.lower().replace(" ", "_")), label
     assert any("Nothing is changed yet" in text.value for text in app.markdown)
-    assert command(app).endswith(" ".join(jobs.flags(SOURCE)))
-    assert {"--flip=False", "--hidden=32"} <= set(jobs.flags(SOURCE))  # they have no field, and are kept
+    assert command(app).endswith(" ".join(flags(SOURCE)))
+    assert {"--flip=False", "--hidden=32"} <= set(flags(SOURCE))  # they have no field, and are kept
 
     choose(app, "Seed", 4)
     assert any("seed 3 → 4" in text.value for text in app.markdown)

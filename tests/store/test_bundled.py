@@ -113,7 +113,9 @@ def test_an_attempt_that_was_stopped_before_its_last_step_is_ended(kept, monkeyp
         with pytest.raises(KeyboardInterrupt):
             install(store, folder)
     assert find_version(store, "fer2013-emotion/1").aliases == ()
+    assert _is_empty(Path("mlruns/mlflow.db"))  # a dashboard that starts has it ended
     assert install(store, folder)
+    assert not _is_empty(Path("mlruns/mlflow.db"))
     version = find_version(store, "fer2013-emotion@champion")
     after = Reader(store).snapshot().runs.loc[version.run_id]
     assert (version.version, after["status"], after["seconds"]) == (1, "finished", before["seconds"])

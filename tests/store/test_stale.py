@@ -1,8 +1,14 @@
 """Runs whose process is gone are ended, and no others; and two processes never train one run."""
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock, Timeout
 from mlflow.entities import Metric
@@ -14,6 +20,7 @@ from trainer.contract import Tag, audit_experiment
 from trainer.store.location import open_store
 from trainer.store.outbox import Outbox
 from trainer.store.reader import Reader
+from trainer.store.snapshot import has_process_here
 from trainer.store.sweeps import begin_sweep, begin_trial, set_state
 from trainer.store.writer import RunWriter
 from trainer.training.checkpoint import Checkpoint
@@ -146,3 +153,13 @@ def test_a_run_that_another_process_resumes_is_refused_untouched(exploded: str, 
     assert f"run {exploded} is being trained by another process" in capsys.readouterr().err
     again = store.client().get_run(exploded)
     assert (again.info.status, again.data.tags) == (run.info.status, run.data.tags)
+
+
+def test_a_process_that_nobody_has_waited_for_is_gone():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        tags = {Tag.HOST: socket.gethostname(), Tag.PID: str(child.pid)}
+        deadline = time.monotonic() + 10
+        while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert has_process_here(tags, time.time() * 1000) is False
+    assert has_process_here(tags | {Tag.PID: str(os.getpid())}, time.time() * 1000) is True

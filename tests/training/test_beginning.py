@@ -16,8 +16,8 @@ from trainer.commands.progress import Silent
 from trainer.commands.train import parse
 from trainer.config import Config
 from trainer.contract import Tag
-from trainer.jobs import flags
 from trainer.models.base import Classifier
+from trainer.settings import flags
 from trainer.store.location import Store, open_store
 from trainer.store.registry import find_version, run_params
 from trainer.training.beginning import by_class

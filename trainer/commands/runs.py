@@ -97,7 +97,7 @@ def shortened(dataset: str) -> str:
 
 def mark() -> int:
     """Says of each stale run what became of it."""
-    from trainer.contract import STATE_FILE
+    from trainer.jobs import is_resumable
     from trainer.store.location import open_store
     from trainer.store.reader import Reader
     from trainer.store.stale import mark_stale
@@ -106,7 +106,7 @@ def mark() -> int:
     found = mark_stale(store, Reader(store).snapshot())
     for run in found:
         print(f"{run.name} ({run.run_id}): {run.left or 'marked as failed'}")
-        if not run.left and (store.checkpoints / run.run_id / STATE_FILE).is_file():
+        if not run.left and is_resumable(store.checkpoints, run.run_id):
             print(f"  go on with: python -m trainer train --resume {run.run_id}")
     if not found:
         print("Every run that counts as running has its process.")

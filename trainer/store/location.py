@@ -24,6 +24,8 @@ from mlflow.tracking._tracking_service import utils as tracking_stores
 from mlflow.utils.credentials import MlflowCreds, read_mlflow_creds
 from sqlalchemy.exc import SQLAlchemyError
 
+from trainer.drafts import write_text
+
 log = logging.getLogger(__name__)
 
 SQLITE_PREFIX = "sqlite:///"
@@ -413,12 +415,7 @@ def _repair_paths(connection: sqlite3.Connection, folder: Path) -> None:
         move_paths(connection, old, str(folder))
         log.warning("The store was moved from %s to %s; its artifact paths were set right.", old, folder)
     if known != str(folder):
-        draft = memory.with_name(f"{LOCATION_FILE}.new")
-        with draft.open("w") as file:
-            file.write(f"{folder}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(memory)
+        write_text(memory, f"{folder}\n")
 
 
 def move_paths(connection: sqlite3.Connection, old: str, new: str) -> None:

@@ -274,7 +274,10 @@ def has_process_here(tags: Mapping[str, str], last_ms: float) -> bool | None:
         return None
     started = _number(tags.get(Tag.PROCESS_STARTED))
     try:
-        found = psutil.Process(int(pid)).create_time()
+        process = psutil.Process(int(pid))
+        found = process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and its parent has not asked yet
+            return False
     except psutil.Error:
         return False
     # The time of what was logged tells it where the start was not kept, unless the clock was set.

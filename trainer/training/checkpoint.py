@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 
 from trainer.config import Config
 from trainer.contract import CONFIG_FILE, LOCK_FILE, STATE_FILE
+from trainer.drafts import write_text
+from trainer.jobs import is_resumable
 
 LEAST_SECONDS = 5.0
 """Between two that are kept: where an epoch takes a second, writing each would cost a third of the time."""
@@ -52,16 +54,7 @@ class Checkpoint:
         text, file = config.to_json(), self.folder / CONFIG_FILE
         if file.is_file() and file.read_text() == text:
             return
-        draft = file.with_suffix(".new")  # without a whole one the run could not be resumed
-        try:
-            with draft.open("w") as writing:
-                writing.write(text)
-                writing.flush()
-                os.fsync(writing.fileno())
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        draft.replace(file)
+        write_text(file, text)  # without a whole one the run could not be resumed
 
     def save(self, fingerprints: dict[str, str], state: dict[str, Any]) -> None:
         """Replace what is there, at once: a crash leaves the old state or the new one. Raises OSError."""
@@ -107,10 +100,9 @@ class Checkpoint:
 
 def stored_config(root: Path, run_id: str) -> Config:
     """The configuration of a run that can be resumed. ValueError where this machine holds none."""
-    path = root / run_id / CONFIG_FILE
-    if not (root / run_id / STATE_FILE).is_file() or not path.is_file():
+    if not is_resumable(root, run_id):
         raise ValueError(
             f"run {run_id} cannot be resumed: {root / run_id} holds no checkpoint "
             "(it is kept on the machine that trained, from the run's beginning until it finishes)"
         )
-    return Config.from_json(path.read_text())
+    return Config.from_json((root / run_id / CONFIG_FILE).read_text())

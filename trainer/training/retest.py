@@ -15,7 +15,7 @@ from trainer.data import absolute, still_at
 from trainer.data.exclusion import list_digest
 from trainer.data.splits import Splits
 from trainer.evaluation.metrics import Evaluation
-from trainer.jobs import configuration
+from trainer.settings import configuration
 from trainer.store.files import read_file
 from trainer.store.location import Store, StoreError
 from trainer.store.models import load_bundle
