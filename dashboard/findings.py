@@ -1,4 +1,4 @@
-"""What the Compare page and its report say: sentences and tables, as pure functions of what was read."""
+"""What the Compare page and its report say: which runs can be compared, and sentences and tables on how they differ."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,11 @@
 """Grids of faces: test images with truth and predictions in words, as one piece of HTML."""
 
-import base64
 from collections.abc import Sequence
 
 import numpy as np
 
 from dashboard.cache import Pictures
+from dashboard.face_cards import source
 from dashboard.selection import Chosen
 from dashboard.text import percent, tag
 from trainer.evaluation.attention import Attention
@@ -59,8 +59,7 @@ def _figure(i: int, runs: Sequence[Chosen], predictions: dict[str, Predictions],
         )
     picture = '<div class="none">no picture</div>'
     if data is not None:
-        source = base64.b64encode(data).decode()
-        picture = f'<img src="data:image/png;base64,{source}" alt="{tag(f"a face labelled {truth}")}">'
+        picture = f'<img src="{source(data, "png")}" alt="{tag(f"a face labelled {truth}")}">'
     caption = f"<figcaption title='{tag(sample_id)}'><b>{tag(truth)}</b> {''.join(lines)}</figcaption>"
     return f"<figure>{picture}{caption}</figure>"
 
@@ -91,9 +90,8 @@ def attention_row(found: Attention) -> str:
             face = found.faces[index].clip(0, 255).astype(np.uint8)[np.newaxis]
             strongest = max(float(found.maps[index].max()), 1e-6)
             data = encoded(overlay(face, found.maps[index] / strongest, ATTENTION_PX))
-            source = base64.b64encode(data).decode()
             words = tag(f"the mean face of {name} with the places that spoke for it")
-            picture = f'<img src="data:image/png;base64,{source}" alt="{words}">'
+            picture = f'<img src="{source(data, "png")}" alt="{words}">'
             share = f"{percent(found.lower_share(index))} in the lower half, "
         caption = f"<b>{tag(name)}</b><br>{share}{found.images[index]:,} images"
         figures.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")

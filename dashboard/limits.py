@@ -15,7 +15,7 @@ ETHICS = (
 
 
 def brief(snapshot: Snapshot, candidate: Candidate) -> str:
-    """One line, as plain text: `fer2013, test accuracy 0.642; weakest: disgust 0.27, fear 0.35`."""
+    """One line, as plain text: `fer2013, test accuracy 0.642; found least: disgust 0.27, fear 0.35`."""
     row = _run(snapshot, candidate)
     if row is None:
         return "nothing is known of its training"

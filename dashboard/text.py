@@ -6,7 +6,9 @@ import re
 
 import pandas as pd
 
+from trainer import wording
 from trainer.evaluation import metrics
+from trainer.wording import several as several
 
 DASH = "–"
 LONGEST_NAME = 48
@@ -35,7 +37,7 @@ def _unlinked(text: str) -> str:
 
 
 def tag(text: object) -> str:
-    """The same for HTML."""
+    """Any text as HTML that shows it, within an attribute, too."""
     return html.escape(str(text), quote=True)
 
 
@@ -70,13 +72,7 @@ def count(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """`45 s`, `3 min 20 s`, `2 h 5 min`."""
-    if _missing(seconds):
-        return DASH
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return DASH if _missing(seconds) else wording.duration(seconds)
 
 
 def large(value: float) -> str:
@@ -87,11 +83,6 @@ def large(value: float) -> str:
         if value >= limit:
             return f"{value / limit:.2g}{unit}" if value < 10 * limit else f"{value / limit:.0f}{unit}"
     return f"{value:.0f}"
-
-
-def several(number_of: int, noun: str) -> str:
-    """`1 run`, `12 runs`."""
-    return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
 
 
 def _missing(value: object) -> bool:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer.data import name_mistake
-from trainer.models import ARCHITECTURES, listing
+from trainer.models import ARCHITECTURES, SMALL_STEMS, WIDTH, listing
 from trainer.models.blocks import map_side, parse_blocks
 from trainer.sides import Sides, parse_progressive
 
 Recipe = Literal["report", "fast", "best"]
+PLACES = frozenset(("data_dir", "device", "exclude"))
+"""Settings that say where, not what: the data are known by their fingerprints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +274,7 @@ def _mistakes(config: Config) -> Iterator[str]:
             map_side(len(blocks), max(config.image_size, 32))
         except ValueError as error:
             yield f"--blocks: {error}"
-    for name in ("blocks", "layout", "stem", "width", "hidden", "dropout"):
+    for name in dict.fromkeys(option for each in ARCHITECTURES.values() for option in each.options):
         if getattr(config, name) is not None and name not in entry.options:
             yield f"--{name}: {config.architecture} takes no such option"
     if config.pretrained != "none" and not entry.imagenet:
@@ -284,10 +286,10 @@ def _mistakes(config: Config) -> Iterator[str]:
     if config.pretrained == "none" and config.start_from is None and entry.modes.get(config.mode):
         yield f"--mode {config.mode} with --pretrained none would freeze random weights: take --mode full"
     if config.pretrained != "none" and not _may_fall_back(config):
-        if config.stem in ("small", "pooled", "full"):
+        if config.stem in SMALL_STEMS:
             yield f"--stem {config.stem} has no ImageNet weights: take --stem imagenet, or --pretrained none"
-        if config.width not in (None, 64):
-            yield f"--width {config.width} has no ImageNet weights: take --width 64, or --pretrained none"
+        if config.width not in (None, WIDTH):
+            yield f"--width {config.width} has no ImageNet weights: take --width {WIDTH}, or --pretrained none"
     if config.mixup and config.cutmix:
         yield f"--mixup {config.mixup} with --cutmix {config.cutmix}: give one of them"
     for name in ("mixup", "cutmix"):

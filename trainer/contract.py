@@ -19,7 +19,8 @@ ROBUSTNESS_FILE = "evaluation/robustness.parquet"
 CONDITIONS_FILE = "evaluation/conditions.parquet"
 ATTENTION_FILE = "evaluation/attention.npz"
 ELSEWHERE = "elsewhere: "
-"""Begins the teachers of a run that was made in another store, where their names mean other models."""
+"""Begins the teachers, and the model to start from, of a run that was made in another store, where their names mean
+other models."""
 BEST_FOLDER = "best"
 CARD_FILE = "README.md"
 

@@ -40,7 +40,7 @@ def confusion_matrix(
     counts: int64 (K, K). normalise: `truth` (rows: the diagonal is recall), `prediction` (columns: precision), `none`.
     most: images of the darkest cell for `none`, the highest count of all runs that are shown; None: of this one.
     """
-    share = counts / max(most or counts.max(), 1) if normalise == "none" else shares(counts, normalise)
+    share = counts / max(most or counts.max(), 1) if normalise == "none" else _shares(counts, normalise)
     text = [
         [
             f"{percent(share[i, j])}<br>{counts[i, j]:,}" if normalise != "none" else f"{counts[i, j]:,}"
@@ -93,10 +93,8 @@ def difference_matrix(
     return figure
 
 
-def shares(counts: np.ndarray, normalise: str) -> np.ndarray:
+def _shares(counts: np.ndarray, normalise: str) -> np.ndarray:
     """float64 (K, K) in [0, 1], NaN where there is nothing to take a share of."""
-    if normalise == "none":
-        return counts / max(counts.max(), 1)
     total = counts.sum(axis=1, keepdims=True) if normalise == "truth" else counts.sum(axis=0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(total > 0, counts / total, np.nan)

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from trainer import torchrun
-from trainer.commands.progress import Lines, duration, stoppable
+from trainer.commands.progress import Lines, stoppable
 from trainer.inference.listing import find
 from trainer.inference.parts import About, Chunk, Found, Parts, Tally, check_same, shape
 from trainer.torchrun import Counts
+from trainer.wording import duration, several
 
 if TYPE_CHECKING:
     from trainer.inference.model import Model
@@ -118,7 +119,7 @@ def answer_chunks(
         models = {name: quick(model) for name, model in models.items()}
 
     def pass_over(chunk: Chunk, why: str, *said: str) -> None:
-        log.warning(why, several(len(chunk.paths)), chunk.paths[0], *said)
+        log.warning(why, several(len(chunk.paths), "photo"), chunk.paths[0], *said)
         counts.add("absent", len(chunk.paths))
         meter.set(counts.add("photos", len(chunk.paths)))
 
@@ -154,10 +155,6 @@ def answer_chunks(
         meter.set(counts.add("photos", len(chunk.paths)))
 
 
-def several(photos: int) -> str:
-    return f"{photos:,} photo{'' if photos == 1 else 's'}"
-
-
 def quick(model: "Model") -> "Model":
     """The same in ONNX Runtime, two to three times faster; probabilities differ by some millionths.
 
@@ -189,7 +186,7 @@ def tell(folder: Path, before: Tally, now: Tally, absent: int, seconds: float, *
     elif not absent:
         print("Everything is answered already.")
     if absent:
-        print(f"Not there, and still to be answered by the same command: {several(absent)}.")
+        print(f"Not there, and still to be answered by the same command: {several(absent, 'photo')}.")
     why = "; the column failure says why" if total.failed else ""
     print(
         f"{folder} holds {total.answers:,} answers to {total.photos:,} photos, {total.failed:,} of which failed{why}."

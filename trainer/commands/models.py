@@ -119,7 +119,7 @@ def _run_of(name: str) -> "tuple[Store, str] | None":
 
 
 def load_any(reference: str) -> "tuple[Model, str]":
-    """The same, and registered models of foreign formats where the registry is trusted."""
+    """As `load_predictor`, and registered models of foreign formats where the registry is trusted."""
     if Path(reference).is_dir() or reference.startswith("runs:/"):
         return load_predictor(reference)
     from trainer.store.location import open_store

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from trainer import torchrun
 from trainer.sides import Sides
+from trainer.wording import duration
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -179,22 +180,6 @@ def stoppable(progress: Lines, advice: str = "") -> Iterator[None]:
                 file=sys.stderr,
             )
         raise
-
-
-def duration(seconds: float) -> str:
-    """For people: `45 s`, `3 min 20 s`, `2 h 5 min`; `?` where it is not known.
-
-    >>> duration(200)
-    '3 min 20 s'
-    """
-    if seconds != seconds:
-        return "?"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _log_to_current_stderr() -> None:

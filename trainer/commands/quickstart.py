@@ -35,9 +35,10 @@ def quickstart(
         epochs: Passes over train, instead of the recipe's (of `fast` on sketch: 8 for the CNN, 10 for ResNet18).
         seed: Seed of both runs.
     """
-    from trainer.commands.progress import duration, make_progress, stoppable
+    from trainer.commands.progress import make_progress, stoppable
     from trainer.commands.report import outcome_table
     from trainer.commands.train import found_from_anywhere
+    from trainer.wording import duration
 
     if data_dir is None:  # what images do not decide is told before they are looked for
         check(

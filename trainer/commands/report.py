@@ -1,4 +1,4 @@
-"""Prints results for people: tables of outcomes and evaluations."""
+"""Prints results for people: outcomes, evaluations with slices, comparisons and audits, as tables and sentences."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.commands.progress import duration
+from trainer.wording import duration
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,11 +33,11 @@ def runs(
     from rich.markup import escape
     from rich.table import Table
 
-    from trainer.commands.progress import duration
     from trainer.commands.report import number, screen
     from trainer.contract import model_name
     from trainer.store.location import open_store
     from trainer.store.reader import Reader
+    from trainer.wording import duration
 
     newest = limit
     reader = Reader(open_store(create=False), newest=newest or None)

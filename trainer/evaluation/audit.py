@@ -9,6 +9,7 @@ import pandas as pd
 
 from trainer.contract import Reason
 from trainer.evaluation.label_errors import suspected_labels
+from trainer.wording import several
 
 TWIN, BLANK, NO_FACE, LABEL = "twin", "blank", "no face", "label"
 COLUMNS = (
@@ -149,10 +150,10 @@ def sentence(audit: Audit) -> str:
     """What a person came for."""
     twins, blank = audit.of(TWIN), len(audit.of(BLANK))
     differing = int((twins["label"] != twins["other_label"]).sum())
-    text = f"{audit.facts['dataset']} has {_several(len(twins), 'pair')} of near-duplicates"
+    text = f"{audit.facts['dataset']} has {several(len(twins), 'pair')} of near-duplicates"
     if len(twins):
         text += f", {_percent(differing, len(twins))} of them with different labels"
-    text += f"; {_several(blank, 'image')} {'is' if blank == 1 else 'are'} blank"
+    text += f"; {several(blank, 'image')} {'is' if blank == 1 else 'are'} blank"
     if looked := audit.facts["faces_looked_at"]:
         without = audit.of(NO_FACE)
         text += f"; no face was found on {len(without):,} of {looked:,} images"
@@ -202,7 +203,7 @@ def sections(audit: Audit) -> list[Section]:
         Section("Twins with different labels", f"{alike} Of such a pair at least one label is wrong.", twins[differ]),
         Section(
             "Twins in different parts",
-            f"{alike} {_several(leaked, 'image')} of other parts {'has' if leaked == 1 else 'have'} a twin in train.",
+            f"{alike} {several(leaked, 'image')} of other parts {'has' if leaked == 1 else 'have'} a twin in train.",
             twins[across],
         ),
         Section("Other twins", f"{alike} Same part, same label.", twins[~differ & ~across]),
@@ -295,10 +296,6 @@ def _of_train(rows: pd.DataFrame, prefix: str = "") -> list[str]:
 
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -241,10 +241,10 @@ def verdict(comparison: Comparison, name_a: str, name_b: str) -> str:
         f"{better} is better than {worse} by {100 * gain.value:.1f} points of accuracy "
         f"({100 * gain.low:.1f} to {100 * gain.high:.1f}) {on}"
     )
-    return f"{text}{_where(c.classes, sign, better)}."
+    return f"{text}{_where(c.classes, sign)}."
 
 
-def _where(classes: pd.DataFrame, sign: int, better: str) -> str:
+def _where(classes: pd.DataFrame, sign: int) -> str:
     """`; surprise gains most (+9.1), fear loses (−3.0), disgust is undecided (55 images)`."""
     change = classes.assign(gain=sign * classes["difference"])
     decided = change[change["decided"]].sort_values("gain", ascending=False)

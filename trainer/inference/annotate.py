@@ -37,13 +37,13 @@ def annotated(photo: Photo, faces: Sequence[Face], labels: Sequence[str], most_p
     for face, label in zip(faces, labels, strict=True):  # above every square
         corners = face.region.corners() * scale
         font = ImageFont.truetype(font_file(label), text_px)
-        _tag(draw, label, font, corners.min(0), corners.max(0), image.size)
+        _tag(draw, label, font, corners.min(0), image.size)
     return image
 
 
 def _tag(
     draw: ImageDraw.ImageDraw, label: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    lower: np.ndarray, upper: np.ndarray, size: tuple[int, int],
+    lower: np.ndarray, size: tuple[int, int],
 ) -> None:  # fmt: skip
     """A label at the upper left of a square; within the picture."""
     left, top, right, bottom = draw.textbbox((0, 0), label, font=font)

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+SMALL_STEMS = {"small": 2, "pooled": 1, "full": 1}
+"""Of a ResNet18: stem of one 3×3 convolution → its stride."""
+WIDTH = 64
+"""Of its first stage in torchvision; ImageNet's weights have it."""
+
 
 @dataclass(frozen=True)
 class Listing:

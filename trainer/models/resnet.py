@@ -10,12 +10,9 @@ from torch import Tensor, nn
 from torchvision.models import ResNet, ResNet18_Weights, resnet18
 from torchvision.models.resnet import BasicBlock
 
-log = logging.getLogger(__name__)
+from trainer.models import SMALL_STEMS, WIDTH
 
-SMALL_STEMS = {"small": 2, "pooled": 1, "full": 1}
-"""Stem of one 3×3 convolution → its stride."""
-WIDTH = 64
-"""Of torchvision's first stage; ImageNet's weights have it."""
+log = logging.getLogger(__name__)
 
 
 def build(

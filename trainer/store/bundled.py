@@ -207,8 +207,7 @@ def _log_metrics(writer: RunWriter, metrics: Mapping[str, list[list[float]]], st
         for key, history in metrics.items()
         for step, value, after in history
     ]
-    for start in range(0, len(rows), 1000):  # MLflow takes no more at once
-        writer.log_rows(rows[start : start + 1000])
+    writer.log_rows(rows)
 
 
 def _without_machine(values: Mapping[str, Any]) -> dict[str, Any]:

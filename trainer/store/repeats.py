@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from trainer.config import Config
+from trainer.config import PLACES, Config
 from trainer.contract import Tag
 from trainer.store.location import Store
 from trainer.store.rows import PAGE
 from trainer.store.writer import FINISHED
-
-_ELSEWHERE = {"data_dir", "device", "exclude"}
-"""Fields that say where, not what: the data are known by their fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ def trained_before(store: Store, config: Config, fingerprints: Mapping[str, str]
     wanted = {
         name: "" if value is None else str(value)
         for name, value in dataclasses.asdict(config).items()
-        if name not in _ELSEWHERE
+        if name not in PLACES
     }
     try:
         for run in _alike(store, config, fingerprints):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from trainer.config import PLACES
 from trainer.contract import COST_METRICS, ROBUSTNESS, SUMMARY_METRICS, TEMPERATURE_METRIC, Tag, metric_key
 from trainer.search import Dimension, read_space
 from trainer.sides import Sides
@@ -22,8 +23,19 @@ SILENCE_SECONDS = 15 * 60
 """A run on another machine that logged nothing for so long (system metrics come every 10 s) counts as stale."""
 _CLOCK_SECONDS = 2.0  # two readings of one process's start differ by less
 NOT_CONFIGURATION = {
-    *("seed", "device", "device_used", "cpu_count", "torch_threads", "git_commit", "data_dir", "python"),
-    *("torch", "torchvision", "moodify", "skipped_files", "exclude"),
+    *PLACES,
+    *(
+        "seed",
+        "device_used",
+        "cpu_count",
+        "torch_threads",
+        "git_commit",
+        "python",
+        "torch",
+        "torchvision",
+        "moodify",
+    ),
+    "skipped_files",
 }
 """Parameters that name a machine or follow from others: runs that differ only in them have one configuration."""
 ENDED = {"FINISHED", "FAILED", "KILLED"}

@@ -152,7 +152,7 @@ class RunWriter:
         self.log_rows([Metric(key, float(value), now, step) for key, value in metrics.items()])
 
     def log_rows(self, rows: Sequence[Metric]) -> None:
-        """At most 1,000, which is what MLflow takes at once."""
+        """All at once; MLflow sends them by the thousand."""
         values = [[row.key, row.value, row.timestamp, row.step] for row in rows]
         self._send({"kind": "batch", "metrics": values})
 

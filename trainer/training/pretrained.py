@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from trainer.config import Config, check, recipe_defaults
-from trainer.models import listing
+from trainer.models import SMALL_STEMS, WIDTH, listing
 from trainer.models.base import IMAGENET_MEAN, IMAGENET_STD, Classifier, build_network
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,6 @@ def settled(config: Config) -> Config:
     """
     if config.pretrained != "auto":
         return config
-    from trainer.models.resnet import SMALL_STEMS, WIDTH
-
     if config.stem in SMALL_STEMS:
         reason = f"there are none for --stem {config.stem}"
     elif config.width not in (None, WIDTH):

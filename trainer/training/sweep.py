@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from trainer.config import Config, check
+from trainer.config import PLACES, Config, check
 from trainer.contract import Tag
 from trainer.data.splits import Splits
 from trainer.search import Dimension, Value, applied, read_space, write_space
@@ -46,8 +46,6 @@ _BEGINNING_SECONDS = 20
 _POLL_SECONDS = 1.0
 _FACTS, _RUN_ID, _FAILED = "moodify", "run_id", "failed"
 _SUFFICIENT = (TrialState.COMPLETE, TrialState.PRUNED)
-_ELSEWHERE = {"data_dir", "device", "exclude"}
-"""Settings in which machines may differ; the data are known by their fingerprints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +224,7 @@ def join(plan: Plan, store: Store, storage: RDBStorage, splits: Splits) -> tuple
     differing = [
         name
         for name, value in json.loads(json.dumps(mine["config"])).items()
-        if name not in _ELSEWHERE and known["config"].get(name) != value
+        if name not in PLACES and known["config"].get(name) != value
     ]
     if known["space"] != mine["space"]:
         differing.append(f"--search, there {' '.join(map(str, read_space(known['space'])))}")

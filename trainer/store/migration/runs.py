@@ -13,8 +13,6 @@ from trainer.store.migration.sides import ORIGIN, WHOLE, Report, Side, copy_file
 from trainer.store.rows import METRIC_COLUMNS, Rows, open_rows
 from trainer.store.snapshot import has_process_here
 
-BATCH = {"metrics": 1000, "params": 100, "tags": 100}
-"""What MLflow takes at once."""
 # Tags of a trial that hold the id of its sweep's run.
 PARENTS = {"mlflow.parentRunId", Tag.SWEEP_RUN}
 
@@ -96,8 +94,8 @@ class RunCopies:
         return experiment_id
 
     def _log(self, run_id: str, kind: str, rows: list[Any]) -> None:
-        for start in range(0, len(rows), BATCH[kind]):
-            self.there.client.log_batch(run_id, **{kind: rows[start : start + BATCH[kind]]})
+        if rows:
+            self.there.client.log_batch(run_id, **{kind: rows})
 
     def _logged_models(
         self, run: Run, experiment_id: str, run_id: str, values: pd.DataFrame | None = None
