@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,7 +152,30 @@ def test_a_training_that_could_not_be_seen_is_not_left_running(tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         jobs.start(tmp_path, Config())
     assert started[0].returncode is not None
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_of_two_clicks_at_once_one_starts_a_training(tmp_path, monkeypatch):
+    really, started = subprocess.Popen, []
+
+    def start(*_: object, **__: object) -> subprocess.Popen:
+        time.sleep(0.2)
+        started.append(really(SLEEP))
+        return started[-1]
+
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            clicks = [pool.submit(jobs.start, tmp_path, Config()) for _ in range(2)]
+        refused = [error for click in clicks if (error := click.exception())]
+        assert [str(error) for error in refused] == [
+            "exactly this training is running already: change a setting, such as the seed"
+        ]
+        assert len(started) == 1
+    finally:
+        for child in started:
+            child.kill()
+            child.wait()
 
 
 def test_it_imports_nothing_heavy():

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from trainer.config import Config, check
 from trainer.contract import CONFIG_FILE, STATE_FILE, Tag
@@ -154,6 +155,11 @@ def stop(job: Job) -> None:
 
 def _launch(folder: Path, arguments: list[str]) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # of two clicks at once the second finds the first one's training
+        return _launch_alone(folder, arguments)
+
+
+def _launch_alone(folder: Path, arguments: list[str]) -> Job:
     before = jobs(folder)
     if any(job.alive and job.arguments == tuple(arguments) for job in before):
         raise ValueError("exactly this training is running already: change a setting, such as the seed")
