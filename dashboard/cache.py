@@ -3,6 +3,7 @@
 What cannot be read leaves a cached function as an exception, which is not remembered: the next look asks anew.
 """
 
+import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
@@ -97,7 +98,10 @@ def reach(newest: int) -> Snapshot:
 
 
 def search_names(text: str, most: int) -> int:
-    """Fetch runs of a server with this in their names, however old; returns how many there are. Raises StoreError."""
+    """Fetch runs of a server with this in their names, however old; returns how many there are.
+
+    Raises StoreError, and ValueError for text that cannot be asked for.
+    """
     found = reader().want_named(text, most)
     _snapshot.clear()
     return found
@@ -159,19 +163,21 @@ def _read_predictions(uri: str, run_id: str, part: str) -> Predictions | str:
         return str(error)
 
 
-def reliability(run_id: str, status: str, part: str = "test") -> Reliability | None:
-    """Of the probabilities that a run gave to that part; None where it kept none, or they cannot be read."""
+def reliability(run_id: str, status: str, part: str = "test") -> Reliability | str:
+    """Of the probabilities that a run gave to that part, or one sentence on why there are none."""
     try:
         return _reliability(_address(), run_id, status, part)
-    except StoreError:
-        return None
+    except StoreError as error:
+        return str(error)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _reliability(uri: str, run_id: str, status: str, part: str) -> Reliability | None:
+def _reliability(uri: str, run_id: str, status: str, part: str) -> Reliability | str:
     known = part == "test"
     found = _predictions(uri, run_id, status) if known else _read_predictions(uri, run_id, part)
-    return None if isinstance(found, str) else measure(found.target, found.probabilities)
+    if isinstance(found, str):
+        return found if known else "what it answered before calibration was not kept"
+    return measure(found.target, found.probabilities)
 
 
 def comparison(a: str, b: str) -> Comparison:
@@ -255,13 +261,20 @@ def _importances(
     return search.importances(_space, _judged)
 
 
-def histories(run_ids: Sequence[str], epochs: int) -> pd.DataFrame:
-    """As the reader gives them; `epochs`, those of all runs together, tells when to read again."""
-    return _histories(_address(), tuple(run_ids), epochs)
+def progress(runs: pd.DataFrame) -> tuple[object, ...]:
+    """What tells when the curves of runs have grown: their epochs, or time, where another program's run counts none."""
+    states = runs.loc[runs["epochs_done"] == 0, "status"]
+    now = int(time.time() // FRESH_SECONDS) if "running" in set(states) else 0
+    return (int(runs["epochs_done"].sum()), now, *states)
+
+
+def histories(run_ids: Sequence[str], progress: tuple[object, ...]) -> pd.DataFrame:
+    """As the reader gives them; read again when their `progress` is another."""
+    return _histories(_address(), tuple(run_ids), progress)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _histories(uri: str, run_ids: tuple[str, ...], epochs: int) -> pd.DataFrame:
+def _histories(uri: str, run_ids: tuple[str, ...], progress: tuple[object, ...]) -> pd.DataFrame:
     return _reader(uri).histories(run_ids)
 
 
@@ -280,8 +293,8 @@ def pictures(run_id: str, dataset: str, fingerprint: str) -> "Pictures":
     try:
         decoded = tuple((file.name, file.stat().st_ino) for file in cache_files(dataset))
         return _pictures(_address(), run_id, dataset, fingerprint, decoded)
-    except (StoreError, OSError):
-        return Pictures({}, None, {})
+    except (StoreError, OSError) as error:
+        return Pictures({}, None, {}, f"The pictures cannot be read: {error}")
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
@@ -302,8 +315,12 @@ def _pictures(
 class Pictures:
     """Encodes a picture when it is asked for."""
 
-    def __init__(self, rows: dict[str, int], images: np.ndarray | None, kept: dict[str, bytes]):
+    def __init__(
+        self, rows: dict[str, int], images: np.ndarray | None, kept: dict[str, bytes], missing: str = ""
+    ):
         self._rows, self._images, self._kept = rows, images, kept
+        self.missing = missing or "The pictures are neither decoded on this machine nor kept by the run"
+        """Why there are none, where there are none."""
         self.complete = images is not None
         """Whether every test image is at hand."""
 

@@ -38,7 +38,7 @@ def comparison_html(
     """The findings of the Compare page with their tables and charts."""
     runs = snapshot.runs.loc[[run.run_id for run in chosen]]
     sentence = headline(runs, chosen, comparisons, reasons).replace("\\", "")
-    history = cache.histories([run.run_id for run in chosen], int(runs["epochs_done"].sum()))
+    history = cache.histories([run.run_id for run in chosen], cache.progress(runs))
     metrics, decided = metric_table(runs, chosen, comparisons)
     parts = [
         f"<h1>{tag(sentence)}</h1>",

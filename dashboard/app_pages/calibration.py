@@ -18,26 +18,23 @@ if not predictions:
         frame.answer("Calibration", "Choose a finished run to see whether its probabilities can be believed.")
     st.stop()
 predictions = frame.same_test_set(snapshot, predictions, chosen)
-shown = [run for run in chosen if run.run_id in predictions]
-found, before = (
-    {
-        run.run_id: reliability
-        for run in shown
-        if (reliability := cache.reliability(run.run_id, snapshot.runs.at[run.run_id, "status"], part))
-    }
-    for part in ("test", UNCALIBRATED)
-)
+found = frame.load_each(cache.reliability, snapshot, [run for run in chosen if run.run_id in predictions])
+if not found:
+    st.stop()
+shown = [run for run in chosen if run.run_id in found]
+earlier = {
+    run: cache.reliability(run.run_id, snapshot.runs.at[run.run_id, "status"], UNCALIBRATED) for run in shown
+}
+before = {run.run_id: one for run, one in earlier.items() if not isinstance(one, str)}
 best = max(shown, key=lambda run: predictions[run.run_id].evaluation.summary["accuracy"])
 with top:
     frame.answer("Calibration", opening(best.label, found[best.run_id], before.get(best.run_id)))
 
-if before:
-    if not st.toggle("Also before calibration", True, key="before", bind="query-params"):
-        before = {}
-    elif without := [plain(run.label) for run in shown if run.run_id not in before]:
-        st.caption(f"What {', '.join(without)} answered before calibration was not kept.")
-else:
-    st.caption("What was answered before calibration was not kept; these are the calibrated answers.")
+if before and not st.toggle("Also before calibration", True, key="before", bind="query-params"):
+    before = {}
+for run, one in earlier.items():
+    if isinstance(one, str):
+        st.caption(f"{plain(run.label)} is shown as calibrated alone: {plain(one)}.")
 left, right = st.columns(2, gap="large")
 with left:
     figure = cache.figure(

@@ -70,13 +70,13 @@ with right:
         smoothing = st.slider(
             "Smoothing", 0.0, 0.95, 0.0, 0.05, key="smoothing", bind="query-params", width=150
         )
-    epochs = int(runs["epochs_done"].sum())
+    progress = cache.progress(runs)
     best = runs["best_epoch"].to_dict()
     with frame.tell_errors():
         curves = cache.figure(
-            ("curves", *chosen, *best.values(), epochs, quantity, axis, smoothing),
+            ("curves", *chosen, *best.values(), *progress, quantity, axis, smoothing),
             lambda: charts.learning_curves(
-                cache.histories([run.run_id for run in chosen], epochs), chosen, quantity,
+                cache.histories([run.run_id for run in chosen], progress), chosen, quantity,
                 axis=axis, smoothing=smoothing, best_epochs=best,
             ),
         )  # fmt: skip

@@ -183,9 +183,7 @@ if len(cell):
         if other is not run and not frame.different_tests(snapshot, found, of, other.run_id)
     ]
     if not len(pictures):
-        st.caption(
-            "The pictures are neither decoded on this machine nor kept by the run; the answers are shown without them."
-        )
+        st.caption(f"{plain(pictures.missing)}; the answers are shown without them.")
     if others:
         st.html(key_line([run, *others]))
     st.html(gallery(cell[:SHOWN_IMAGES].tolist(), [run, *others], found, pictures))

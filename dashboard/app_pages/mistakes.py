@@ -22,7 +22,7 @@ ORDERS = {
 def groups(runs: list[Chosen], found: dict[str, Predictions]) -> dict[str, np.ndarray]:
     """Name of a tab → positions of its images."""
     right = {run.run_id: found[run.run_id].preds == found[run.run_id].target for run in runs}
-    suspects = suspected_labels([found[run.run_id] for run in runs])
+    suspects = all_sure_of_another([found[run.run_id] for run in runs])
     if len(runs) == 2:
         a, b = (right[run.run_id] for run in runs)
         parts = {
@@ -42,7 +42,7 @@ def groups(runs: list[Chosen], found: dict[str, Predictions]) -> dict[str, np.nd
     }
 
 
-def suspected_labels(found: list[Predictions]) -> np.ndarray:
+def all_sure_of_another(found: list[Predictions]) -> np.ndarray:
     """Positions where all runs are sure of one and the same other class than the label."""
     target, rows = found[0].target, np.arange(len(found[0]))
     other = found[0].preds
@@ -117,9 +117,7 @@ st.html(key_line(shown))
 row = snapshot.runs.loc[shown[0].run_id]
 pictures = cache.pictures(shown[0].run_id, row["dataset"], row["test_fingerprint"])
 if not len(pictures):
-    st.caption(
-        "The pictures are neither decoded on this machine nor kept by the run; the answers are shown without them."
-    )
+    st.caption(f"{plain(pictures.missing)}; the answers are shown without them.")
 elif not pictures.complete:
     st.caption(
         "The dataset is not decoded on this machine; the run kept the pictures of highest loss, "

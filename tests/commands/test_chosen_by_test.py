@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from tests.extra.grey_faces import GREY_LEVELS, write_grey_folder
 from tests.extra.odd_runs import make_run
@@ -12,7 +14,8 @@ from trainer.contract import Tag
 from trainer.data.splits import load_splits
 from trainer.inference.bundle import ModelSpec
 from trainer.inference.predictor import Predictor
-from trainer.store.location import open_store
+from trainer.store.location import StoreError, open_store
+from trainer.store.registry import run_params
 
 
 @pytest.fixture
@@ -64,3 +67,15 @@ def test_the_commands_say_where_test_images_chose_the_epoch(registered, tmp_path
     assert len(found.get("caveats", [])) == told  # and none that its images are others
     main(["export", *flags, "--output", str(tmp_path / "out")])
     assert (sentence in capsys.readouterr().out) is told
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_one_without_the_run(stocked, monkeypatch):
+    store = open_store()
+    assert run_params(store, "0" * 32) == {}
+
+    def silent(*_: object) -> None:
+        raise MlflowException("the database is away")
+
+    monkeypatch.setattr(MlflowClient, "get_run", silent)
+    with pytest.raises(StoreError, match="cannot be read: the database is away"):
+        run_params(store, "0" * 32)

@@ -99,6 +99,8 @@ def test_the_newest_are_read_and_older_ones_when_they_are_asked_for(store: Store
         with pytest.raises(StoreError, match="there is no run"):
             reader.find(nothing)
     assert reader.want_named("RUN-3", 10) == 1
+    with pytest.raises(ValueError, match="names with quotes or backslashes cannot be looked for"):
+        reader.want_named("it's", 10)
     assert "run-3" in names(reader)
     reader.reach(7)
     assert {f"run-{number}" for number in range(3, 10)} <= set(names(reader))

@@ -96,7 +96,10 @@ class Reader:
         self._ask(lambda window: window.want(references, by_name=False))
 
     def want_named(self, text: str, most: int) -> int:
-        """Hold the newest runs with this in their names; returns how many were found. Raises StoreError."""
+        """Hold the newest runs with this in their names; returns how many were found.
+
+        Raises StoreError, and ValueError for text that cannot be asked for.
+        """
         return self._ask(lambda window: window.want_named(text, most)) or 0
 
     def want_trials(self, sweep: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow.artifacts
 from mlflow import MlflowClient
+from mlflow.entities import RunData
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -238,11 +239,9 @@ def _named(client: MlflowClient, name: str, alias: str | None, number: str | Non
 
 
 def run_params(store: Store, run_id: str) -> dict[str, str]:
-    """Parameters of a run; none where it is gone."""
-    try:
-        return dict(store.client().get_run(run_id).data.params)
-    except MlflowException:
-        return {}
+    """Parameters of a run; none where it is gone. Raises StoreError where the store cannot be asked."""
+    data = _run_data(store, run_id)
+    return {} if data is None else dict(data.params)
 
 
 def place_of_images(store: Store, run_id: str) -> str | None:
@@ -250,13 +249,17 @@ def place_of_images(store: Store, run_id: str) -> str | None:
 
     Raises StoreError where the store cannot be asked.
     """
+    data = _run_data(store, run_id)
+    return None if data is None else data.tags.get(Tag.DATA_DIR) or data.params.get("data_dir") or None
+
+
+def _run_data(store: Store, run_id: str) -> RunData | None:
     try:
-        data = store.client().get_run(run_id).data
+        return store.client().get_run(run_id).data
     except MlflowException as error:
         if is_missing(error):
             return None
         raise StoreError(f"run {run_id} cannot be read: {reason(error)}") from error
-    return data.tags.get(Tag.DATA_DIR) or data.params.get("data_dir") or None
 
 
 def has_bundle(version: Version) -> bool:
@@ -299,7 +302,7 @@ def _bundle_sizes(version: Version) -> dict[str, int]:
 
 
 def run_bundle_folder(store: Store, run_id: str, artifact_path: str, into: Path) -> Path:
-    """The same, of files that a run logged as artifacts."""
+    """The folder below `into` to which files that a run logged are fetched. Raises StoreError as `bundle_folder`."""
     try:
         return Path(store.client().download_artifacts(run_id, artifact_path, str(into)))
     except (MlflowException, OSError) as error:

@@ -154,9 +154,12 @@ class Window:
             self._want(self._matching(self._rows.experiments(), f"tags.{Tag.SWEEP_RUN} = '{sweep}'", PAGE))
 
     def want_named(self, text: str, most: int) -> int:
-        """Hold the newest runs with this in their names; returns how many were found."""
+        """Hold the newest runs with this in their names; returns how many were found.
+
+        Raises ValueError for text that cannot be asked for.
+        """
         if not _is_plain(text):
-            return 0
+            raise ValueError("names with quotes or backslashes cannot be looked for on a server")
         found = self._matching(self._rows.experiments(), f"attributes.run_name ILIKE '%{text}%'", most)
         self._want(found)
         return len(found)
