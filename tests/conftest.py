@@ -85,15 +85,19 @@ def newest_schema_is_looked_up_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a store without runs: to make one takes seconds, to copy it does not."""
-    from trainer.store.location import open_store
+def empty_database(request: pytest.FixtureRequest) -> Path:
+    """Of a store without runs, made by whoever needs it first: to make one takes seconds, to copy it does not."""
+    folder = _together(request.config) / "empty"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "mlflow.db").exists():
+            from trainer.store.location import open_store
 
-    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    open_store(uri=f"sqlite:///{file}")
-    with contextlib.closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return file
+            folder.mkdir()
+            open_store(uri=f"sqlite:///{folder}/unfinished.db")
+            with contextlib.closing(sqlite3.connect(folder / "unfinished.db")) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            shutil.copyfile(folder / "unfinished.db", folder / "mlflow.db")  # which nobody has open
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -160,11 +164,11 @@ def fer2013() -> Path:
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory with a new embedded store and a cache of its own."""
-    _move_into(tmp_path, monkeypatch)
+    move_into(tmp_path, monkeypatch)
     return tmp_path
 
 
-def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MOODIFY_FER2013", raising=False)
@@ -174,13 +178,14 @@ def _move_into(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained_untouched(request: pytest.FixtureRequest) -> Path:
+def trained_untouched(request: pytest.FixtureRequest, empty_database: Path) -> Path:
     """A folder with the trained store and its data that no test opens; made by the first worker that needs it."""
     shared = _together(request.config) / "trained-once"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
             unfinished = shared.with_suffix(".unfinished")
-            unfinished.mkdir()
+            (unfinished / "mlruns").mkdir(parents=True)
+            shutil.copyfile(empty_database, unfinished / "mlruns/mlflow.db")
             train_on_greys(unfinished)
             unfinished.rename(shared)
     return shared
@@ -200,7 +205,7 @@ def train_on_greys(root: Path) -> None:
 
     data_dir = write_grey_folder(root / "faces")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _move_into(root, monkeypatch)
+        move_into(root, monkeypatch)
         common = ["--data-dir", str(data_dir), "--batch-size", "16", "--learning-rate", "3e-3"]
         common += ["--optimizer", "adamw"]  # of batches this small Muon would take most of the time
         for flags in ARCHITECTURE_FLAGS.values():
@@ -210,7 +215,7 @@ def train_on_greys(root: Path) -> None:
 @pytest.fixture
 def trained(trained_once: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
     """The trained store, as the working directory."""
-    _move_into(trained_once.root, monkeypatch)
+    move_into(trained_once.root, monkeypatch)
     return trained_once
 
 
@@ -222,7 +227,7 @@ def trained_copy(trained_untouched: Path, tmp_path: Path, monkeypatch: pytest.Mo
     locks on it.
     """
     shutil.copytree(trained_untouched, tmp_path, dirs_exist_ok=True)
-    _move_into(tmp_path, monkeypatch)
+    move_into(tmp_path, monkeypatch)
     # MLflow remembers by a run's id where its files are: here two stores have the same runs.
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._artifact_repos_cache", OrderedDict())
     return Trained(tmp_path, tmp_path / "faces")

@@ -23,7 +23,7 @@ from dashboard.findings import (
 from dashboard.selection import Chosen, describe, full_names
 from dashboard.table import COLUMNS, fold_seeds, run_table
 from tests.extra.grey_faces import Trained
-from tests.extra.odd_runs import HOSTILE_NAME, add_odd_runs, log_predictions, make_run, predictions
+from tests.extra.odd_runs import HOSTILE_NAME, log_predictions, make_run, predictions
 from trainer.__main__ import main
 from trainer.evaluation.comparison import Predictions, compare
 from trainer.store.location import open_store
@@ -35,10 +35,8 @@ def forget_what_was_read():
     st.cache_resource.clear()
 
 
-def test_every_column_can_be_shown_for_any_run(stocked):
-    store = open_store()
-    add_odd_runs(store)
-    runs = Reader(store).snapshot().runs
+def test_every_column_can_be_shown_for_any_run(odd):
+    runs = Reader(open_store()).snapshot().runs
     table, config = run_table(runs, full_names(runs), list(COLUMNS))
     assert list(table.columns) == list(COLUMNS)
     assert set(config) <= set(table.columns)
@@ -277,11 +275,9 @@ def test_the_report_marks_what_is_decided_as_the_page_does(trained: Trained):
     assert "over the same 300 images; *: decided (accuracy by exact McNemar" in page
 
 
-def test_a_report_on_hostile_runs_holds_their_names_as_text(stocked):
-    store = open_store()
-    found = add_odd_runs(store)
-    snapshot = Reader(store).snapshot()
-    chosen = describe(snapshot, [found["hostile"], found["nan"]])
+def test_a_report_on_hostile_runs_holds_their_names_as_text(odd):
+    snapshot = Reader(open_store()).snapshot()
+    chosen = describe(snapshot, [odd["hostile"], odd["nan"]])
     page = report.comparison_html(snapshot, chosen, *compare_all(snapshot, chosen))
     assert HOSTILE_NAME.split(" ")[0] not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
