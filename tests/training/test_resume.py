@@ -46,8 +46,8 @@ def test_epochs_that_another_device_had_logged_before_the_interruption_are_told_
     "damage", ["emptied", "truncated", "zeroed", "one byte", "text", "of another program"]
 )
 def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, damage: str):
-    checkpoint = Checkpoint(tmp_path, "1234")
-    checkpoint.save({"train": "a"}, {"model": {"weight": torch.ones(500)}, "history": []})
+    with Checkpoint(tmp_path, "1234") as checkpoint:
+        checkpoint.save({"train": "a"}, {"model": {"weight": torch.ones(500)}, "history": []})
     file = tmp_path / "1234" / STATE_FILE
     content = file.read_bytes()
     if damage == "of another program":

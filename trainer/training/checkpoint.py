@@ -24,12 +24,12 @@ class Checkpoint:
 
     def __init__(self, root: Path, run_id: str):
         self.folder = root / run_id
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(root / LOCK_FILE.format(run_id=run_id))
         self._saved = -math.inf
 
     def __enter__(self) -> "Checkpoint":
-        """Raises ValueError where another process trains this run."""
+        """Raises ValueError where another process trains this run, and OSError where there can be no folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.pictures import curves_figure, save
 from trainer.inference.bundle import ModelSpec, write
 from trainer.inference.cost import serving_cost
+from trainer.jobs import is_resumable
 from trainer.store.location import Store, open_store
 from trainer.store.repeats import trained_before
 from trainer.store.writer import RunWriter
@@ -97,14 +98,10 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
                 torchrun.told("")
                 return None
             resume = begun
-            if Checkpoint(store.checkpoints, begun).exists():
-                moved = config.data_dir
-                config = stored_config(store.checkpoints, begun)
-                config = dataclasses.replace(config, data_dir=moved or config.data_dir)
+            if is_resumable(store.checkpoints, begun):
+                config = of_the_run(begun, store, config)
         elif resume is not None:
-            moved = config.data_dir
-            config = stored_config(store.checkpoints, resume)
-            config = dataclasses.replace(config, data_dir=moved or config.data_dir)
+            config = of_the_run(resume, store, config)
         else:
             check_file(config)
             config = naming_models(config, store)
@@ -123,6 +120,12 @@ def train(config: Config, progress: Progress, *, resume: str | None = None) -> O
     return outcome
 
 
+def of_the_run(run_id: str, store: Store, config: Config) -> Config:
+    """The configuration that the run began with, but with the images where `config` has them, if it says so."""
+    began = stored_config(store.checkpoints, run_id)
+    return dataclasses.replace(began, data_dir=config.data_dir or began.data_dir)
+
+
 def train_here(config: Config, progress: Progress, store: Store | None, resume: str | None) -> Outcome | None:
     """`train`, in the first process, which alone is given a store, or beside it."""
     keep_memory()
@@ -139,14 +142,11 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     seed_everything(config.seed, verbose=False)
     mean, std = splits.train.brightness()
     # A checkpoint has all weights: those that it began with may be gone by now. Other processes know of none.
-    kept = False
-    if store is not None and resume is not None and fabric.world_size == 1:
-        kept = Checkpoint(store.checkpoints, resume).exists()
-    classifier, config = make_classifier(config, len(splits.class_names), mean, std, blank=kept)
+    goes_on = store is not None and resume is not None and is_resumable(store.checkpoints, resume)
+    blank = goes_on and fabric.world_size == 1
+    classifier, config = make_classifier(config, len(splits.class_names), mean, std, blank=blank)
     beginning = None
     if config.start_from:
-        # Whoever goes on has all that it began with in its checkpoint.
-        goes_on = store is None or (resume is not None and Checkpoint(store.checkpoints, resume).exists())
         if store is not None and not goes_on:
             beginning = begin(config, store, splits, classifier)
         weights: Any = fabric.broadcast(beginning.weights if beginning else {})
@@ -178,17 +178,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     if store is None:
         follow(training, splits, soft_targets)
         return None
-    tags = {
-        Tag.ARCHITECTURE: config.architecture,
-        Tag.MODE: config.mode,
-        Tag.DATASET: splits.dataset,
-        Tag.RECIPE: config.recipe,
-        Tag.TRAIN_FINGERPRINT: fingerprints["train"],
-        Tag.TEST_FINGERPRINT: fingerprints["test"],
-        Tag.CLASSES: json.dumps(splits.class_names, ensure_ascii=False),
-    }
-    if beginning is not None:
-        tags |= beginning.tags()
+    tags = tags_of(config, splits, fingerprints) | (beginning.tags() if beginning else {})
     if resume is None:
         if before := trained_before(store, config, fingerprints):
             log.warning(
@@ -224,14 +214,7 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
                 progress.started(writer.run_id, config)
                 is_whole = not training.history
                 with EnergyMeter() as meter:
-                    for epoch in fit(
-                        training,
-                        splits.train,
-                        splits.validation,
-                        len(splits.class_names),
-                        progress.step,
-                        soft_targets,
-                    ):
+                    for epoch in epochs(training, splits, soft_targets, progress.step):
                         if checkpoint.is_due() or training.finished:
                             checkpoint.save(fingerprints, training.state_dict())
                         # A device of another kind comes to other figures than those before the interruption.
@@ -256,16 +239,37 @@ def train_here(config: Config, progress: Progress, store: Store | None, resume: 
     return outcome
 
 
+def tags_of(config: Config, splits: Splits, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """By which a run, and the version that comes of it, is found."""
+    return {
+        Tag.ARCHITECTURE: config.architecture,
+        Tag.MODE: config.mode,
+        Tag.DATASET: splits.dataset,
+        Tag.RECIPE: config.recipe,
+        Tag.TRAIN_FINGERPRINT: fingerprints["train"],
+        Tag.TEST_FINGERPRINT: fingerprints["test"],
+        Tag.CLASSES: json.dumps(splits.class_names, ensure_ascii=False),
+    }
+
+
 def follow(training: Training, splits: Splits, soft_targets: torch.Tensor | None) -> None:
     """Train beside the first process, and wait until it has tested, logged and registered what came of it."""
     state: dict[str, Any] | None = training.fabric.broadcast(None)
     if state is not None:
         training.load_state_dict(state)
-    for _ in fit(
-        training, splits.train, splits.validation, len(splits.class_names), soft_targets=soft_targets
-    ):
+    for _ in epochs(training, splits, soft_targets):
         pass
     training.fabric.barrier()
+
+
+def epochs(
+    training: Training,
+    splits: Splits,
+    soft_targets: torch.Tensor | None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Iterator[Epoch]:
+    """`fit` on the splits."""
+    return fit(training, splits.train, splits.validation, len(splits.class_names), on_step, soft_targets)
 
 
 def load_everywhere(config: Config, fabric: Fabric) -> tuple[Splits, dict[str, str]]:
