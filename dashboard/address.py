@@ -10,6 +10,8 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from dashboard.text import plain, short
 
 T = TypeVar("T", str, int)
+SHORTEST_ID = 4
+"""Characters of a run's id; fewer are not looked for."""
 
 
 def write(**chosen: Sequence[str] | str) -> None:
@@ -25,6 +27,21 @@ def is_asked_again(key: str) -> bool:
     chosen since."""
     run = get_script_run_ctx()
     return run is not None and run.is_history_navigation and key in st.query_params
+
+
+def keep_missing(key: str, missing: Sequence[str], instead: Sequence[str]) -> None:
+    """What the address named and the store does not have, and what was chosen instead; for `tell_missing`."""
+    st.session_state[f"missing_{key}"] = list(missing), list(instead)
+
+
+def tell_missing(key: str, chosen: Sequence[str], place: str) -> None:
+    """Says so, until another choice is made."""
+    missing, instead = st.session_state.get(f"missing_{key}", ([], []))
+    if list(chosen) != instead:
+        keep_missing(key, [], [])
+    elif missing:
+        named = ", ".join(plain(short(one)) for one in missing)
+        st.caption(f"The link names what is not in the {place}, or not any more: {named}.")
 
 
 def choose_newest(

@@ -10,6 +10,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from dashboard import cache, charts
+from dashboard.address import SHORTEST_ID
 from dashboard.selection import Chosen
 from dashboard.text import plain
 from trainer.evaluation.comparison import Predictions, same_images
@@ -18,7 +19,6 @@ from trainer.store.location import SQLITE_PREFIX, StoreError, store_uri
 from trainer.store.snapshot import Snapshot
 
 T = TypeVar("T")
-SHORTEST_ID = 4
 ROW_PX = 33
 """Height of a table's row, and of its header, at the theme's `baseFontSize`."""
 LOADED = "loaded"

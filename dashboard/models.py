@@ -8,9 +8,8 @@ import numpy as np
 import streamlit as st
 from cachetools import LRUCache
 
-from dashboard.address import is_asked_again, write
+from dashboard.address import is_asked_again, keep_missing, tell_missing, write
 from dashboard.selection import COLOURS, GREY
-from dashboard.text import plain, short
 from trainer.contract import CHAMPION, Tag
 from trainer.inference.model import Model
 from trainer.store.location import store_uri
@@ -18,7 +17,6 @@ from trainer.store.registry import Version
 from trainer.store.snapshot import Snapshot
 
 KEY = "models"
-_MISSING = "missing_models"
 LOADED_BYTES = 1024**3
 """Of the weights of all loaded models together; the one that was used longest ago goes first."""
 MOST = len(COLOURS)
@@ -51,7 +49,7 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
         wanted = [name for name in dict.fromkeys(st.query_params.get_all(KEY)) if name in known][:MOST]
         st.session_state[KEY] = wanted or default(snapshot.versions)
         missing = [name for name in st.query_params.get_all(KEY) if name not in known]
-        st.session_state[_MISSING] = missing, st.session_state[KEY]
+        keep_missing(KEY, missing, st.session_state[KEY])
     elif any(name not in known for name in st.session_state[KEY]):
         st.session_state[KEY] = [name for name in st.session_state[KEY] if name in known]
     chosen = st.multiselect(
@@ -65,12 +63,7 @@ def choose_models(snapshot: Snapshot) -> list[Candidate]:
         wrap=True,
     )
     write(**{KEY: chosen})
-    missing, instead = st.session_state.get(_MISSING, ([], []))
-    if chosen != instead:
-        st.session_state[_MISSING] = [], []
-    elif missing:
-        named = ", ".join(plain(short(name)) for name in missing)
-        st.caption(f"The link names what is not in the registry, or not any more: {named}.")
+    tell_missing(KEY, chosen, "registry")
     return candidates([(name, known[name]) for name in chosen])
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from dashboard.address import is_asked_again, write
+from dashboard.address import SHORTEST_ID, is_asked_again, keep_missing, tell_missing, write
 from dashboard.cache import MOST_WANTED
-from dashboard.text import plain, short
+from dashboard.text import short
 from trainer.store.snapshot import NOT_CONFIGURATION, Snapshot
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -17,7 +17,6 @@ GREY = "#8A8F98"
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 KEY = "runs"
-_MISSING = "missing_runs"
 _PARTS = ("architecture", "mode", "recipe", "seed")
 LONGEST_VALUE = 18
 """Characters of a parameter's value in a label: a table has a column for each run."""
@@ -51,7 +50,7 @@ def choose_runs(snapshot: Snapshot, *, most: int) -> list[Chosen]:
         + (" Older runs can be loaded on the page Runs." if snapshot.has_older else ""),
     )
     remember(chosen)
-    tell_missing(chosen)
+    tell_missing(KEY, chosen, "store")
     if len(chosen) > most:
         st.caption(f"Only the first {most} of the {len(chosen)} chosen runs are shown here.")
     return describe(snapshot, chosen[:most])
@@ -69,16 +68,6 @@ def after_ticks(before: Sequence[str], groups: Sequence[Sequence[str]], ticked: 
     return kept + [run_id for row in ticked for run_id in groups[row] if run_id not in chosen]
 
 
-def tell_missing(chosen: Sequence[str]) -> None:
-    """What the link named and the store does not have, until another choice is made."""
-    missing, instead = st.session_state.get(_MISSING, ([], []))
-    if list(chosen) != instead:
-        st.session_state[_MISSING] = [], []
-    elif missing:
-        named = ", ".join(plain(short(one)) for one in missing)
-        st.caption(f"The link names what is not in the store, or not any more: {named}.")
-
-
 def restore(snapshot: Snapshot) -> None:
     """Take the choice from the URL in a new session, and where somebody goes back to it, else the two best runs; drop
     runs that are gone."""
@@ -88,7 +77,7 @@ def restore(snapshot: Snapshot) -> None:
         found = [
             run_id
             for short_id in wanted
-            if len(short_id) >= 4
+            if len(short_id) >= SHORTEST_ID
             for run_id in runs.index
             if run_id.startswith(short_id)
         ]
@@ -96,7 +85,7 @@ def restore(snapshot: Snapshot) -> None:
         missing = [one for one in wanted if not any(run_id.startswith(one) for run_id in found)]
         if snapshot.has_older and len(wanted) > MOST_WANTED:
             missing = []  # they were not all looked for
-        st.session_state[_MISSING] = missing, st.session_state[KEY]
+        keep_missing(KEY, missing, st.session_state[KEY])
     elif gone := [run_id for run_id in st.session_state[KEY] if run_id not in runs.index]:
         st.session_state[KEY] = [run_id for run_id in st.session_state[KEY] if run_id not in gone]
 

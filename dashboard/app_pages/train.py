@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import cache, frame
+from dashboard.address import SHORTEST_ID
 from dashboard.selection import full_names
 from dashboard.text import number, plain, several
 from dashboard.trainings import (
@@ -63,7 +64,7 @@ def read() -> Snapshot | None:
     """None before the first training, which makes the store. Ends the page where the store does not answer."""
     try:
         again = (st.query_params.get(AGAIN), st.session_state.get(KEPT))
-        return cache.snapshot([run_id for run_id in again if run_id and len(run_id) >= frame.SHORTEST_ID])
+        return cache.snapshot([run_id for run_id in again if run_id and len(run_id) >= SHORTEST_ID])
     except StoreError as error:
         if frame.is_missing_store(store_uri()):
             return None

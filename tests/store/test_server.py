@@ -33,8 +33,8 @@ from trainer.store.accounts import AuthServiceClient, delete_account, set_accoun
 from trainer.store.bundled import FOLDER as BUNDLED
 from trainer.store.foreign import TRUST
 from trainer.store.location import StoreError, open_store
-from trainer.store.registry import VersionWindow
 from trainer.store.server import ServerError, read_settings, write_login
+from trainer.store.version_window import VersionWindow
 
 WHOLE = {
     "MLFLOW_BACKEND_STORE_URI": "postgresql://moodify:s3cr%25et@db.example/moodify",

@@ -28,7 +28,7 @@ MODEL = "fer2013-emotion"
 def store(new_store: Path, monkeypatch) -> Store:
     """Empty; a reader takes it for a server, whichever it is."""
     monkeypatch.setattr("trainer.store.window.STEP", 2)
-    monkeypatch.setattr("trainer.store.registry.STEP", 2)
+    monkeypatch.setattr("trainer.store.version_window.STEP", 2)
     return Store(open_store().uri, None)
 
 

@@ -1,8 +1,7 @@
-"""The model registry: versions and their aliases, found, fetched and promoted."""
+"""The model registry: versions and their aliases, found and fetched."""
 
-import dataclasses
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +16,14 @@ from trainer.store.location import Store, StoreError, is_missing, reason
 
 Key = tuple[str, int]
 """A version's name and number."""
-STEP = 10
-"""Of the newest versions of a server, how many one reading looks at."""
 PAGE = 10_000
 HIGHEST = 2**31 - 1
 """Of the numbers of versions: what databases have room for."""
 MOST_NAMED = 10
 """Of the versions of a model, the newest."""
-RUNS_ASKED = 200
-"""Of the runs whose versions are asked for at once."""
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
 """A server with accounts, where everyone may read, says the last of what is gone to all but administrators."""
-_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
+REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 
 
 @dataclass(frozen=True)
@@ -56,120 +51,17 @@ class Version:
 def all_versions(store: Store) -> list[Version]:
     """Every version of every registered model, in order of name and version."""
     client = store.client()
-    aliases = _aliases(client)
+    aliases = aliases_of(client)
     found: list[Version] = []
     token: str | None = ""
     while token is not None:
         page = client.search_model_versions(max_results=PAGE, page_token=token or None)
-        found += [_version(version, aliases) for version in page]
+        found += [version_from(version, aliases) for version in page]
         token = page.token or None
     return sorted(found, key=lambda version: (version.name, version.version))
 
 
-class VersionWindow:
-    """The part of a server's versions that is held: the newest, those that aliases point to, those of held runs.
-
-    most: how many of the newest.
-    """
-
-    def __init__(self, store: Store, most: int):
-        self.most = most
-        self.has_older = False
-        self._client = store.client()
-        self._held: dict[Key, Version] = {}
-        self._wanted: set[Key] = set()
-        self._aliases: dict[Key, list[str]] = {}
-
-    def read(self, runs: Mapping[str, int], anew: bool) -> None:
-        """Ask for the newest, and the versions of these runs (id → when it began, in ms since 1970).
-
-        anew: look at all that are held again, and not only at what is likely to have changed.
-        """
-        self._aliases = _aliases(self._client)
-        page = self._client.search_model_versions(
-            max_results=self.most if anew else min(STEP, self.most), order_by=["creation_timestamp DESC"]
-        )
-        fresh = [_version(version, {}) for version in page]
-        since = fresh[-1].created_ms if page.token else -1
-        if anew:
-            self.has_older = bool(page.token)
-        # No version is older than its run.
-        others = [run_id for run_id, started in runs.items() if started < since and run_id.isalnum()]
-        for start in range(0, len(others), RUNS_ASKED):
-            some = ", ".join(f"'{run_id}'" for run_id in others[start : start + RUNS_ASKED])
-            fresh += self._search(f"run_id IN ({some})")
-        asked = set(others)
-        self._held = {
-            key: version
-            for key, version in self._held.items()
-            if version.created_ms <= since and version.run_id not in asked
-        } | {(version.name, version.version): version for version in fresh}
-        for key in {*self._aliases, *self._wanted}:
-            if anew or key not in self._held:
-                self._get(key)
-        for key in self._predecessors() - set(self._held):
-            self._get(key)
-
-    def versions(self) -> list[Version]:
-        """In order of name and number."""
-        found = (
-            dataclasses.replace(version, aliases=tuple(sorted(self._aliases.get(key, ()))))
-            for key, version in self._held.items()
-        )
-        return sorted(found, key=lambda version: (version.name, version.version))
-
-    def own_runs(self) -> set[str]:
-        """Of those versions that are held for their own sake, and not for their run's."""
-        return {version.run_id for version in self._own().values() if version.run_id}
-
-    def trim(self, runs: Container[str]) -> None:
-        """Let go of those whose run is none of these, and that are not held for their own sake."""
-        own = self._own()
-        self._held = {key: v for key, v in self._held.items() if key in own or v.run_id in runs}
-
-    def want(self, reference: str) -> str | None:
-        """Hold the version that NAME/VERSION or NAME@ALIAS names, too; returns the id of its run."""
-        if not (match := _REFERENCE.match(reference)):
-            return None
-        key = match["name"], int(match["version"] or 0)
-        if match["alias"]:
-            self._aliases = _aliases(self._client)
-            pointed = (one for one, aliases in self._aliases.items() if match["alias"] in aliases)
-            key = next((one for one in pointed if one[0] == match["name"]), key)
-        found = self._get(key)
-        if found is None:
-            return None
-        self._wanted.add(key)
-        return found.run_id
-
-    def _own(self) -> dict[Key, Version]:
-        newest = sorted(self._held, key=lambda key: self._held[key].created_ms, reverse=True)[: self.most]
-        keys = {*newest, *self._aliases, *self._wanted, *self._predecessors()}
-        return {key: version for key, version in self._held.items() if key in keys}
-
-    def _predecessors(self) -> set[Key]:
-        """Over which versions those with an alias were promoted."""
-        pointed = (self._held[key] for key in self._aliases if key in self._held)
-        over = ((version.name, version.tags.get(Tag.PROMOTED_OVER, "")) for version in pointed)
-        return {(name, int(number)) for name, number in over if number.isdigit()}
-
-    def _get(self, key: Key) -> Version | None:
-        """Of one version that may be gone."""
-        try:
-            self._held[key] = _version(self._client.get_model_version(key[0], str(key[1])), {})
-        except MlflowException as error:
-            if error.error_code not in _NOT_THERE:
-                raise
-            self._held.pop(key, None)
-            self._wanted.discard(key)
-        return self._held.get(key)
-
-    def _search(self, condition: str) -> list[Version]:
-        found = self._client.search_model_versions(condition, max_results=PAGE)
-        return [_version(version, {}) for version in found]
-
-
-def _aliases(client: MlflowClient) -> dict[Key, list[str]]:
+def aliases_of(client: MlflowClient) -> dict[Key, list[str]]:
     found: dict[Key, list[str]] = {}
     token: str | None = ""
     while token is not None:
@@ -181,7 +73,7 @@ def _aliases(client: MlflowClient) -> dict[Key, list[str]]:
     return found
 
 
-def _version(version: ModelVersion, aliases: Mapping[Key, Sequence[str]]) -> Version:
+def version_from(version: ModelVersion, aliases: Mapping[Key, Sequence[str]]) -> Version:
     key = (version.name, int(version.version))
     return Version(
         *key,
@@ -198,7 +90,7 @@ def find_version(store: Store, reference: str) -> Version:
 
     Raises StoreError, naming what there is instead, where it names none.
     """
-    match = _REFERENCE.match(reference)
+    match = REFERENCE.match(reference)
     if not match:
         raise StoreError(
             f"'{reference}' names no model: write NAME@champion, NAME/3, models:/NAME/3 or a folder with "
@@ -231,9 +123,9 @@ def _named(client: MlflowClient, name: str, alias: str | None, number: str | Non
         aliases = {
             (name, int(of)): [one for one, at in pointed.items() if at == of] for of in pointed.values()
         }
-        return _version(client.get_model_version(name, str(number)), aliases)
+        return version_from(client.get_model_version(name, str(number)), aliases)
     except MlflowException as error:
-        if error.error_code not in _NOT_THERE:
+        if error.error_code not in NOT_THERE:
             raise
         return None
 

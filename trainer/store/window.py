@@ -13,8 +13,9 @@ import pandas as pd
 
 from trainer.contract import Tag
 from trainer.store.location import Store
-from trainer.store.registry import Version, VersionWindow
+from trainer.store.registry import Version
 from trainer.store.rows import APART, PAGE, ClientRows, Details, Head
+from trainer.store.version_window import VersionWindow
 
 STEP = 10
 """Runs of each kind that one reading looks at again: a server takes about 8 ms for each."""
