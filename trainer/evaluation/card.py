@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from trainer.contract import (
@@ -23,12 +24,14 @@ To learn from, to compare with, and to try on photos of your own or of people wh
 A classifier of expressions names the look of a face; it does not know what anybody feels. Do not use it for decisions
 about people: not in hiring, policing, schools, insurance, medicine, or to watch anyone."""
 
-_LIMITS = """\
-- **Labels.** {labels}
-- **People.** {people} No accuracy for any group of people follows from these figures, and differences between groups
-  are to be expected.
-- **Privacy.** A photograph of a face is personal data, and what is guessed about a feeling may be protected by law.
-- **Photos.** {photos}"""
+_LIMITS = (
+    "- **Labels.** {labels}",
+    "- **People.** {people} No accuracy for any group of people follows from these figures, and differences between "
+    "groups are to be expected.",
+    "- **Privacy.** A photograph of a face is personal data, and what is guessed about a feeling may be protected by "
+    "law.",
+    "- **Photos.** {photos}",
+)
 _OF_DATASET: Mapping[str, Mapping[str, str]] = {
     "fer2013": {
         "labels": "People agree on about 65% of FER-2013's images; part of what counts as an error is the label's.",
@@ -81,9 +84,14 @@ def card(
         "## How good it is": _results(metrics, class_names, size),
         "## How it was trained": _training(params, metrics),
         "## What it is for": INTENDED,
-        "## What it cannot do": _LIMITS.format(**_OF_DATASET.get(source, _OF_ANY)),
+        "## What it cannot do": _limits(source),
     }
     return "\n".join(front) + "".join(f"\n\n{title}\n\n{text}" for title, text in sections.items()) + "\n"
+
+
+def _limits(source: str) -> str:
+    words = _OF_DATASET.get(source, _OF_ANY)
+    return "\n".join(textwrap.fill(line.format(**words), 120, subsequent_indent="  ") for line in _LIMITS)
 
 
 def body(text: str) -> str:

@@ -53,8 +53,11 @@ ARTIFACTS = (
     CONDITIONS_FILE,
     ATTENTION_FILE,
 )
-_LEFT_OUT = ("mlflow.", "system/", "git_", Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, Tag.DATA_DIR, "platform")
-"""Beginnings of the names of tags and metrics that are about the machine and not about the model."""
+_LEFT_OUT = (
+    *("mlflow.", "system/", "git_", "platform"),
+    *(Tag.HOST, Tag.PID, Tag.PROCESS_STARTED, Tag.DATA_DIR, Tag.BUNDLED),
+)
+"""Beginnings of the names of tags and metrics that are about the machine, or the store, and not about the model."""
 
 
 def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
@@ -80,7 +83,7 @@ def keep(store: Store, version: Version, folder: Path = FOLDER) -> None:
         "dataset": version.tags[Tag.DATASET],
         "params": run.data.params | models | {"data_dir": ""},
         "tags": _without_machine(run.data.tags),
-        "version_tags": version.tags,
+        "version_tags": _without_machine(version.tags),
         "metrics": {
             # The last value of each step: where a run was tested again, only that counts.
             key: [
