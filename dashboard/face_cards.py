@@ -1,13 +1,12 @@
 """Faces with what each model says of them, as HTML."""
 
-import base64
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dashboard.album import Seen, Spot, answers_of
 from dashboard.models import Candidate
-from dashboard.text import tag
+from dashboard.text import source, tag
 from trainer.inference import annotate
 from trainer.inference.answers import Answer, agreement
 
@@ -106,7 +105,3 @@ def _bars(answer: Answer, colour: str) -> str:
             f'background:{colour}"></i></span><span{most}>{value:.2f}</span>'
         )
     return f'<div class="bars">{"".join(lines)}</div>'
-
-
-def source(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dashboard.cache import Pictures
-from dashboard.face_cards import source
 from dashboard.selection import Chosen
-from dashboard.text import percent, tag
+from dashboard.text import percent, source, tag
 from trainer.evaluation.attention import Attention
 from trainer.evaluation.comparison import Predictions
 

@@ -1,5 +1,6 @@
 """How numbers and names are written, and made safe for Markdown and HTML."""
 
+import base64
 import html
 import math
 import re
@@ -39,6 +40,11 @@ def _unlinked(text: str) -> str:
 def tag(text: object) -> str:
     """Any text as HTML that shows it, within an attribute, too."""
     return html.escape(str(text), quote=True)
+
+
+def source(data: bytes, kind: str) -> str:
+    """A picture (PNG or JPEG) as the address of itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def printable(text: str) -> str:

@@ -92,7 +92,7 @@ def empty_database(request: pytest.FixtureRequest) -> Path:
         if not (folder / "mlflow.db").exists():
             from trainer.store.location import open_store
 
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             open_store(uri=f"sqlite:///{folder}/unfinished.db")
             with contextlib.closing(sqlite3.connect(folder / "unfinished.db")) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -137,7 +137,7 @@ def search_server(text: str) -> None:
     if st.button(f"Look for “{plain(short(text))}” among all names", key="search-server"):
         try:
             found = cache.search_names(text, MOST_FOUND)
-        except (StoreError, ValueError) as error:
+        except ValueError as error:  # a StoreError is one, too
             st.error(plain(str(error)))
             return
         st.session_state["found"] = (

@@ -6,9 +6,9 @@ import streamlit as st
 
 from dashboard import cache, charts, frame, limits, models, photos
 from dashboard.album import MOST_PHOTOS, SAVED_PX, SHOWN_PX, Album, Seen, Spot, sentence
-from dashboard.face_cards import face_card, photo_view, source
+from dashboard.face_cards import face_card, photo_view
 from dashboard.models import Candidate
-from dashboard.text import plain, printable, several
+from dashboard.text import plain, printable, several, source
 from trainer.data.images import SUFFIXES, UNREADABLE, ImageError
 from trainer.inference.answers import csv_text, json_text, table
 from trainer.inference.faces import Region

@@ -159,7 +159,7 @@ def test_a_chunk_of_which_nothing_is_there_is_asked_for_again_when_it_is(place, 
 
 
 @pytest.mark.parametrize(
-    "reason", ["since crops/0063.png cannot be read now: the file cannot be read", "on none is there"]
+    "reason", ["since the disk of crops/0063.png is away: the file cannot be read", "on none is there"]
 )
 def test_a_chunk_whose_disk_goes_away_is_asked_for_again(place, caplog, capsys, monkeypatch, reason):
     predict("crops", "--whole", "--output", "whole")

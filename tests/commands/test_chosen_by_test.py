@@ -72,6 +72,7 @@ def test_the_commands_say_where_test_images_chose_the_epoch(registered, tmp_path
 def test_a_store_that_does_not_answer_is_not_taken_for_one_without_the_run(stocked, monkeypatch):
     store = open_store()
     assert run_params(store, "0" * 32) == {}
+    assert run_params(store, "") == {}  # of a version that came of no run
 
     def silent(*_: object) -> None:
         raise MlflowException("the database is away")

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, TiffImagePlugin
 
 from trainer.data import images
-from trainer.data.images import AwayError, ImageError, read_colour, read_grey
+from trainer.data.images import ImageError, UnreadError, read_colour, read_grey
 
 GREY_48 = arrays(np.uint8, (48, 48))
 
@@ -122,7 +122,7 @@ def test_an_image_that_the_memory_does_not_hold_is_not_called_damaged(monkeypatc
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", lacks)
-    with pytest.raises(AwayError, match="there is not enough memory"):
+    with pytest.raises(UnreadError, match="there is not enough memory"):
         read(encoded(Image.new("CMYK", (48, 48)), "JPEG"))
 
 

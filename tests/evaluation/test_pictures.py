@@ -1,6 +1,8 @@
 """Pictures, read back: what is written where, and which pixels come from which image."""
 
+import string
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,10 +216,24 @@ def test_captions_have_letters_beyond_ascii():
 
 def test_letters_that_no_font_has_are_boxes_and_that_is_said_once(caplog, monkeypatch):
     monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", [])
+    monkeypatch.setattr(lettering, "_warned", False)
     lettering._other.cache_clear()
-    files = {lettering.font_file(text) for text in ("ascii", "怒り 0.93", "怒り 0.12")}
+    files = {lettering.font_file(text) for text in ("ascii", "怒り 0.93", "怒り 0.12", "喜び")}
+    lettering._other.cache_clear()
     assert [Path(file).name for file in files] == ["DejaVuSans.ttf"]
-    assert [record.getMessage() for record in caplog.records] == [
-        "no font of this machine has the letters り 怒: pictures show boxes"
-    ]
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == "no font of this machine has such letters as り怒: pictures show boxes"
+
+
+def test_a_font_that_has_all_letters_is_taken_before_one_that_has_those_which_are_rare(monkeypatch):
+    """DejaVu Sans has no Ⓐ; of the two that have, the first lacks г."""
+    fonts = {"Last Resort": "Ⓐг喜", "latin": "Ⓐ", "all": "Ⓐг"}
+    known = string.ascii_letters + string.digits
+    listed = [SimpleNamespace(name=name, fname=name, style="normal", weight=400) for name in fonts]
+    monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", listed)
+    monkeypatch.setattr(lettering, "_letters", lambda file: frozenset(known + fonts[file]))
     lettering._other.cache_clear()
+    found = [lettering.font_file(text) for text in ("Ⓐ 0.9", "Ⓐ / г", "Ⓐ / 喜")]
+    lettering._other.cache_clear()
+    assert found[:2] == ["latin", "all"]
+    assert found[2].endswith("DejaVuSans.ttf")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STOPPED = "Stopped. The same command goes on with what is not answered yet."
 ABSENT = "passed over: of %s from %s on none is there"
-AWAY = "passed over: %s from %s on, since %s cannot be read now: %s"
+AWAY = "passed over: %s from %s on, since the disk of %s is away: %s"
 MANY = 10_000
 """So many crops are worth the seconds that a faster form of the network takes to make."""
 LOOK_SECONDS, LINE_SECONDS = 0.2, 60

@@ -79,11 +79,11 @@ class ImageError(ValueError):
 
 
 class UnreadError(ImageError):
-    """The file could not be read, as where a mount is gone; another time it may be."""
+    """The file could not be read, as where a mount is gone or the memory is full; another time it may be."""
 
 
 class AwayError(UnreadError):
-    """What it takes is not there now: its disk does not answer, or the memory is full."""
+    """The disk of the file does not answer, or not any more."""
 
 
 def read_grey(source: Path | bytes | IO[bytes], size: int | None = 48) -> np.ndarray:
@@ -309,7 +309,7 @@ def _of_integers(values: np.ndarray) -> np.ndarray:
 def _explained(error: Exception) -> ImageError:
     """What Pillow stumbled over, in words."""
     if isinstance(error, MemoryError):
-        return AwayError("there is not enough memory to decode the image")
+        return UnreadError("there is not enough memory to decode the image")
     return ImageError(f"the image is damaged: {_one_line(error)}")
 
 

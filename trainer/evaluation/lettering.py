@@ -2,7 +2,7 @@
 
 import logging
 import string
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 def font_file(text: str = "") -> str:
     """DejaVu Sans, which comes with matplotlib: Pillow's own font knows no letter beyond ASCII.
 
-    Where it lacks letters of `text`, as Chinese ones, the first font of this machine that has them; where there is
-    none, they are boxes, and a warning says so.
+    Where it lacks letters of `text`, as Chinese ones, the first font of this machine that has all of them, else one
+    that has those; where there is none, they are boxes, and a warning says so.
     """
-    missing = frozenset(filter(str.isprintable, text)) - _letters(usual := _usual())
-    return (_other(missing) or usual) if missing else usual
+    letters = frozenset(letter for letter in text if letter.isprintable() and not letter.isascii())
+    return _usual() if letters <= _usual_letters() else _other(letters) or _usual()
 
 
 @cache
@@ -26,19 +26,29 @@ def _usual() -> str:
 
 
 @cache
-def _other(missing: frozenset[str]) -> str | None:
+def _usual_letters() -> frozenset[str]:
+    return _letters(_usual())
+
+
+@lru_cache(256)
+def _other(letters: frozenset[str]) -> str | None:
     from matplotlib.font_manager import fontManager
 
-    wanted = missing.union(string.digits, string.ascii_letters)
+    missing, with_some = letters - _usual_letters(), None
     for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.weight != 400)):
-        # "Last Resort" has a box for every letter.
-        if not font.name.startswith("Last Resort") and wanted <= _letters(font.fname):
+        if font.name.startswith("Last Resort"):  # it has a box for every letter
+            continue
+        has = _letters(font.fname)
+        if not has.issuperset(string.ascii_letters + string.digits) or not missing <= has:
+            continue
+        if letters <= has:
             return font.fname
-    log.warning("no font of this machine has the letters %s: pictures show boxes", " ".join(sorted(missing)))
-    return None
+        with_some = with_some or font.fname
+    if with_some is None:
+        _warn("".join(sorted(missing)))
+    return with_some
 
 
-@cache
 def _letters(file: str) -> frozenset[str]:
     """Those of a font; none where it is gone, or cannot be read."""
     from matplotlib.ft2font import FT2Font
@@ -47,3 +57,14 @@ def _letters(file: str) -> frozenset[str]:
         return frozenset(map(chr, FT2Font(file).get_charmap()))
     except (OSError, RuntimeError):
         return frozenset()
+
+
+_warned = False
+
+
+def _warn(letters: str) -> None:
+    """Once: a training draws the names of all classes."""
+    global _warned
+    if not _warned:
+        log.warning("no font of this machine has such letters as %s: pictures show boxes", letters)
+    _warned = True

@@ -146,6 +146,9 @@ def place_of_images(store: Store, run_id: str) -> str | None:
 
 
 def _run_data(store: Store, run_id: str) -> RunData | None:
+    """None where the run is gone, or the id empty, as of a version that came of none."""
+    if not run_id:
+        return None
     try:
         return store.client().get_run(run_id).data
     except MlflowException as error:
