@@ -123,7 +123,8 @@ def version_lines(table: pd.DataFrame) -> go.Figure:
             hovertemplate="version %{x}, %{customdata}: %{y:.3f}" + f"<extra>{name}</extra>",
         )  # fmt: skip
     style(figure, "Test metrics over versions", 320)
-    figure.update_xaxes(title_text="version", dtick=1 if len(table) < 25 else None)
+    ends = (table["version"].min() - 0.5, table["version"].max() + 0.5)  # of one version, no tick for others
+    figure.update_xaxes(title_text="version", dtick=1 if len(table) < 25 else None, range=ends)
     figure.update_yaxes(title_text="share", **SHARES)
     return figure
 

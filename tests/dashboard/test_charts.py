@@ -401,3 +401,10 @@ def test_an_axis_of_shares_shows_none_below_zero_or_above_one():
     ):
         clipped = figure.layout.yaxis.autorangeoptions
         assert (clipped.clipmin, clipped.clipmax) == ((-0.02, 1.02) if is_share else (None, None))
+
+
+@pytest.mark.parametrize(("numbers", "ends"), [([1], (0.5, 1.5)), ([2, 3, 7], (1.5, 7.5))])
+def test_the_axis_of_versions_has_no_room_for_others(numbers: list[int], ends: tuple[float, float]):
+    table = pd.DataFrame({"version": numbers, "label": "cnn", "test_accuracy": 0.7, "test_macro_recall": 0.6})
+    axis = charts.version_lines(table).layout.xaxis
+    assert (axis.range, axis.dtick) == (ends, 1)

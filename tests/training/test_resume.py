@@ -1,5 +1,6 @@
 """A run that goes on where it was interrupted."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from trainer.store.location import open_store
 from trainer.store.reader import Reader
 from trainer.training.checkpoint import STATE_FILE, Checkpoint
 from trainer.training.loop import Epoch
-from trainer.training.run import train
+from trainer.training.run import of_the_run, train
 
 
 class Impatient(Silent):
@@ -65,3 +66,13 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, damage: str):
     with pytest.raises(ValueError, match=r"^the checkpoint .*state\.pt is damaged .*: train anew") as caught:
         checkpoint.load()
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_goes_on_with_its_images_where_they_were_or_where_they_are_said_to_be(stocked: Path):
+    store, config = open_store(), Config(data_dir="faces", epochs=3)
+    with Checkpoint(store.checkpoints, "1234") as checkpoint:
+        checkpoint.begin(config, {}, {})
+    assert of_the_run("1234", store, Config(epochs=9)) == config
+    assert of_the_run("1234", store, Config(data_dir="moved")) == dataclasses.replace(
+        config, data_dir="moved"
+    )

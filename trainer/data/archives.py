@@ -166,9 +166,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
         OSError,
     ) as error:
         raise ValueError(f"{path} is damaged or incomplete ({error}): get it again") from error
-    except (
-        RuntimeError
-    ) as error:  # what zipfile says of passwords, and of methods that Python has no decoder for
+    except RuntimeError as error:  # zipfile's word for a password, or a method without a decoder
         raise ValueError(
             f"{path} cannot be unpacked here ({str(error).rstrip('.')}): unpack it, and name its folder"
         ) from error
