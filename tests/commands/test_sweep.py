@@ -12,6 +12,10 @@ from unittest.mock import Mock
 import pandas as pd
 import pytest
 import torch
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from tests.extra.grey_faces import Trained
 from tests.extra.same_store import assert_same
@@ -241,6 +245,51 @@ def test_what_stops_a_sweep_is_told_also_where_its_store_is_gone_by_then(faces, 
     assert "How the sweep ended could not be logged: the store is gone" in caplog.text
     [parent] = [one.run_id for one in snapshot().sweeps if one.name == "gone"]
     open_store().client().delete_run(parent)
+
+
+def broken(*_: object, **__: object) -> None:
+    raise StorageInternalError from OperationalError("SELECT 1", {}, Exception("the disk is away"))
+
+
+@pytest.mark.parametrize("where", ["set_trial_intermediate_value", "set_trial_state_values"])
+def test_a_database_that_fails_on_the_way_is_told_in_one_line(faces, monkeypatch, capsys, where):
+    monkeypatch.setattr(RDBStorage, where, broken)
+    assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "3", "--study", where) == 2
+    said = capsys.readouterr().err
+    assert "error: the storage of sweeps cannot be used (see MOODIFY_SWEEP_STORAGE): the disk is away" in said
+    assert "Traceback" not in said
+
+
+def test_whose_trial_another_has_taken_over_takes_the_next(faces, monkeypatch, capsys, caplog):
+    reported = Trial.report
+
+    def late(trial: Trial, value: float, step: int) -> None:
+        if trial.number == 0:
+            # As whoever finds it silent.
+            trial.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        reported(trial, value, step)
+
+    monkeypatch.setattr(Trial, "report", late)
+    assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "1", "--study", "silent") == 0
+    assert "another has taken over its trial" in caplog.text
+    assert "Study silent: 1 trials" in capsys.readouterr().out
+
+
+def test_what_the_store_does_not_take_is_tried_again(faces, monkeypatch, capsys):
+    def away(*_: object) -> None:
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.training.sweep.begin_trial", away)
+        assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "1", "--study", "away") == 2
+    assert "the store is away" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "trainer.training.sweep.set_state", lambda *given: away() if given[2] != "RUNNING" else None
+        )
+        assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "1", "--study", "away") == 0
+    # The recipe itself, which would have been the first trial; and what came of it is told.
+    assert "learning_rate 0.004, dropout 0.3" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -48,6 +48,10 @@ def main(arguments: list[str]) -> int:
         raise ValueError(
             "--start-from: a sweep's trials begin with random weights or ImageNet's; take `train`"
         )
+    if config.pretrained == "auto":  # what it comes to decides the learning rate, around which a search lies
+        from trainer.training.pretrained import settled
+
+        config = settled(config)
     space = parse_space(given.search, config) if given.search else default_space(config)
     for one in space:
         flag = f"--{one.name.replace('_', '-')}"

@@ -76,7 +76,10 @@ def log_best(store: Store, run_id: str, accuracy: float) -> None:
     writer = RunWriter(store, run_id)
     try:
         writer.log_metrics({BEST_SO_FAR: accuracy}, step=int(time.time()))
-    except OSError as error:  # another worker keeps what it has to say of this sweep, or the disk is full
+    except (
+        OSError,
+        StoreError,
+    ) as error:  # another worker keeps what it has to say, the disk is full, the store away
         log.info("The best so far of the sweep %s could not be kept: %s", run_id, error)
     finally:
         writer.close()

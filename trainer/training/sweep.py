@@ -16,7 +16,12 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from lightning_fabric import seed_everything
-from optuna.exceptions import DuplicatedStudyError, TrialPruned, UpdateFinishedTrialError
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    StorageInternalError,
+    TrialPruned,
+    UpdateFinishedTrialError,
+)
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import create_engine, inspect
@@ -46,6 +51,8 @@ _BEGINNING_SECONDS = 20
 _POLL_SECONDS = 1.0
 _FACTS, _RUN_ID, _FAILED = "moodify", "run_id", "failed"
 _SUFFICIENT = (TrialState.COMPLETE, TrialState.PRUNED)
+_STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError)
+"""A database's own, and what Optuna makes of most of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,20 +118,23 @@ def sweep(plan: Plan, progress: Progress) -> SweepResult:
         except BaseException:
             try:
                 _conclude(plan, store, study, parent)
-            except (StoreError, SQLAlchemyError) as error:
+            except _STORAGE_ERRORS as error:
                 # What went wrong first is what the user needs to know.
-                log.warning("How the sweep ended could not be logged: %s", error)
+                log.warning("How the sweep ended could not be logged: %s", _reason(error))
             raise
         return _conclude(plan, store, study, parent)
-    except SQLAlchemyError as error:
+    except _STORAGE_ERRORS as error:
         raise StoreError(_reason(error)) from error
 
 
 def _conclude(plan: Plan, store: Store, study: optuna.Study, parent: str) -> SweepResult:
-    """End the parent run, unless other workers go on."""
+    """End the parent run, unless other workers go on. What came of the trials is told also where that fails."""
     result = summary(plan, study, parent)
     if not result.running:
-        set_state(store, parent, "FINISHED" if result.trials >= plan.trials else "KILLED")
+        try:
+            set_state(store, parent, "FINISHED" if result.trials >= plan.trials else "KILLED")
+        except StoreError as error:
+            log.warning("How the sweep ended could not be logged: %s", error)
     return result
 
 
@@ -154,7 +164,7 @@ def open_storage(store: Store, patience: int) -> RDBStorage:
             )
     except StoreError:
         raise
-    except (SQLAlchemyError, RuntimeError, ValueError, ImportError) as error:
+    except (*_STORAGE_ERRORS, RuntimeError, ValueError, ImportError) as error:
         raise StoreError(_reason(error)) from None  # the cause may hold the address
 
 
@@ -175,6 +185,8 @@ def _first_opening(store: Store) -> FileLock:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, SQLAlchemyError):
+        error = error.__cause__
     said = str(error.orig).splitlines()[0] if isinstance(error, DBAPIError) else type(error).__name__
     return f"the storage of sweeps cannot be used (see {STORAGE_VARIABLE}): {said}"
 
@@ -207,17 +219,23 @@ def join(plan: Plan, store: Store, storage: RDBStorage, splits: Splits) -> tuple
         time.sleep(0.2)
     if _FACTS not in study.user_attrs:
         config = plan.config
-        parent = begin_sweep(
-            store,
-            splits.dataset,
-            plan.study,
-            write_space(plan.space),
-            {Tag.ARCHITECTURE: config.architecture, Tag.MODE: config.mode, Tag.RECIPE: config.recipe},
-            dataclasses.asdict(config) | {f"search_{one.name}": str(one) for one in plan.space},
-        )
+        try:
+            parent = begin_sweep(
+                store,
+                splits.dataset,
+                plan.study,
+                write_space(plan.space),
+                {Tag.ARCHITECTURE: config.architecture, Tag.MODE: config.mode, Tag.RECIPE: config.recipe},
+                dataclasses.asdict(config) | {f"search_{one.name}": str(one) for one in plan.space},
+            )
+        except BaseException:
+            if is_first:  # else the next workers would wait for somebody to begin it
+                optuna.delete_study(study_name=plan.study, storage=storage)
+            raise
         usual = {one.name: getattr(config, one.name) for one in plan.space}
         if all(one.holds(usual[one.name]) for one in plan.space):
-            study.enqueue_trial(usual)  # the first trial is the recipe itself, which the others have to beat
+            # The first trial is the recipe itself, which the others have to beat.
+            study.enqueue_trial(usual, skip_if_exists=True)
         study.set_user_attr(_FACTS, mine | {"parent": parent})
         return study, parent
     known = study.user_attrs[_FACTS]
@@ -247,6 +265,8 @@ class Worker:
         self.plan, self.store, self.study, self.parent = plan, store, study, parent
         self.splits, self.progress = splits, progress
         self._number: int | None = None
+        self._taken_over = False
+        """Whether another worker has taken the trial at hand for lost."""
 
     def work(self) -> None:
         """Until the study has its trials, those of other workers included."""
@@ -270,17 +290,38 @@ class Worker:
 
     def _take(self) -> None:
         """One trial."""
+        self._taken_over = False
         try:
             self.study.optimize(self._objective, n_trials=1, catch=(_EnoughError,))
-        except KeyboardInterrupt:
-            taken = [t for t in self.study.get_trials(deepcopy=False) if t.number == self._number]
-            if taken and taken[0].params and taken[0].state == TrialState.FAIL:
-                self.study.enqueue_trial(taken[0].params)
+        except UnboundLocalError as error:  # Optuna's own, where its storage failed as the trial ended
+            if isinstance(error.__context__, StorageInternalError):
+                raise error.__context__ from error.__context__.__cause__
             raise
-        except UpdateFinishedTrialError:
-            log.warning("This worker was silent for so long that another has taken over its trial.")
+        except (KeyboardInterrupt, UpdateFinishedTrialError, ValueError, OSError) as error:
+            if self._taken_over and not isinstance(
+                error, KeyboardInterrupt
+            ):  # Optuna has an error of its own for it
+                log.warning("This worker was silent for so long that another has taken over its trial.")
+                return
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """The values of the trial at hand, which is none that failed by them, are tried again."""
+        taken = [t for t in self.study.get_trials(deepcopy=False) if t.number == self._number]
+        for trial in taken:
+            values = trial.params or trial.system_attrs.get("fixed_params")
+            if trial.state == TrialState.FAIL and values:
+                self.study.enqueue_trial(values)
 
     def _objective(self, trial: Trial) -> float:
+        try:
+            return self._train(trial)
+        except UpdateFinishedTrialError:
+            self._taken_over = True
+            raise
+
+    def _train(self, trial: Trial) -> float:
         """The best validation accuracy of a trial."""
         self._number = trial.number
         others = sum(
