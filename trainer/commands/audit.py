@@ -50,8 +50,8 @@ def audit(
         model: Judge labels by what a run answered to its validation and test images, which costs nothing: its id, its
             name, NAME@ALIAS or NAME/VERSION. Of several, with commas between them, the mean answer counts.
         faces: Look for a face on so many images only, evenly drawn; 0 for none. Without it on all of them.
-        drop: What the list holds: blank, no-face (nothing like one), conflict (a twin has another label), duplicate (an
-            earlier twin has the same label), leak (a twin is in test), label (suspected).
+        drop: What the list holds: blank, no-face (nothing like one), conflict (a twin in train has another label),
+            duplicate (an earlier twin has the same label), leak (a twin is in test), label (suspected).
         output: Folder for the report and the other files.
         json: Print the facts as one JSON object instead of a table.
     """
