@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -214,6 +215,22 @@ def test_an_address_that_cannot_be_used_is_told_before_anything_is_restored(
     assert main(["restore", str(saved)]) == 2
     assert "cannot be used" in capsys.readouterr().err
     assert not list(tmp_path.glob("q*"))
+
+
+def test_a_folder_that_may_not_be_listed_makes_no_backup(stocked, tmp_path, monkeypatch):
+    run_id = make_run(open_store().client(), open_store().experiment_id("x"), "one")
+    open_store().client().log_text(run_id, "of somebody else", "secret/a.txt")
+    listed = os.scandir
+
+    def refuse(path):
+        if not isinstance(path, int) and Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises((OSError, StoreError), match="Permission denied"):
+        back_up(open_store(), tmp_path / "store.tar")
+    assert not (tmp_path / "store.tar").exists()
 
 
 def test_a_file_with_two_names_is_saved_under_both(stocked, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Runs and models move to another store whole, however often it is tried."""
 
 import shutil
+import socket
 
 import mlflow.pytorch
 import numpy as np
@@ -17,6 +18,7 @@ from trainer.__main__ import main
 from trainer.contract import CHAMPION, EPOCH_METRICS, Tag
 from trainer.store.location import Store, StoreError, embedded_uri, open_store
 from trainer.store.migration import migrate
+from trainer.store.migration.sides import Side
 from trainer.store.models import load_bundle
 from trainer.store.reader import Reader
 from trainer.store.registry import find_version
@@ -217,6 +219,58 @@ def test_a_copy_is_copied_on_and_found_again(stocked, other: Store, tmp_path):
         report = migrate(other, third)
         assert (report.runs, report.runs_there, report.different) == (copied, 1 - copied, [])
     assert set(originals(third).values()) == set(originals(other))
+
+
+def test_what_comes_back_to_where_it_began_is_there_already(stocked, other: Store, tmp_path):
+    here = open_store(uri=embedded_uri())
+    run_id = make_run(here.client(), here.experiment_id("x"), "one")
+    here.client().create_registered_model("x-emotion")
+    here.client().create_model_version("x-emotion", f"runs:/{run_id}/model", run_id)
+    migrate(here, other)
+    own = make_run(other.client(), other.experiment_id("x"), "two")
+    report = migrate(other, here)
+    assert (report.runs, report.runs_there, report.versions, report.versions_there) == (1, 1, 0, 1)
+    assert (report.left_out, report.different) == ([], [])
+    runs = here.client().search_runs([here.experiment_id("x")])
+    assert {run.info.run_name: run.data.tags.get(Tag.MIGRATED_FROM) for run in runs} == {
+        "one": None,
+        "two": own,
+    }
+    third = open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
+    migrate(here, third)
+    report = migrate(other, third)  # "one" has come there from elsewhere, and "two" as a copy's copy
+    assert (report.runs_there, report.versions, report.versions_there) == (1, 0, 1)
+
+
+def test_a_run_that_ends_while_the_store_is_read_is_left_for_the_next_time(
+    stocked, other: Store, monkeypatch
+):
+    here = open_store(uri=embedded_uri())
+    run_id = make_run(here.client(), here.experiment_id("x"), "one", status=None)
+    read = Side.runs
+
+    def ends(side: Side, *view: int) -> list:
+        found = read(side, *view)
+        if side.store == here:
+            here.client().set_terminated(run_id)
+        return found
+
+    monkeypatch.setattr(Side, "runs", ends)
+    assert migrate(here, other).left_out == ["run one: it goes on; repeat this when it has ended"]
+    monkeypatch.undo()
+    assert migrate(here, other).runs == 1
+
+
+def test_a_copy_of_a_failed_run_that_has_gone_on_and_was_lost_goes_on_too(stocked, other: Store):
+    here = open_store(uri=embedded_uri())
+    gone = {Tag.HOST: socket.gethostname(), Tag.PID: "999999999"}
+    run_id = make_run(here.client(), here.experiment_id("x"), "one", status="FAILED", tags=gone)
+    migrate(here, other)
+    here.client().update_run(run_id, "RUNNING")
+    for _ in range(2):
+        assert migrate(here, other).different == []
+    [copy] = other.client().search_runs([other.experiment_id("x")])
+    assert copy.info.status == "RUNNING"
 
 
 def test_versions_keep_their_numbers_and_an_alias_that_is_taken_stays(stocked, other: Store):

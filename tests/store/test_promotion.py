@@ -2,6 +2,8 @@
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from tests.extra.grey_faces import Trained
 from tests.extra.own_store import own_store
@@ -88,6 +90,31 @@ def test_a_promotion_that_fails_at_its_last_step_leaves_no_tags(trained: Trained
     with pytest.raises(KeyboardInterrupt):
         promote(store, two, one, [], "but it is")
     assert {v.version: v.tags for v in Reader(store).snapshot().versions} == before
+
+
+def test_a_promotion_whose_answer_is_lost_keeps_its_tags(stocked, monkeypatch):
+    """The alias may have moved, and no champion is without them."""
+    store = open_store()
+    store.client().create_registered_model("faces")
+    store.client().create_model_version("faces", "nowhere")
+    really, asked = promotion.set_alias, []
+
+    def lost(*given: object) -> None:
+        really(*given)
+        asked.append(given)
+        raise StoreError("the server has gone")
+
+    def silent(client: MlflowClient, name: str) -> str | None:
+        if asked:
+            raise MlflowException("no answer")
+        return None
+
+    monkeypatch.setattr(promotion, "set_alias", lost)
+    monkeypatch.setattr(promotion, "_champion_now", silent)
+    with pytest.raises(StoreError, match="the server has gone"):
+        promote(store, find_version(store, "faces/1"), None, [])
+    found = find_version(store, "faces@champion")
+    assert found.tags[Tag.PROMOTED_OVER] == ""
 
 
 def test_a_version_does_not_replace_a_champion_that_it_was_not_judged_against(stocked):

@@ -92,6 +92,10 @@ def _find(store: Store, client: AuthServiceClient, name: str) -> User | None:
     except MlflowException as error:
         if is_missing(error):
             return None
+        if error.error_code == "ENDPOINT_NOT_FOUND":
+            raise StoreError(
+                f"{store.uri} has no accounts: it was not started with a login (`make server` starts one that has)"
+            ) from error
         raise StoreError(f"accounts of {store.uri} cannot be read: {reason(error)}") from error
 
 

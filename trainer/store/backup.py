@@ -244,7 +244,7 @@ def _is_held(path: PurePosixPath) -> bool:
 def _add_folder(archive: tarfile.TarFile, root: Path, folder: str) -> dict[str, str]:
     """name → SHA-256 of each file; of a link, that of the file it leads to."""
     digests = {}
-    for path in sorted((root / folder).rglob("*")):
+    for path in _below(root / folder):
         if folder == CHECKPOINTS and path.suffix in (".lock", ".new"):
             continue
         if not path.is_file():
@@ -257,6 +257,17 @@ def _add_folder(archive: tarfile.TarFile, root: Path, folder: str) -> dict[str, 
         except FileNotFoundError:
             continue  # a run that finished meanwhile needs its checkpoint no more
     return digests
+
+
+def _below(folder: Path) -> list[Path]:
+    """Every path in it, in order. Raises OSError for a folder that may not be listed, over which `rglob` passes."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # it has gone meanwhile
+            raise error
+
+    walk = os.walk(folder, onerror=refuse)
+    return sorted(Path(place, name) for place, folders, files in walk for name in (*folders, *files))
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path) -> str:

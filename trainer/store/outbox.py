@@ -104,7 +104,9 @@ class Outbox:
                 files = self.folder / record["files"] if "files" in record else None
                 if (result := send(store, self.run_id, record, files)) is not None:
                     registered.append(result)
-            shutil.rmtree(self.folder)
+            # First of all: what is left of a folder without it has been delivered.
+            (self.folder / JOURNAL_FILE).unlink()
+            shutil.rmtree(self.folder, ignore_errors=True)
         finally:
             if not held:
                 self._forget_lock()

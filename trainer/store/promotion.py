@@ -131,11 +131,8 @@ def promote(
         # Last, so that no champion is seen without its tags.
         set_alias(store, version.name, version.version, CHAMPION)
     except BaseException as error:  # Ctrl-C, too
-        now = None
-        with suppress(MlflowException):
-            now = _champion_now(client, version.name)
-        for key in written if now != str(version.version) else ():
-            with suppress(MlflowException):
+        with suppress(MlflowException):  # of a store that is silent nobody knows whether the alias has moved
+            for key in written if _champion_now(client, version.name) != str(version.version) else ():
                 if key in version.tags:
                     client.set_model_version_tag(*where, key, version.tags[key])
                 else:

@@ -14,7 +14,7 @@ import mlflow
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
-from trainer.store.location import Store, StoreError, is_same, reason
+from trainer.store.location import Store, StoreError, is_same, reason, redacted
 from trainer.store.migration.runs import RunCopies, in_order, living_sweeps, name_of
 from trainer.store.migration.sides import Report, Side, named
 from trainer.store.migration.versions import MODEL_SOURCE, VersionCopies
@@ -63,15 +63,18 @@ def migrate(
 def _lock_file(target: Store) -> Path:
     if target.artifact_root is not None:
         return target.artifact_root.parent / ".migration.lock"
-    digest = hashlib.sha256(target.uri.rstrip("/").encode()).hexdigest()[:16]
+    address = redacted(target.uri).rstrip("/").replace("//localhost:", "//127.0.0.1:")
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir(), f".moodify-migration-{os.getuid()}-{digest}.lock")
 
 
 def _copy_all(
     here: Side, there: Side, check_all: bool, started: Callable[[int], None], advance: Callable[[], None]
 ) -> Report:
-    runs = in_order(here.runs())
+    # Before and after: of a run that ends while all are read, what is held here is of before.
     living = _living(here.store)
+    runs = in_order(here.runs())
+    living |= _living(here.store)
     living |= living_sweeps(runs, living)
     versions = sorted(here.versions(), key=lambda version: (version.name, int(version.version)))
     sources = (MODEL_SOURCE.match(version.source or "") for version in versions)

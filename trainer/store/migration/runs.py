@@ -31,6 +31,7 @@ class RunCopies:
         # Those that are deleted first: of two copies the one that is there counts.
         known = sorted(there.runs(ViewType.ALL), key=is_there)
         self.known = {run.info.run_id for run in known}
+        self.originals = {run.info.run_id for run in known if is_there(run) and ORIGIN not in run.data.tags}
         self.earlier = {run.data.tags[ORIGIN]: run for run in known if ORIGIN in run.data.tags}
         """Id of a run → the copy that an earlier migration has made of it."""
         self.run_ids: dict[str, str] = {}
@@ -40,6 +41,10 @@ class RunCopies:
 
     def copy(self, run: Run) -> None:
         copy = self.earlier.get(run.info.run_id)
+        if copy is None and (here_already := self._at_home(run)) is not None:
+            self.run_ids[run.info.run_id] = here_already
+            self.report.runs_there += 1
+            return
         if copy is not None and not is_there(copy):
             self.report.left_out.append(f"run {name_of(run)}: its copy was deleted")
             return
@@ -69,10 +74,22 @@ class RunCopies:
         models = self._logged_models(run, copy.info.experiment_id, run_id, values)
         if run.info.status != "RUNNING":
             self.there.client.set_terminated(run_id, run.info.status, run.info.end_time)
+        elif copy.info.status != "RUNNING":  # it has ended, been copied, gone on, and been lost since
+            self.there.client.update_run(run_id, "RUNNING")
         self.report.runs += 1
         self.report.values += len(values)
         if self._check(run, run_id, models):
             self.there.client.set_tag(run_id, WHOLE, state)
+
+    def _at_home(self, run: Run) -> str | None:
+        """The id in the target of a run that is itself a copy: of its original, or of another whole copy of that."""
+        origin = run.data.tags.get(ORIGIN)
+        if origin in self.originals:
+            return origin
+        other = self.earlier.get(origin or "")
+        return (
+            other.info.run_id if other is not None and WHOLE in other.data.tags and is_there(other) else None
+        )
 
     def _tags(self, run: Run) -> dict[str, str]:
         """Those of its copy: a trial's parent is the copy of its sweep, where there is one."""

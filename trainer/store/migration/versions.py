@@ -35,8 +35,9 @@ class VersionCopies:
         known = {model.name: model for model in self.there.models()}
         copied: dict[str, dict[str, ModelVersion]] = {}
         for version in self.there.versions():
-            if ORIGIN in version.tags:
-                copied.setdefault(version.name, {})[version.tags[ORIGIN]] = version
+            # One that has come from elsewhere is known by where; of others a copy may come home.
+            origin = version.tags.get(ORIGIN) or _origin(version)
+            copied.setdefault(version.name, {})[origin] = version
         for model in self.here.models():
             numbers: dict[str, str] = {}
             if model.name not in known:
@@ -54,6 +55,9 @@ class VersionCopies:
     def _version(self, version: ModelVersion, copied: dict[str, ModelVersion]) -> str | None:
         """Its number in the target; None where it was left out."""
         origin = _origin(version)
+        if origin not in copied and version.tags.get(ORIGIN) in copied:
+            self.report.versions_there += 1
+            return str(copied[version.tags[ORIGIN]].version)
         if (copy := copied.get(origin)) is not None:
             self.report.versions_there += 1
             if self._update_version(version, copy) or self.check_all:
