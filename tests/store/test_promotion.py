@@ -1,5 +1,7 @@
 """What is known of the champion that another one followed."""
 
+from datetime import datetime
+
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -10,7 +12,7 @@ from tests.extra.own_store import own_store
 from trainer.contract import CHAMPION, Tag
 from trainer.store import promotion
 from trainer.store.location import StoreError, open_store
-from trainer.store.promotion import champion_of, predecessor_unknown, promote
+from trainer.store.promotion import before_champion, champion_of, predecessor_unknown, promote
 from trainer.store.reader import Reader
 from trainer.store.registry import Version, find_version
 from trainer.store.snapshot import Snapshot
@@ -61,6 +63,21 @@ def test_nor_is_it_known_where_the_alias_was_set_back(champion, migrated, unknow
     found = champion_of(snapshot, "faces")
     assert found is not None
     assert predecessor_unknown(snapshot, found) is unknown
+
+
+@pytest.mark.parametrize(("promoted_at", "before"), [("2026-01-01", 2), ("2026-01-03", 1)])
+def test_numbers_in_a_promotion_are_those_of_the_store_in_which_it_was_made(promoted_at, before):
+    """The source's versions 1 and 2, the latter its champion, came to a store that had a version 1 of its own."""
+    copied = int(datetime(2026, 1, 2).timestamp() * 1000)
+    tags = {Tag.PROMOTED_OVER: "1", Tag.PROMOTED_AT: promoted_at, Tag.MIGRATED_FROM: "my faces/2 b"}
+    versions = (
+        Version("my faces", 1, None, (), {}),
+        Version("my faces", 2, None, (), {Tag.MIGRATED_FROM: "my faces/1 a"}, copied),
+        champion := Version("my faces", 3, None, (CHAMPION,), tags, copied),
+    )
+    found = before_champion(Snapshot(pd.DataFrame(), versions=versions), champion)
+    assert found is not None
+    assert found.version == before
 
 
 def test_a_promotion_that_fails_at_its_last_step_leaves_no_tags(trained: Trained, tmp_path, monkeypatch):

@@ -26,8 +26,30 @@ def champion_of(snapshot: Snapshot, name: str) -> Version | None:
 
 def before_champion(snapshot: Snapshot, champion: Version) -> Version | None:
     """The champion that it was promoted over, where that is known and still there."""
-    over = champion.tags.get(Tag.PROMOTED_OVER)
-    return next((v for v in snapshot.versions if v.name == champion.name and str(v.version) == over), None)
+    over, number = (
+        champion.tags.get(Tag.PROMOTED_OVER),
+        _number_elsewhere if _came_as_one(champion) else _number,
+    )
+    return next((v for v in snapshot.versions if v.name == champion.name and number(v) == over), None)
+
+
+def _came_as_one(champion: Version) -> bool:
+    """Whether it was promoted in the store that it was copied from: numbers may be others there."""
+    try:
+        promoted = datetime.fromisoformat(champion.tags.get(Tag.PROMOTED_AT, ""))
+    except ValueError:
+        return False
+    return Tag.MIGRATED_FROM in champion.tags and promoted.timestamp() * 1000 < champion.created_ms
+
+
+def _number(version: Version) -> str:
+    return str(version.version)
+
+
+def _number_elsewhere(version: Version) -> str | None:
+    """Of NAME/NUMBER ID, by which a copy tells what it is of; None where it is no copy."""
+    place = version.tags.get(Tag.MIGRATED_FROM, "").rpartition(" ")[0]  # a name may have blanks, too
+    return place.rpartition("/")[2] or None
 
 
 def predecessor_unknown(snapshot: Snapshot, champion: Version) -> bool:
