@@ -303,11 +303,14 @@ class Worker:
             ):  # Optuna has an error of its own for it
                 log.warning("This worker was silent for so long that another has taken over its trial.")
                 return
-            self._give_back()
+            if isinstance(
+                error, (KeyboardInterrupt, StoreError, OSError)
+            ):  # of which none comes of the values
+                self._give_back()
             raise
 
     def _give_back(self) -> None:
-        """The values of the trial at hand, which is none that failed by them, are tried again."""
+        """The values of the trial at hand are tried again."""
         taken = [t for t in self.study.get_trials(deepcopy=False) if t.number == self._number]
         for trial in taken:
             values = trial.params or trial.system_attrs.get("fixed_params")
