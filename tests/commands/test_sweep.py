@@ -247,13 +247,17 @@ def test_what_stops_a_sweep_is_told_also_where_its_store_is_gone_by_then(faces, 
     open_store().client().delete_run(parent)
 
 
-def broken(*_: object, **__: object) -> None:
-    raise StorageInternalError from OperationalError("SELECT 1", {}, Exception("the disk is away"))
-
-
 @pytest.mark.parametrize("where", ["set_trial_intermediate_value", "set_trial_state_values"])
 def test_a_database_that_fails_on_the_way_is_told_in_one_line(faces, monkeypatch, capsys, where):
-    monkeypatch.setattr(RDBStorage, where, broken)
+    really = getattr(RDBStorage, where)
+
+    def fails(storage: RDBStorage, *given: object, **named: object) -> object:
+        """As a trial goes on, or as its end is written down."""
+        if named.get("state") == TrialState.RUNNING:
+            return really(storage, *given, **named)
+        raise StorageInternalError from OperationalError("SELECT 1", {}, Exception("the disk is away"))
+
+    monkeypatch.setattr(RDBStorage, where, fails)
     assert sweep(faces, *SEARCH, "--epochs", "1", "--trials", "3", "--study", where) == 2
     said = capsys.readouterr().err
     assert "error: the storage of sweeps cannot be used (see MOODIFY_SWEEP_STORAGE): the disk is away" in said

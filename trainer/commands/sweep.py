@@ -48,6 +48,14 @@ def main(arguments: list[str]) -> int:
         raise ValueError(
             "--start-from: a sweep's trials begin with random weights or ImageNet's; take `train`"
         )
+    for name, least in (("trials", 1), ("startup", 1), ("patience", 2)):
+        if getattr(given, name) < least:
+            raise ValueError(f"--{name} {getattr(given, name)}: must be {least} or more")
+    if given.patience > MOST_PATIENCE:
+        raise ValueError(f"--patience {given.patience}: must be {MOST_PATIENCE} or less")
+    study = given.study or f"{config.dataset}-{config.architecture}-{config.recipe}"
+    if not study.strip() or len(study) > 200:
+        raise ValueError("--study: a name of 1 to 200 characters")
     if config.pretrained == "auto":  # what it comes to decides the learning rate, around which a search lies
         from trainer.training.pretrained import settled
 
@@ -57,14 +65,6 @@ def main(arguments: list[str]) -> int:
         flag = f"--{one.name.replace('_', '-')}"
         if any(word.partition("=")[0].replace("_", "-") in (flag, f"--no{flag[1:]}") for word in arguments):
             raise ValueError(f"{flag} is given, and searched as well: leave one out")
-    for name, least in (("trials", 1), ("startup", 1), ("patience", 2)):
-        if getattr(given, name) < least:
-            raise ValueError(f"--{name} {getattr(given, name)}: must be {least} or more")
-    if given.patience > MOST_PATIENCE:
-        raise ValueError(f"--patience {given.patience}: must be {MOST_PATIENCE} or less")
-    study = given.study or f"{config.dataset}-{config.architecture}-{config.recipe}"
-    if not study.strip() or len(study) > 200:
-        raise ValueError("--study: a name of 1 to 200 characters")
     from trainer.commands.progress import make_progress, stoppable
 
     advice = "Stopped. What the trial at hand tried is tried again when the same command goes on."

@@ -2,6 +2,8 @@
 
 import logging
 import string
+from array import array
+from bisect import bisect_left
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -15,7 +17,7 @@ def font_file(text: str = "") -> str:
     that has those; where there is none, they are boxes, and a warning says so.
     """
     letters = frozenset(letter for letter in text if letter.isprintable() and not letter.isascii())
-    return _usual() if letters <= _usual_letters() else _other(letters) or _usual()
+    return _usual() if not _lacking(_usual(), letters) else _other(letters) or _usual()
 
 
 @cache
@@ -25,23 +27,17 @@ def _usual() -> str:
     return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 
-@cache
-def _usual_letters() -> frozenset[str]:
-    return _letters(_usual())
-
-
 @lru_cache(256)
 def _other(letters: frozenset[str]) -> str | None:
     from matplotlib.font_manager import fontManager
 
-    missing, with_some = letters - _usual_letters(), None
+    missing, with_some = _lacking(_usual(), letters), None
     for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.weight != 400)):
         if font.name.startswith("Last Resort"):  # it has a box for every letter
             continue
-        has = _letters(font.fname)
-        if not has.issuperset(string.ascii_letters + string.digits) or not missing <= has:
+        if _lacking(font.fname, missing.union(string.ascii_letters, string.digits)):
             continue
-        if letters <= has:
+        if not _lacking(font.fname, letters):
             return font.fname
         with_some = with_some or font.fname
     if with_some is None:
@@ -49,14 +45,22 @@ def _other(letters: frozenset[str]) -> str | None:
     return with_some
 
 
-def _letters(file: str) -> frozenset[str]:
-    """Those of a font; none where it is gone, or cannot be read."""
+def _lacking(file: str, letters: frozenset[str]) -> frozenset[str]:
+    """Which of them the font has not."""
+    known = _code_points(file)
+    places = ((letter, bisect_left(known, ord(letter))) for letter in letters)
+    return frozenset(letter for letter, at in places if at == len(known) or known[at] != ord(letter))
+
+
+@cache
+def _code_points(file: str) -> "array[int]":
+    """Of the letters of a font, in order; none where it is gone, or cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
-        return frozenset(map(chr, FT2Font(file).get_charmap()))
+        return array("L", sorted(FT2Font(file).get_charmap()))
     except (OSError, RuntimeError):
-        return frozenset()
+        return array("L")
 
 
 _warned = False

@@ -92,18 +92,22 @@ def _find(store: Store, client: AuthServiceClient, name: str) -> User | None:
     except MlflowException as error:
         if is_missing(error):
             return None
-        if error.error_code == "ENDPOINT_NOT_FOUND":
-            raise StoreError(
-                f"{store.uri} has no accounts: it was not started with a login (`make server` starts one that has)"
-            ) from error
-        raise StoreError(f"accounts of {store.uri} cannot be read: {reason(error)}") from error
+        raise _explained(store, error) from error
 
 
 def _asked(store: Store, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except MlflowException as error:
-        raise StoreError(f"{store.uri} refuses: {reason(error)}") from error
+        raise _explained(store, error) from error
+
+
+def _explained(store: Store, error: MlflowException) -> StoreError:
+    if error.error_code == "ENDPOINT_NOT_FOUND":
+        return StoreError(
+            f"{store.uri} has no accounts: it was not started with a login (`make server` starts one that has)"
+        )
+    return StoreError(f"{store.uri} refuses: {reason(error)}")
 
 
 assert set(get_args(Role)) == set(PERMISSIONS)

@@ -153,8 +153,11 @@ def promote(
         # Last, so that no champion is seen without its tags.
         set_alias(store, version.name, version.version, CHAMPION)
     except BaseException as error:  # Ctrl-C, too
-        with suppress(MlflowException):  # of a store that is silent nobody knows whether the alias has moved
-            for key in written if _champion_now(client, version.name) != str(version.version) else ():
+        has_moved = True  # as far as anybody knows, where the store is silent
+        with suppress(MlflowException):
+            has_moved = _champion_now(client, version.name) == str(version.version)
+        for key in written if not has_moved else ():
+            with suppress(MlflowException):
                 if key in version.tags:
                     client.set_model_version_tag(*where, key, version.tags[key])
                 else:

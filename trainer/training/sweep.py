@@ -3,6 +3,7 @@
 Optuna chooses what to try, prunes what falls behind and keeps the study; a worker takes trials until there are enough.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -219,19 +220,14 @@ def join(plan: Plan, store: Store, storage: RDBStorage, splits: Splits) -> tuple
         time.sleep(0.2)
     if _FACTS not in study.user_attrs:
         config = plan.config
-        try:
-            parent = begin_sweep(
-                store,
-                splits.dataset,
-                plan.study,
-                write_space(plan.space),
-                {Tag.ARCHITECTURE: config.architecture, Tag.MODE: config.mode, Tag.RECIPE: config.recipe},
-                dataclasses.asdict(config) | {f"search_{one.name}": str(one) for one in plan.space},
-            )
-        except BaseException:
-            if is_first:  # else the next workers would wait for somebody to begin it
-                optuna.delete_study(study_name=plan.study, storage=storage)
-            raise
+        parent = begin_sweep(
+            store,
+            splits.dataset,
+            plan.study,
+            write_space(plan.space),
+            {Tag.ARCHITECTURE: config.architecture, Tag.MODE: config.mode, Tag.RECIPE: config.recipe},
+            dataclasses.asdict(config) | {f"search_{one.name}": str(one) for one in plan.space},
+        )
         usual = {one.name: getattr(config, one.name) for one in plan.space}
         if all(one.holds(usual[one.name]) for one in plan.space):
             # The first trial is the recipe itself, which the others have to beat.
@@ -265,8 +261,8 @@ class Worker:
         self.plan, self.store, self.study, self.parent = plan, store, study, parent
         self.splits, self.progress = splits, progress
         self._number: int | None = None
-        self._taken_over = False
-        """Whether another worker has taken the trial at hand for lost."""
+        self._failure: BaseException | None = None
+        """How the trial at hand has ended, where it did not come to its end."""
 
     def work(self) -> None:
         """Until the study has its trials, those of other workers included."""
@@ -290,24 +286,25 @@ class Worker:
 
     def _take(self) -> None:
         """One trial."""
-        self._taken_over = False
+        self._number = self._failure = None
         try:
             self.study.optimize(self._objective, n_trials=1, catch=(_EnoughError,))
-        except UnboundLocalError as error:  # Optuna's own, where its storage failed as the trial ended
-            if isinstance(error.__context__, StorageInternalError):
-                raise error.__context__ from error.__context__.__cause__
-            raise
-        except (KeyboardInterrupt, UpdateFinishedTrialError, ValueError, OSError) as error:
-            if self._taken_over and not isinstance(
-                error, KeyboardInterrupt
-            ):  # Optuna has an error of its own for it
+        except BaseException as error:
+            failure, storage = self._failure, _storage_error(error)
+            if isinstance(failure, UpdateFinishedTrialError):
                 log.warning("This worker was silent for so long that another has taken over its trial.")
                 return
-            if isinstance(
-                error, (KeyboardInterrupt, StoreError, OSError)
+            # Optuna has errors of its own where it cannot write down how a trial ended.
+            lasting = (KeyboardInterrupt, StoreError, OSError)
+            cause = failure if isinstance(failure, lasting) else storage or error
+            # Else another worker has taken over the trial, and tries its values again.
+            is_ours = cause is error or storage is not None
+            if is_ours and isinstance(
+                cause, (*lasting, StorageInternalError)
             ):  # of which none comes of the values
-                self._give_back()
-            raise
+                with contextlib.suppress(*_STORAGE_ERRORS):
+                    self._give_back()
+            raise cause from cause.__cause__
 
     def _give_back(self) -> None:
         """The values of the trial at hand are tried again."""
@@ -320,8 +317,8 @@ class Worker:
     def _objective(self, trial: Trial) -> float:
         try:
             return self._train(trial)
-        except UpdateFinishedTrialError:
-            self._taken_over = True
+        except BaseException as error:
+            self._failure = error
             raise
 
     def _train(self, trial: Trial) -> float:
@@ -395,6 +392,14 @@ class Worker:
             | {f"{part}_fingerprint": fingerprints[part] for part in ("train", "validation")}
         )
         return training
+
+
+def _storage_error(error: BaseException) -> StorageInternalError | None:
+    """The failure of the storage that Optuna's own mistake hides: it stumbles where a trial's end cannot be written."""
+    if isinstance(error, StorageInternalError):
+        return error
+    hidden = error.__context__ if isinstance(error, (UnboundLocalError, AssertionError)) else None
+    return hidden if isinstance(hidden, StorageInternalError) else None
 
 
 def suggest(trial: Trial, space: Sequence[Dimension]) -> dict[str, Value]:
