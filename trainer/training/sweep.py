@@ -294,14 +294,12 @@ class Worker:
             if isinstance(failure, UpdateFinishedTrialError):
                 log.warning("This worker was silent for so long that another has taken over its trial.")
                 return
+            from_outside = (KeyboardInterrupt, StoreError, OSError, StorageInternalError)
             # Optuna has errors of its own where it cannot write down how a trial ended.
-            lasting = (KeyboardInterrupt, StoreError, OSError)
-            cause = failure if isinstance(failure, lasting) else storage or error
+            cause = failure if isinstance(failure, from_outside) else storage or error
             # Else another worker has taken over the trial, and tries its values again.
             is_ours = cause is error or storage is not None
-            if is_ours and isinstance(
-                cause, (*lasting, StorageInternalError)
-            ):  # of which none comes of the values
+            if is_ours and isinstance(cause, from_outside):
                 with contextlib.suppress(*_STORAGE_ERRORS):
                     self._give_back()
             raise cause from cause.__cause__
