@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from pathlib import Path
 
 import mlflow.pytorch
 import numpy as np
@@ -23,6 +24,14 @@ from trainer.store.models import load_bundle
 from trainer.store.reader import Reader
 from trainer.store.registry import find_version
 from trainer.store.sweeps import begin_sweep, begin_trial, set_state
+
+
+@pytest.fixture
+def third(tmp_path: Path, empty_database: Path) -> Store:
+    """One more store, besides `stocked` and `other`."""
+    (tmp_path / "third").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "third/mlflow.db")
+    return open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
 
 
 def embedded() -> Store:
@@ -210,18 +219,17 @@ def test_a_sweep_that_goes_on_is_left_out_and_has_its_trials_later(stocked, othe
 
 
 @pytest.mark.slow
-def test_a_copy_is_copied_on_and_found_again(stocked, other: Store, tmp_path):
+def test_a_copy_is_copied_on_and_found_again(stocked, other: Store, third: Store):
     here = open_store(uri=embedded_uri())
     make_run(here.client(), here.experiment_id("x"), "one")
     migrate(here, other)
-    third = open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
     for copied in (1, 0):
         report = migrate(other, third)
         assert (report.runs, report.runs_there, report.different) == (copied, 1 - copied, [])
     assert set(originals(third).values()) == set(originals(other))
 
 
-def test_what_comes_back_to_where_it_began_is_there_already(stocked, other: Store, tmp_path):
+def test_what_comes_back_to_where_it_began_is_there_already(stocked, other: Store, third: Store):
     here = open_store(uri=embedded_uri())
     run_id = make_run(here.client(), here.experiment_id("x"), "one")
     here.client().create_registered_model("x-emotion")
@@ -236,7 +244,6 @@ def test_what_comes_back_to_where_it_began_is_there_already(stocked, other: Stor
         "one": None,
         "two": own,
     }
-    third = open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
     migrate(here, third)
     report = migrate(other, third)  # "one" has come there from elsewhere, and "two" as a copy's copy
     assert (report.runs_there, report.versions, report.versions_there) == (1, 0, 1)
@@ -376,7 +383,7 @@ def test_a_later_promotion_in_the_other_store_is_kept(stocked, other: Store):
 
 
 @pytest.mark.slow
-def test_what_fills_a_number_is_deleted_by_who_may_delete(stocked, other: Store, monkeypatch, tmp_path):
+def test_what_fills_a_number_is_deleted_by_who_may_delete(stocked, other: Store, third: Store, monkeypatch):
     here = open_store(uri=embedded_uri())
     run_id, model_id = add_version(here)
     for _ in range(2):
@@ -392,7 +399,6 @@ def test_what_fills_a_number_is_deleted_by_who_may_delete(stocked, other: Store,
             report = migrate(here, other)
         [line] = report.left_out
         assert line.startswith("x-emotion/3: its number needs version 2 to be made and deleted again")
-    third = open_store(uri=f"sqlite:///{tmp_path}/third/mlflow.db")
     assert migrate(other, third).versions == 1  # what fills a number is no version
     assert migrate(here, other).left_out == []
     found = other.client().search_model_versions("name = 'x-emotion'")
